@@ -1,0 +1,1 @@
+"""Many trials: a hyperparameter sweep on Ray Tune, rebuilt from its run folder at every start."""

@@ -1,0 +1,133 @@
+"""python -m sweep: plan, run, resume, status."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sweep.config import SweepConfig, load_config
+from trainable.config import RequestError
+
+app = typer.Typer(
+    help="A distributed hyperparameter sweep that fine-tunes VGG-16 on face attributes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Overrides such as trial.epochs=3 search.trials=8."
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+Address = Annotated[
+    str, typer.Option(help="local starts a Ray here; auto or HOST:PORT joins a running cluster.")
+]
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = None) -> None:
+    """Check everything and show what a run would do, without starting Ray."""
+    from sweep.plan import show_plan
+    from sweep.prepare import prepare
+
+    loaded = load_config(config, overrides or [])
+    with _progress() as begin:
+        prepared = prepare(loaded, begin)
+    show_plan(loaded, prepared, console)
+
+
+@app.command()
+def run(config: Config, overrides: Overrides = None, address: Address = "local") -> None:
+    """Start a sweep in a new run folder."""
+    raise typer.Exit(start(load_config(config, overrides or []), address))
+
+
+def start(config: SweepConfig, address: str = "local") -> int:
+    """Make the run folder and run its first session; the exit code."""
+    from sweep.manifest import create_run, refuse_existing
+    from sweep.plan import show_split
+    from sweep.prepare import prepare
+
+    refuse_existing(config.folder)
+    with _progress() as begin:
+        prepared = prepare(config, begin)
+    show_split(prepared, console)
+    folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
+    del prepared  # the backbone's half a gigabyte is not the driver's to hold
+    return _session(folder.path, address)
+
+
+@app.command()
+def resume(run: Run, address: Address = "local") -> None:
+    """Go on with a run after any end: interrupted, killed, or out of time."""
+    from sweep.status import read_status
+
+    read_status(run)
+    raise typer.Exit(_session(run, address))
+
+
+def _session(folder: Path, address: str) -> int:
+    from sweep.launcher import run_session
+
+    return run_session(folder, address, console)
+
+
+@app.command()
+def status(
+    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+) -> None:
+    """Show how a run stands, from its files alone."""
+    from sweep.status import read_status, show_status
+
+    facts = read_status(run)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        show_status(facts, console)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+
+        def begin(text: str, total: int) -> Callable[[int], None]:
+            task = bar.add_task(text, total=total)
+            return lambda count: bar.advance(task, count)
+
+        yield begin
+
+
+def main() -> None:
+    """The command `sweep`: a request that is wrong ends in one line on stderr and exit code 2."""
+    try:
+        app(prog_name="sweep")
+    except RequestError as error:
+        print(f"sweep: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

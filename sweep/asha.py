@@ -1,0 +1,98 @@
+"""Successive halving: the decision, pure, from recorded values.
+
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (arXiv:1810.05934), in Ray's stopping
+variant: a trial that reaches a rung goes on or stops at once, by comparison with those that were there before.
+"""
+
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Verdict = Literal["go on", "stop"]
+
+
+def cutoff(recorded: Sequence[float], reduction_factor: int) -> float | None:
+    """The (1 - 1/`reduction_factor`) percentile of `recorded` scores; None where there are none."""
+    if not recorded:
+        return None
+    return float(np.percentile(recorded, (1 - 1 / reduction_factor) * 100))
+
+
+def survives_rung(score: float, recorded: Sequence[float], reduction_factor: int) -> bool:
+    """Is `score` (higher is better) at or above the cutoff of what this rung recorded before it?
+
+    The first to arrive goes on, ties go on, a score that is not finite stops.
+    """
+    if not math.isfinite(score):
+        return False
+    limit = cutoff(recorded, reduction_factor)
+    return limit is None or score >= limit
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One line of rungs.jsonl."""
+
+    sequence: int
+    trial_id: str
+    rung: int
+    """Epoch."""
+    score: float
+    """Best-so-far value of the metric, turned so that higher is better."""
+    cutoff: float | None
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "Decision":
+        return Decision(**{name: facts[name] for name in Decision.__dataclass_fields__})
+
+
+@dataclass
+class Rungs:
+    """What each rung has recorded: trial → score. Rebuilt by replaying rungs.jsonl."""
+
+    epochs: Sequence[int]
+    """At which trials are compared, ascending."""
+    reduction_factor: int
+    recorded: dict[int, dict[str, float]] = field(init=False)
+    sequence: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.recorded = {epoch: {} for epoch in self.epochs}
+
+    def decide(self, trial_id: str, epoch: int, score: float) -> Decision | None:
+        """The decision at `epoch`, not yet recorded; None where there is no rung, or it was decided before."""
+        rung = self.recorded.get(epoch)
+        if rung is None or trial_id in rung:
+            return None
+        before = list(rung.values())
+        go_on = survives_rung(score, before, self.reduction_factor)
+        limit = cutoff(before, self.reduction_factor)
+        return Decision(
+            self.sequence + 1, trial_id, epoch, score, limit, "go on" if go_on else "stop"
+        )
+
+    def record(self, decision: Decision) -> None:
+        """Take note of a decision, new or replayed."""
+        self.sequence = decision.sequence
+        if decision.rung in self.recorded and math.isfinite(decision.score):
+            self.recorded[decision.rung][decision.trial_id] = decision.score
+
+    def forget(self, trial_id: str) -> None:
+        """A trial that diverged or collapsed leaves the rungs."""
+        for rung in self.recorded.values():
+            rung.pop(trial_id, None)
+
+    def replay(self, decisions: Iterable[Decision], broken: Container[str] = ()) -> "Rungs":
+        """Record `decisions` but those of `broken` trials; returns itself."""
+        for decision in decisions:
+            self.record(decision)
+            if decision.trial_id in broken:
+                self.forget(decision.trial_id)
+        return self

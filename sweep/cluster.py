@@ -1,0 +1,224 @@
+"""Start a Ray here or join a cluster; what a trial gets there; whether every node can run one."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Read by Ray at import or start: see the reasons in docs/ray.md.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**6))
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweep.config import ResourcesConfig
+from trainable.config import RequestError
+
+LOG = logging.getLogger(__name__)
+CACHE_SHARE = 0.25  # of a node's memory that the trials on it may fill with decoded images
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster and what it has."""
+
+    id: str
+    host: str
+    cpus: int
+    gpus: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one trial gets, and how many run at a time."""
+
+    gpus: float
+    cpus: int
+    concurrent: int
+    per_node: int
+    """Most trials on one node."""
+
+    def request(self) -> dict[str, float]:
+        return {"cpu": float(self.cpus), "gpu": self.gpus}
+
+
+@contextmanager
+def cluster(address: str, log: Path) -> Iterator[str]:
+    """A Ray for as long as the context lasts; gives the dashboard's address, "" where there is none.
+
+    `address` is local (start one here), auto (join the one on this machine), or HOST:PORT.
+
+    Raises:
+        RequestError: nobody answers at the address.
+    """
+    options: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    if address == "local":
+        options["num_cpus"] = len(os.sched_getaffinity(0))
+    else:
+        options = {}
+    try:
+        context = ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, **options
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RequestError(
+            f"--address must be local, auto or HOST:PORT of a running Ray, but {address!r} does not answer ({reason}); "
+            "a cluster with a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        ) from None
+    _log_to(log)
+    try:
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+    finally:
+        ray.shutdown()
+
+
+def _log_to(path: Path) -> None:
+    """What Ray has to say belongs in the run's log, not between the lines of our progress."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    for name in ("ray", "ray.tune", "ray.data", "ray.train"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses Ray's own result files
+
+
+def nodes() -> list[Node]:
+    """The living nodes."""
+    return [
+        Node(
+            id=facts["NodeID"],
+            host=facts["NodeManagerHostname"],
+            cpus=int(facts["Resources"].get("CPU", 0)),
+            gpus=int(facts["Resources"].get("GPU", 0)),
+            memory_bytes=int(facts["Resources"].get("memory", 0)),
+        )
+        for facts in ray.nodes()
+        if facts["Alive"]
+    ]
+
+
+def share(resources: ResourcesConfig, found: list[Node], trials: int) -> Share:
+    """What each trial gets: where nothing is asked for, one GPU, or without GPUs an even share of all CPUs.
+
+    Raises:
+        RequestError: no single node can hold a trial.
+    """
+    has_gpus = any(node.gpus for node in found)
+    gpus = resources.gpus_per_trial
+    if gpus == "auto":
+        gpus = 1.0 if has_gpus else 0.0
+    if 0 < gpus < 1:
+        gpus = (
+            int(gpus * 10_000) / 10_000
+        )  # Ray counts in ten-thousandths, and k shares must fit in one GPU
+    asked = resources.cpus_per_trial
+    fitting = [
+        node
+        for node in found
+        if node.gpus >= gpus and node.cpus >= (1 if asked == "auto" else asked)
+    ]
+    if not fitting:
+        has = ", ".join(f"{node.host}: {node.cpus} CPUs, {node.gpus} GPUs" for node in found)
+        needs = f"{'1 CPU' if asked == 'auto' else f'{asked} CPUs'} and {gpus:g} GPUs"
+        raise RequestError(
+            f"one node must hold a whole trial, but a trial needs {needs} and the cluster has {has}; "
+            "lower resources.gpus_per_trial or resources.cpus_per_trial"
+        )
+
+    def slots(node: Node, cpus: int) -> int:
+        by_cpu = node.cpus // cpus
+        return min(by_cpu, _shares_of(node.gpus, gpus)) if gpus else by_cpu
+
+    most = sum(slots(node, 1 if asked == "auto" else asked) for node in fitting)
+    concurrent = min(most, trials if resources.concurrent == "auto" else resources.concurrent)
+    cpus = asked if asked != "auto" else _even_cpus(fitting, gpus, concurrent)
+    return Share(gpus, cpus, concurrent, per_node=max(slots(node, cpus) for node in fitting))
+
+
+def _shares_of(node_gpus: int, gpus: float) -> int:
+    """Trials that `node_gpus` can hold; a trial never straddles two."""
+    return int(node_gpus // gpus) if gpus >= 1 else node_gpus * round(1 / gpus)
+
+
+def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
+    """CPUs of a trial when `concurrent` of them share the nodes' CPUs evenly; the scarcest node decides."""
+    if gpus:
+        return max(1, min(node.cpus // _shares_of(node.gpus, gpus) for node in fitting))
+    cpus = max(1, sum(node.cpus for node in fitting) // concurrent)
+    while cpus > 1 and sum(node.cpus // cpus for node in fitting) < concurrent:
+        cpus -= 1
+    return cpus
+
+
+def pixel_cache_bytes(found: list[Node], granted: Share) -> int:
+    """Memory in which one trial's actor may keep decoded images, on the smallest node."""
+    smallest = min(node.memory_bytes for node in found if node.cpus >= granted.cpus)
+    return int(CACHE_SHARE * smallest / max(granted.per_node, 1))
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:
+    """What a node sees of the run folder and the images; leaves a mark in the folder."""
+    host = socket.gethostname()
+    mark = Path(folder) / f".seen-{session}-{host}-{os.getpid()}"
+    try:
+        mark.write_text(host)
+        wrote = mark.name
+    except OSError:
+        wrote = ""
+    return {
+        "host": host,
+        "mark": wrote,
+        "manifest": (Path(folder) / "manifest.json").is_file(),
+        "image": (Path(images) / first_image).is_file(),
+        "gpu": torch.cuda.is_available(),
+        "bfloat16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+    }
+
+
+def inspect(
+    found: list[Node], folder: Path, images: Path, first_image: str, session: int
+) -> list[dict[str, Any]]:
+    """Let every node look at the run folder and the images, and write a mark there.
+
+    Raises:
+        RequestError: a node can't see or write one of them: its trials would fail one after another.
+    """
+    looks = [
+        _look.options(
+            num_gpus=0.01 if node.gpus else 0,  # without any, Ray hides the GPUs
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        ).remote(str(folder), str(images), first_image, session)
+        for node in found
+        if node.cpus
+    ]
+    seen: list[dict[str, Any]] = ray.get(looks)
+    try:
+        for look in seen:
+            if not look["manifest"] or not look["mark"] or not (folder / look["mark"]).is_file():
+                raise RequestError(
+                    f"every node must see and write the run folder {folder}, but {look['host']} can't; "
+                    "put `storage` on a file system that all nodes share"
+                )
+            if not look["image"]:
+                raise RequestError(
+                    f"every node must see the images, but {look['host']} has no {images / first_image}; "
+                    "put them on a shared file system, or at the same path on every node"
+                )
+    finally:
+        for mark in folder.glob(f".seen-{session}-*"):
+            mark.unlink(missing_ok=True)
+    return seen

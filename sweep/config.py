@@ -1,0 +1,378 @@
+"""SweepConfig: the YAML file, checked; overrides key=value; errors that name line and remedy."""
+
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
+
+from sweep.space import LARGEST_GRID, Range, SearchSpace, SettingError, explain, parse_space
+from trainable.config import (
+    DataConfig,
+    Frozen,
+    ModelConfig,
+    RequestError,
+    TrialConfig,
+    did_you_mean,
+)
+from trainable.metric import Metric
+
+Method = Literal["grid", "random", "qmc", "tpe", "gp"]
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    """8h, 90m, 45s or plain seconds."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)
+        if not found:
+            raise ValueError("must be a duration such as 8h, 90m or 45s")
+        return float(found[1]) * UNITS[found[2] or "s"]
+    return value
+
+
+def _share(value: object) -> object:
+    """0.5, 1/2 or a whole number of GPUs; whatever is not 1/k would tear a GPU between trials."""
+    if value == "auto":
+        return value
+    try:
+        number = float(Fraction(value)) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise ValueError("must be auto, a whole number, or 1/k such as 1/2") from None
+    if number >= 0 and number.is_integer():
+        return number
+    if 0 < number < 1 and abs(1 / number - round(1 / number)) < 0.02:
+        return 1 / round(1 / number)
+    raise ValueError("must be auto, a whole number, or 1/k such as 1/2")
+
+
+def _off(value: object) -> object:
+    return None if value in ("off", False) else value
+
+
+def _or_off(value: object) -> object:
+    return "off" if value is None else value
+
+
+OrOff = (BeforeValidator(_off), PlainSerializer(_or_off))
+
+
+class SearchConfig(Frozen):
+    """Which settings are tried, and how many."""
+
+    method: Method = "tpe"
+    trials: int | None = Field(None, ge=1)
+    """Distinct settings; every point under grid."""
+    seed: int = Field(0, ge=0)
+    first: tuple[dict[str, Any], ...] = ()
+    """Settings to try before the method's own, whole or in part."""
+    time_limit: Annotated[float | None, BeforeValidator(_seconds)] = Field(None, gt=0)
+    """Seconds (or 8h, 90m) after which the sweep ends orderly and resumably."""
+
+
+class AshaConfig(Frozen):
+    """Asynchronous successive halving: rungs at grace_period · reduction_factor^k epochs."""
+
+    grace_period: int = Field(1, ge=1)
+    reduction_factor: int = Field(3, ge=2)
+
+    def rungs(self, epochs: int) -> list[int]:
+        """Epochs at which trials are compared; at the last one there is nothing left to stop."""
+        found, rung = [], self.grace_period
+        while rung < epochs:
+            found.append(rung)
+            rung *= self.reduction_factor
+        return found
+
+
+class GuardsConfig(Frozen):
+    collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
+    """Epochs in a row that predict one class before a trial ends as collapsed."""
+
+
+class KeepConfig(Frozen):
+    best: int = Field(3, ge=1)
+    """Trials whose weights and state stay."""
+
+
+class ResourcesConfig(Frozen):
+    """What one trial gets."""
+
+    gpus_per_trial: Annotated[float | Literal["auto"], BeforeValidator(_share)] = "auto"
+    cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on a GPU that has it, float32 elsewhere."""
+    retries: int = Field(2, ge=0)
+    """How often a trial that failed is tried again."""
+
+
+class SweepConfig(Frozen):
+    """A whole sweep: data, model, space, search, and how weak trials are stopped."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    storage: Path = Path("runs")
+    """The folder that run folders lie in."""
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    trial: dict[str, Any]
+    """Settings of TrialConfig, fixed or searched, and epochs."""
+    search: SearchConfig = SearchConfig()
+    metric: Metric = Metric.VAL_ACCURACY
+    asha: Annotated[AshaConfig | None, *OrOff] = AshaConfig()
+    guards: Annotated[
+        GuardsConfig, BeforeValidator(lambda v: {"collapse_epochs": None} if v == "off" else v)
+    ] = GuardsConfig()
+    keep: KeepConfig = KeepConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @property
+    def epochs(self) -> int:
+        """The budget of a trial."""
+        epochs: int = self.trial.get("epochs", 10)
+        return epochs
+
+    @property
+    def folder(self) -> Path:
+        return self.storage / self.name
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        return parse_space({k: v for k, v in self.trial.items() if k != "epochs"})
+
+    @property
+    def trials(self) -> int:
+        """How many distinct settings are asked for."""
+        if self.search.method == "grid":
+            points = len(self.space.points())
+            return min(points, self.search.trials or points)
+        assert self.search.trials is not None
+        return self.search.trials
+
+
+# ---------------------------------------------------------------- YAML
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema: 1e-3 is a number; off, no and 12:30 are text; a repeated key is refused."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  PyYAML's own protocol
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+
+Lines = dict[tuple[str, ...], int]
+
+
+def _parse(text: str, source: str) -> tuple[Any, Lines]:
+    """The value of `text` and the line of each key."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node is not None else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise RequestError(f"{source}{line} must be YAML, but: {problem}") from None
+    lines: Lines = {}
+    _note_lines(node, (), lines, set())
+    return value, lines
+
+
+def _note_lines(
+    node: yaml.Node | None, path: tuple[str, ...], lines: Lines, seen: set[int]
+) -> None:
+    if isinstance(node, yaml.MappingNode) and id(node) not in seen:
+        seen.add(id(node))
+        for key, value in node.value:
+            lines[(*path, str(key.value))] = key.start_mark.line + 1
+            _note_lines(value, (*path, str(key.value)), lines, seen)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The configuration in `path` with `key.inner=value` overrides, checked, defaults filled in, paths absolute.
+
+    Raises:
+        RequestError: one line that names the place, what must hold and what was given.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RequestError(
+            f"{path} must be UTF-8 text, but it is not; save it again as UTF-8"
+        ) from None
+    except OSError as error:
+        raise RequestError(
+            f"{path} must be a configuration file, but it can't be read: {error.strerror}"
+        ) from None
+    facts, lines = _parse(text, str(path))
+    if not isinstance(facts, dict):
+        raise RequestError(
+            f"{path} must hold keys such as name, data and trial, but it holds {facts!r}"
+        )
+    places = {key: f"line {line} of {path}" for key, line in lines.items()}
+    for override in overrides:
+        _apply(override, facts, places)
+    return check_config(facts, places, str(path))
+
+
+def _apply(override: str, facts: dict[str, Any], places: dict[tuple[str, ...], str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RequestError(
+            f"an override must be key=value such as trial.epochs=3, but it is {override!r}"
+        )
+    *parents, last = path = tuple(key.split("."))
+    inner = facts
+    for parent in parents:
+        if not isinstance(inner.get(parent), dict):
+            inner[parent] = {}
+        inner = inner[parent]
+    inner[last], _ = _parse(text, f"the override {override!r}")
+    places[path] = f"the override {override}"
+
+
+def check_config(
+    facts: Mapping[str, Any], places: Mapping[tuple[str, ...], str], source: str
+) -> SweepConfig:
+    """The configuration that `facts` give; `places` says where each key stands.
+
+    Raises:
+        RequestError: as load_config.
+    """
+
+    def where(*path: str) -> str:
+        for length in range(len(path), 0, -1):
+            if path[:length] in places:
+                return places[path[:length]]
+        return source
+
+    try:
+        config = SweepConfig(**facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        raise RequestError(f"{_say(error, path)}: see {where(*path)}") from None
+    try:
+        trial = _resolved_trial(config)
+        config = config.model_copy(
+            update={
+                "trial": trial,
+                "storage": config.storage.absolute(),
+                "data": config.data.model_copy(
+                    update={
+                        "images": config.data.images.expanduser().absolute(),
+                        "table": config.data.table and config.data.table.expanduser().absolute(),
+                    }
+                ),
+                "model": config.model.model_copy(
+                    update={"weights": _weights(config.model.weights)}
+                ),
+            }
+        )
+        _check_search(config)
+    except SettingError as error:
+        raise RequestError(f"{error}: see {where('trial', error.name)}") from None
+    return config
+
+
+def _say(error: ValidationError, path: tuple[str, ...]) -> str:
+    first = error.errors()[0]
+    dotted = ".".join(part for part in path if part not in ("float", "int") and "[" not in part)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        return f"there is no key {dotted!r}{did_you_mean(path[-1], known)}; known here are {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"{dotted} must be given, but it is missing"
+    return f"{dotted} {explain(error, first['input'])}"
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = SweepConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _resolved_trial(config: SweepConfig) -> dict[str, Any]:
+    """The trial section with every default written out."""
+    epochs = config.epochs
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise SettingError(
+            "epochs",
+            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {epochs!r}",
+        )
+    config.space  # noqa: B018  checks the section as it was given
+    defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
+    defaults |= {"schedule_epochs": epochs}
+    given = {k: v for k, v in config.trial.items() if k != "epochs"}
+    return {"epochs": epochs, **{**defaults, **given}}
+
+
+def _weights(given: str) -> str:
+    return given if given in ("imagenet", "none") else str(Path(given).expanduser().absolute())
+
+
+def _check_search(config: SweepConfig) -> None:
+    method, space = config.search.method, config.space
+    if method == "grid":
+        for dimension in space.dimensions:
+            if isinstance(dimension.domain, Range):
+                raise SettingError(
+                    dimension.name,
+                    f"search.method: grid needs lists, but trial.{dimension.name} is a range; "
+                    "list its values, or take random, qmc, tpe or gp",
+                )
+        if space.combinations > LARGEST_GRID:
+            raise SettingError(
+                "strategy",
+                f"a grid must have at most {LARGEST_GRID:,} points, but this one has {space.combinations:,}",
+            )
+    elif config.search.trials is None:
+        raise RequestError(
+            f"search.trials must say how many settings {method} tries, but it is missing"
+        )
+    for point in config.search.first:
+        try:
+            space.check(point)
+        except ValueError as error:
+            raise RequestError(
+                f"search.first must lie in the space, but {point}: {error}"
+            ) from None
+
+
+def dump_config(config: SweepConfig) -> str:
+    """The configuration as YAML that `load_config` reads back as an equal one."""
+    facts = config.model_dump(mode="json")
+    return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,329 @@
+"""One session of a sweep: cluster, resources, Tuner, signals, exit code. What ends here goes on from the records."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from sweep import cluster
+from sweep.config import SweepConfig, load_config
+from sweep.manifest import close_session, only_driver, open_session
+from sweep.progress import Board, Line, Terminal
+from sweep.ranking import Standing, standing, to_keep
+from sweep.scheduler import RungScheduler, relearn, settle
+from sweep.searcher import RecordSearcher
+from trainable.config import RequestError, RunSettings
+from trainable.data import read_split
+from trainable.record import RunFolder, Status, now, write_json
+from trainable.trial import FaceTrial
+
+from ray import tune  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
+
+LOG = logging.getLogger(__name__)
+
+
+class Exit(IntEnum):
+    """Exit codes of the commands."""
+
+    WELL = 0
+    TRIALS_FAILED = 1
+    REQUEST = 2
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Interruption:
+    """SIGINT, SIGTERM and the time limit end Tune in its own orderly way; a second signal ends at once."""
+
+    def __init__(self) -> None:
+        self.how = ""
+
+    @contextmanager
+    def watching(self, time_limit: float | None) -> Iterator[None]:
+        """Turn SIGTERM and the limit into SIGUSR1, on which Tune ends as on Ctrl-C; Ray's own handler saves nothing."""
+
+        def early(number: int, frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        def terminate(number: int, frame: FrameType | None) -> None:
+            if self.how:
+                os._exit(Exit.TERMINATED)
+            self.how = "SIGTERM"
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        def expire() -> None:
+            self.how = "time limit"
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        before = {
+            number: signal.signal(number, handler)
+            for number, handler in ((signal.SIGUSR1, early), (signal.SIGTERM, terminate))
+        }
+        before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+        timer = threading.Timer(time_limit, expire) if time_limit else None
+        if timer:
+            timer.daemon = True
+            timer.start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.how = self.how or "SIGINT"
+        finally:
+            if timer:
+                timer.cancel()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Keeps the terminal and the run folder up to date as trials come and go."""
+
+    def __init__(
+        self, run: RunFolder, config: SweepConfig, session: int, terminal: Terminal
+    ) -> None:
+        self._run = run
+        self._config = config
+        self._session = session
+        self._terminal = terminal
+        self._standings: dict[str, Standing] = {}
+        for record in run.trials():
+            self._note(record.trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks at the start, and we never read that back."""
+        return {}
+
+    def _note(self, trial_id: str) -> None:
+        """Bring board and standings to what the record says."""
+        record = self._run.trial(trial_id)
+        rows, status = record.rows(), record.status()
+        found = standing(record, self._config.metric)
+        metric = self._config.metric
+        self._terminal.board.lines[trial_id] = Line(
+            record.origin.settings,
+            record.origin.number,
+            status.status,
+            epoch=len(rows),
+            value=getattr(rows[-1], metric.value) if rows else None,
+            best=metric.score(found.score) if found else None,
+            slot=status.slot,
+        )
+        if found is not None:
+            self._standings[trial_id] = found
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        self._note(trial_id)
+        self._terminal.started(trial_id, self._run.trial(trial_id).status().slot)
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "epoch" in result:
+            trial_id = trial.config["trial_id"]
+            if result["epoch"] == 1 or not self._terminal.board.lines[trial_id].slot:
+                self._terminal.started(trial_id, self._run.trial(trial_id).status().slot)
+            self._terminal.epoch(trial_id, result["epoch"], result["value"], result["best_value"])
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Show the end, and let go of weights that no longer belong to the best."""
+        trial_id = trial.config["trial_id"]
+        self._note(trial_id)
+        status = self._run.trial(trial_id).status()
+        self._terminal.ended(trial_id, status.status, status.reason)
+        kept = to_keep(self._standings.values(), self._config.keep.best)
+        for other, found in self._standings.items():
+            if found.status.has_ended and other not in kept:
+                self._run.trial(other, self._session).forget_weights()
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial whose retries are used up: its record gets the traceback."""
+        trial_id = trial.config["trial_id"]
+        record = self._run.trial(trial_id, self._session)
+        error = trial.get_error()
+        with record.log.open("a") as log:
+            log.write(f"{now()} failed for good:\n{error}\n")
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        record.write_status(
+            replace(
+                record.status(),
+                status=Status.FAILED,
+                reason=f"{reason[:300]}; its log: {record.log}",
+                ended=now(),
+                seconds=sum(row.seconds for row in record.rows()),
+            )
+        )
+        self._note(trial_id)
+        self._terminal.ended(trial_id, Status.FAILED, record.status().reason)
+
+
+def run_session(folder: Path, address: str, console: Console) -> Exit:
+    """Go on with the run in `folder` until it is complete or interrupted.
+
+    Raises:
+        RequestError: the folder, the cluster or the request can't be used.
+    """
+    run = RunFolder(folder.absolute())
+    with only_driver(run):
+        config = load_config(run.config)
+        interruption = Interruption()
+        session = None
+        complete = False
+        try:
+            with interruption.watching(config.search.time_limit):
+                console.print("starting Ray …", style="bright_black")
+                with cluster.cluster(address, run.log) as dashboard:
+                    settings, granted = _resolve(run, config)
+                    session = open_session(run)
+                    _greet(console, run, settings, granted, dashboard)
+                    complete = _tune(run, config, settings, granted, session, dashboard, console)
+        finally:
+            if session is not None:
+                _mark_interrupted(run, session)
+                how = "finished" if complete else interruption.how or "error"
+                close_session(run, how)
+    return _farewell(run, complete, interruption.how, console)
+
+
+def _resolve(run: RunFolder, config: SweepConfig) -> tuple[RunSettings, cluster.Share]:
+    """What all trials share; device, number format and threads stay as the first session resolved them."""
+    manifest = run.read_manifest()
+    found = cluster.nodes()
+    granted = cluster.share(config.resources, found, config.trials)
+    images = Path(manifest["image_folder"])
+    first = str(read_split(run.split, ("train",))["file"].iloc[0])
+    looks = cluster.inspect(found, run.path, images, first, len(manifest["sessions"]) + 1)
+    if "settings" in manifest:
+        settings = RunSettings(
+            **manifest["settings"] | {"folder": run.path, "epochs": config.epochs}
+        )
+        if settings.device == "cuda" and not any(look["gpu"] for look in looks):
+            raise RequestError(
+                f"{run.path} was begun on GPUs and must go on on them, but this cluster has none"
+            )
+        if granted.cpus != manifest["resources"]["cpus_per_trial"]:
+            LOG.warning("trials keep %d threads, as at the start", settings.threads)
+        return settings, granted
+    on_gpu = granted.gpus > 0 and any(look["gpu"] for look in looks)
+    precision = config.resources.precision
+    if precision == "auto":
+        bfloat16 = on_gpu and all(look["bfloat16"] for look in looks if look["gpu"])
+        precision = "bfloat16" if bfloat16 else "float32"
+    settings = RunSettings(
+        folder=run.path,
+        images=images,
+        image_size=config.data.image_size,
+        weights=config.model.weights,
+        width=config.model.width,
+        epochs=config.epochs,
+        metric=config.metric,
+        collapse_epochs=config.guards.collapse_epochs,
+        device="cuda" if on_gpu else "cpu",
+        precision=precision,
+        threads=granted.cpus,
+        workers=granted.cpus,
+        pixel_cache_bytes=cluster.pixel_cache_bytes(found, granted),
+    )
+    manifest["settings"] = settings.model_dump(mode="json")
+    manifest["resources"] = {
+        "gpus_per_trial": granted.gpus,
+        "cpus_per_trial": granted.cpus,
+        "concurrent": granted.concurrent,
+    }
+    write_json(run.manifest, manifest)
+    return settings, granted
+
+
+def _tune(
+    run: RunFolder,
+    config: SweepConfig,
+    settings: RunSettings,
+    granted: cluster.Share,
+    session: int,
+    dashboard: str,
+    console: Console,
+) -> bool:
+    """Run Tune over what the records leave to do; True when nothing is left."""
+    settle(run, config.metric, session)
+    board = Board(config.name, config.metric, config.epochs, config.trials, dashboard)
+    terminal = Terminal(board, console)
+    searcher = RecordSearcher(config, run, session, granted.concurrent)
+    scheduler = RungScheduler(relearn(config, run), config, run, session)
+    tuner = tune.Tuner(
+        tune.with_resources(FaceTrial, granted.request()),
+        param_space={"run": settings.model_dump(mode="json"), "session": session},
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=f"session-{session}",
+            storage_path=str(run.ray),
+            verbose=0,
+            callbacks=[Bookkeeper(run, config, session, terminal)],
+            failure_config=tune.FailureConfig(max_failures=config.resources.retries),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_at_end=False, checkpoint_frequency=0
+            ),
+        ),
+    )
+    with terminal:
+        tuner.fit()
+    return searcher.is_complete
+
+
+def _mark_interrupted(run: RunFolder, session: int) -> None:
+    """Trials that were under way; their actors are gone by now."""
+    for record in run.trials():
+        status = record.status()
+        if status.status is Status.RUNNING:
+            run.trial(record.trial_id, session).write_status(
+                replace(status, status=Status.INTERRUPTED, reason=f"session {session} ended")
+            )
+
+
+def _greet(
+    console: Console, run: RunFolder, settings: RunSettings, granted: cluster.Share, dashboard: str
+) -> None:
+    gpu = f"{granted.gpus:g} GPU, " if granted.gpus else ""
+    console.print(
+        f"{run.path}: {granted.concurrent} trials at a time, each {gpu}{granted.cpus} CPU, "
+        f"{settings.device}, {settings.precision}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if dashboard:
+        console.print(f"Ray dashboard: {dashboard}", highlight=False)
+
+
+def _farewell(run: RunFolder, complete: bool, how: str, console: Console) -> Exit:
+    """Say how it ended and what to type next."""
+    statuses = [record.status().status for record in run.trials()]
+    failed = statuses.count(Status.FAILED)
+    ended = sum(status.has_ended for status in statuses)
+    if complete:
+        console.print(
+            f"finished: {ended} trials ended, {failed} failed\n"
+            f"next: analysis results {run.path}; analysis test {run.path}; analysis report {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return Exit.TRIALS_FAILED if failed else Exit.WELL
+    console.print(
+        f"interrupted ({how or 'error'}): {ended} trials ended; `sweep resume {run.path}` goes on",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return Exit.TERMINATED if how == "SIGTERM" else Exit.INTERRUPTED

@@ -1,0 +1,174 @@
+"""The run folder's birth, its manifest, and its sessions: one driver at a time."""
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+
+from sweep.config import SweepConfig, dump_config
+from sweep.prepare import Prepared
+from trainable.config import RequestError
+from trainable.record import FORMAT_VERSION, RunFolder, now, sync_folder, write_json
+
+PROJECT: Final = "face-attribute-sweep"
+PACKAGES: Final = (
+    "torch",
+    "torchvision",
+    "ray",
+    "optuna",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "pandas",
+)
+
+
+def create_run(config: SweepConfig, prepared: Prepared, command: Sequence[str]) -> RunFolder:
+    """Make the run folder with split, configuration and manifest: all of it appears at once, or nothing.
+
+    Raises:
+        RequestError: the folder exists, or can't be made.
+    """
+    folder = config.folder
+    refuse_existing(folder)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        (partial / "trials").mkdir(parents=True)
+        run = RunFolder(partial)
+        prepared.split.to_parquet(run.split, index=False)
+        run.config.write_text(dump_config(config), encoding="utf-8")
+        write_json(run.manifest, _manifest(config, prepared, run, command))
+        sync_folder(partial)
+        partial.rename(folder)
+    except OSError as error:
+        raise RequestError(f"the run folder {folder} can't be made: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync_folder(folder.parent)
+    return RunFolder(folder)
+
+
+def refuse_existing(folder: Path) -> None:
+    """A run is never written over.
+
+    Raises:
+        RequestError: something is there.
+    """
+    if folder.exists():
+        raise RequestError(
+            f"the run folder {folder} must be new, but it exists; "
+            f"`sweep resume {folder}` goes on with it, `name={folder.name}-2` starts another beside it"
+        )
+
+
+def _manifest(
+    config: SweepConfig, prepared: Prepared, run: RunFolder, command: Sequence[str]
+) -> dict[str, Any]:
+    commit, dirty = git_state()
+    table = prepared.table
+    return {
+        "format_version": FORMAT_VERSION,
+        "project_version": metadata.version(PROJECT),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "python": sys.version.split()[0],
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "command": list(command),
+        "created": now(),
+        "seeds": {"split": config.data.split.seed, "search": config.search.seed},
+        "target": table.target,
+        "classes": list(table.classes),
+        "images": {
+            "count": len(table.rows),
+            "duplicates": prepared.audit.duplicates,
+            "dropped": list(table.dropped),
+        },
+        "digests": {
+            "table": _sha256(table.table),
+            "images": prepared.audit.digest,
+            "split": _sha256(run.split),
+            "weights": prepared.backbone.digest(),
+        },
+        "warnings": list(prepared.warnings),
+        "image_folder": str(table.images),
+        "sessions": [],
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the project's checkout and whether it has changes; None for an installed copy."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), git("status", "--porcelain") != ""
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+@contextmanager
+def only_driver(run: RunFolder) -> Iterator[None]:
+    """Hold the run folder; a second driver is refused.
+
+    Raises:
+        RequestError: another driver holds it.
+    """
+    run.read_manifest()
+    lock = FileLock(run.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        sessions = run.read_manifest()["sessions"]
+        holder = sessions[-1] if sessions else {"host": "?", "pid": "?", "started": "?"}
+        raise RequestError(
+            f"one driver at a time holds {run.path}, and process {holder['pid']} on {holder['host']} "
+            f"has held it since {holder['started']}; wait for it, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_session(run: RunFolder) -> int:
+    """Number of the session that begins now; trials of older ones stop before they write."""
+    manifest = run.read_manifest()
+    number = len(manifest["sessions"]) + 1
+    write_json(run.session, {"number": number})
+    manifest["sessions"].append(
+        {
+            "number": number,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": now(),
+            "ended": None,
+            "how": None,
+        }
+    )
+    write_json(run.manifest, manifest)
+    return number
+
+
+def close_session(run: RunFolder, how: str) -> None:
+    """Write down how the newest session ended."""
+    manifest = run.read_manifest()
+    manifest["sessions"][-1] |= {"ended": now(), "how": how}
+    write_json(run.manifest, manifest)

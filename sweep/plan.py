@@ -1,0 +1,120 @@
+"""What a sweep will do and need, known without Ray: trials, rungs, split, model sizes, disk."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sweep.config import SweepConfig
+from sweep.prepare import Prepared, values_of
+from trainable.config import Strategy, TrialConfig
+from trainable.data import balance
+from trainable.model import CUTS, Backbone, build_model, multiply_adds
+
+BYTES_PER_PARAMETER = {  # best weights, and in last.pt the weights now and the optimizer's moments, in float32
+    "adam": 4 * 4,
+    "adamw": 4 * 4,
+    "sgd": 3 * 4,
+}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """One strategy with one head."""
+
+    strategy: Strategy
+    head: str
+    trained_parameters: int
+    frozen_multiply_adds: int
+    """Convolutions of the frozen prefix for one image."""
+    trained_multiply_adds: int
+    """Convolutions of the trained suffix for one image, forward."""
+
+
+def model_sizes(config: SweepConfig, backbone: Backbone) -> list[ModelSize]:
+    """Every strategy and head that the space can give."""
+    return [
+        _size(config, backbone, TrialConfig(strategy=strategy, head=head))
+        for strategy in values_of(config, "strategy")
+        for head in values_of(config, "head")
+    ]
+
+
+def _size(config: SweepConfig, backbone: Backbone, trial: TrialConfig) -> ModelSize:
+    with torch.device("meta"):
+        model = build_model(trial, backbone)
+    cut, side = CUTS[trial.strategy], config.data.image_size
+    return ModelSize(
+        trial.strategy,
+        trial.head,
+        sum(p.numel() for p in model.trained().values()),
+        multiply_adds(config.model.width, side, 0, cut),
+        multiply_adds(config.model.width, side, cut, 31),
+    )
+
+
+def disk_bytes(config: SweepConfig, sizes: Iterable[ModelSize], concurrent: int) -> int:
+    """At most: weights and state of the trials that are kept and of those that run."""
+    largest = max(size.trained_parameters for size in sizes)
+    optimizers = map(str, values_of(config, "optimizer"))
+    per_parameter = max(BYTES_PER_PARAMETER[optimizer] for optimizer in optimizers)
+    trials = min(config.keep.best + concurrent, config.trials)
+    return largest * per_parameter * trials
+
+
+def show_plan(config: SweepConfig, prepared: Prepared, console: Console) -> None:
+    """Print the plan."""
+    sizes = model_sizes(config, prepared.backbone)
+    rungs = config.asha.rungs(config.epochs) if config.asha else []
+    console.print(f"[bold]{config.name}[/bold]  →  {config.folder}", highlight=False)
+    console.print(
+        f"{config.trials} trials of at most {config.epochs} epochs by {config.search.method}, "
+        f"judged by {config.metric}; "
+        + (
+            f"ASHA compares them after epochs {', '.join(map(str, rungs))}"
+            if rungs
+            else "no pruning"
+        ),
+        highlight=False,
+    )
+    show_split(prepared, console)
+    table = Table("strategy", "head", "trained parameters", "frozen work", "trained work", box=None)
+    for size in sizes:
+        both = size.frozen_multiply_adds + size.trained_multiply_adds
+        table.add_row(
+            size.strategy,
+            size.head,
+            f"{size.trained_parameters:,}",
+            f"{size.frozen_multiply_adds / both:.0%}",
+            f"{size.trained_multiply_adds / 1e6:,.0f} M multiply-adds an image",
+        )
+    console.print(table)
+    at_once = config.resources.concurrent
+    guess = 1 if at_once == "auto" else at_once
+    console.print(
+        f"disk: at most {disk_bytes(config, sizes, guess) / 1e9:.2f} GB of weights and state"
+        + (" (and as much again per trial as run side by side)" if at_once == "auto" else ""),
+        highlight=False,
+    )
+
+
+def show_split(prepared: Prepared, console: Console) -> None:
+    """Print counts and balance of the split, and every warning."""
+    negative, positive = prepared.table.classes
+    target = prepared.table.target
+    table = Table(
+        "part", f"{target} {negative}", f"{target} {positive}", "images", "share", box=None
+    )
+    for part, row in balance(prepared.split).iterrows():
+        table.add_row(
+            str(part),
+            f"{int(row['negative']):,}",
+            f"{int(row['positive']):,}",
+            f"{int(row['images']):,}",
+            f"{row['positive_share']:.2%}",
+        )
+    console.print(table)
+    for warning in prepared.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)

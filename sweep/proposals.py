@@ -1,0 +1,100 @@
+"""Which setting comes next: a pure function of the configuration and of what is on record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import qmc
+
+from sweep.config import SweepConfig
+from sweep.space import LARGEST_GRID, Point, Value
+from sweep.study import Recorded, mix, suggest
+from trainable.config import TrialConfig
+
+DUPLICATES_IN_A_ROW = 50  # after these a sampler is stuck, and an untried point is drawn instead
+DRAWS = 1_000  # at random for an untried point of a space that can't be listed
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The suggestions of one search. Asked again with the same records, they are the same."""
+
+    config: SweepConfig
+
+    def next(self, trials: Sequence[Recorded]) -> tuple[int, TrialConfig] | None:
+        """Number and settings of the next trial after `trials`; None when all are there or none is left.
+
+        Numbers go on from the highest on record. A duplicate costs nothing: the next number is tried.
+        """
+        if len(trials) >= self.config.trials:
+            return None
+        tried = {trial.trial_id for trial in trials}
+        number = max((trial.number for trial in trials), default=-1) + 1
+        if self.config.search.method == "grid":
+            point = next((p for p in self._grid if self._settings(p).trial_id not in tried), None)
+            return None if point is None else (number, self._settings(point))
+        for attempt in range(number, number + DUPLICATES_IN_A_ROW):
+            settings = self._settings(self._propose(trials, attempt))
+            if settings.trial_id not in tried:
+                return attempt, settings
+        return self._untried(tried, number + DUPLICATES_IN_A_ROW)
+
+    def _settings(self, point: Point) -> TrialConfig:
+        return self.config.space.settings(point)
+
+    def _propose(self, trials: Sequence[Recorded], number: int) -> Point:
+        """The point of suggestion `number`, from the method; first points come first, missing values filled in."""
+        search, space = self.config.search, self.config.space
+        first = search.first[number] if number < len(search.first) else {}
+        given: dict[str, Value] = space.check(first)
+        match search.method:
+            case "random":
+                return space.at(self._units(number), given)
+            case "qmc":
+                return space.at(self._sobol(number), given)
+            case "tpe" | "gp" as method:
+                return suggest(
+                    space, self.config.metric, trials, method, search.seed, number, given
+                )
+            case "grid":
+                raise AssertionError("a grid is listed, not proposed")
+
+    def _units(self, number: int) -> list[float]:
+        draws = np.random.default_rng(mix(self.config.search.seed, number))
+        units: list[float] = draws.random(len(self.config.space.dimensions)).tolist()
+        return units
+
+    def _sobol(self, number: int) -> list[float]:
+        """Point `number` of one scrambled Sobol sequence over all dimensions, active or not."""
+        dimensions = len(self.config.space.dimensions)
+        if not dimensions:
+            return []
+        sequence = qmc.Sobol(dimensions, scramble=True, rng=self.config.search.seed)
+        if number:
+            sequence.fast_forward(number)
+        units: list[float] = sequence.random(1)[0].tolist()
+        return units
+
+    @cached_property
+    def _grid(self) -> list[Point]:
+        """Every point, shuffled by the seed (in natural order ASHA would prune all or none), `first` in front."""
+        space, search = self.config.space, self.config.search
+        points = space.points()
+        order = np.random.default_rng(search.seed).permutation(len(points))
+        shuffled = [points[index] for index in order]
+        wanted = [space.check(partial) for partial in search.first]
+        return sorted(shuffled, key=lambda p: not any(space.matches(w, p) for w in wanted))
+
+    def _untried(self, tried: set[str], number: int) -> tuple[int, TrialConfig] | None:
+        """A seeded point that nobody tried; None where the space is exhausted."""
+        space = self.config.space
+        draws = np.random.default_rng(mix(self.config.search.seed, number))
+        if space.is_finite and space.combinations <= LARGEST_GRID:
+            left = [p for p in space.points() if self._settings(p).trial_id not in tried]
+            return (number, self._settings(left[draws.integers(len(left))])) if left else None
+        for _ in range(DRAWS):
+            settings = self._settings(space.at(draws.random(len(space.dimensions)).tolist()))
+            if settings.trial_id not in tried:
+                return number, settings
+        return None

@@ -1,0 +1,71 @@
+"""Which trial is better, in one place: what is kept, winner, replication."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from trainable.fit import is_better
+from trainable.metric import Metric
+from trainable.record import Origin, Row, Status, TrialRecord
+
+
+def best_row(rows: Iterable[Row], metric: Metric) -> Row | None:
+    """The best epoch: by the metric, then lower validation loss, then the earlier one."""
+    best: Row | None = None
+    for row in rows:
+        if is_better(metric, row, best):
+            best = row
+    return best
+
+
+def best_so_far(rows: Sequence[Row], metric: Metric) -> list[float]:
+    """For each epoch the best value of the metric until then, in the metric's own sign."""
+    best, found = None, []
+    for row in rows:
+        score = metric.score(getattr(row, metric.value))
+        best = score if best is None else max(best, score)
+        found.append(metric.score(best))
+    return found
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a trial stands: its best epoch and what became of it."""
+
+    trial_id: str
+    status: Status
+    origin: Origin
+    best: Row
+    score: float
+    """Of the best epoch, turned so that higher is better."""
+
+    @property
+    def key(self) -> tuple[float, float, int, str]:
+        """Smaller is better: score, then validation loss, then the earlier epoch, then the smaller id."""
+        return -self.score, self.best.val_loss, self.best.epoch, self.trial_id
+
+
+def standing(record: TrialRecord, metric: Metric) -> Standing | None:
+    """The standing of a trial on record; None before its first row."""
+    best = best_row(record.rows(), metric)
+    if best is None:
+        return None
+    score = metric.score(getattr(best, metric.value))
+    return Standing(record.trial_id, record.status().status, record.origin.origin, best, score)
+
+
+def rank(standings: Iterable[Standing]) -> list[Standing]:
+    """Best first."""
+    return sorted(standings, key=lambda each: each.key)
+
+
+def winner(standings: Iterable[Standing]) -> Standing | None:
+    """The best finished trial of the search; None where none finished."""
+    eligible = [s for s in standings if s.status is Status.FINISHED and s.origin == "search"]
+    return min(eligible, key=lambda each: each.key, default=None)
+
+
+def to_keep(standings: Iterable[Standing], best: int) -> set[str]:
+    """Ids of the `best` ended trials whose weights stay: finished ones before all others."""
+    ended = [s for s in standings if s.status.has_ended]
+    ended.sort(key=lambda each: (each.status is not Status.FINISHED, each.key))
+    return {each.trial_id for each in ended[:best]}

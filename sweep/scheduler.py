@@ -1,0 +1,89 @@
+"""asha.py as a Ray Tune scheduler: each decision is logged, then acted on."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from sweep.asha import Decision, Rungs
+from sweep.config import SweepConfig
+from trainable.metric import Metric
+from trainable.record import RunFolder, Status, append_json, now, read_json_lines
+
+LOG = logging.getLogger(__name__)
+
+
+def relearn(config: SweepConfig, run: RunFolder) -> Rungs | None:
+    """The rungs as the last session left them; None with ASHA off."""
+    if config.asha is None:
+        return None
+    broken = {
+        record.trial_id
+        for record in run.trials()
+        if record.status().status in (Status.DIVERGED, Status.COLLAPSED)
+    }
+    decisions = map(Decision.from_json, read_json_lines(run.rungs))
+    rungs = Rungs(config.asha.rungs(config.epochs), config.asha.reduction_factor)
+    return rungs.replay(decisions, broken)
+
+
+def settle(run: RunFolder, metric: Metric, session: int) -> None:
+    """Mark as pruned what a decision on record stopped, where the driver died before it could say so."""
+    for facts in read_json_lines(run.rungs):
+        decision = Decision.from_json(facts)
+        record = run.trial(decision.trial_id, session)
+        if decision.verdict == "stop" and not record.status().status.has_ended:
+            mark_pruned(run, decision, metric, session)
+
+
+def mark_pruned(run: RunFolder, decision: Decision, metric: Metric, session: int) -> None:
+    """Write the status of a trial that ASHA stopped; it has no step outstanding."""
+    record = run.trial(decision.trial_id, session)
+    assert decision.cutoff is not None, "the first trial at a rung is never stopped"
+    value, asked = metric.score(decision.score), metric.score(decision.cutoff)
+    record.write_status(
+        replace(
+            record.status(),
+            status=Status.PRUNED,
+            reason=f"best {metric} {value:.4f} at epoch {decision.rung}, where the rung asked for {asked:.4f}",
+            ended=now(),
+            seconds=sum(row.seconds for row in record.rows()),
+        )
+    )
+
+
+class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
+    """Asks the rungs what becomes of a trial at each epoch."""
+
+    def __init__(
+        self, rungs: Rungs | None, config: SweepConfig, run: RunFolder, session: int
+    ) -> None:
+        super().__init__()
+        self._rungs = rungs
+        self._decides = config.metric
+        self._run = run
+        self._session = session
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """A collapsed trial ends by itself, and is not compared with others."""
+        continue_: str = TrialScheduler.CONTINUE
+        if self._rungs is None or result["collapsed"]:
+            return continue_
+        trial_id = trial.config["trial_id"]
+        score = self._decides.score(result["best_value"])
+        decision = self._rungs.decide(trial_id, result["epoch"], score)
+        if decision is None:
+            return continue_
+        append_json(self._run.rungs, decision.to_json() | {"at": now()})
+        self._rungs.record(decision)
+        if decision.verdict == "go on":
+            return continue_
+        mark_pruned(self._run, decision, self._decides, self._session)
+        stop: str = TrialScheduler.STOP
+        return stop
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """One that diverged or collapsed leaves the rungs."""
+        if self._rungs is not None and result.get("status") in (Status.DIVERGED, Status.COLLAPSED):
+            self._rungs.forget(trial.config["trial_id"])

@@ -1,0 +1,90 @@
+"""study.py and proposals.py as a Ray Tune searcher: unfinished trials on record first, then new ones."""
+
+import logging
+from collections import deque
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweep.config import SweepConfig
+from sweep.proposals import Proposals
+from sweep.study import Recorded, recorded
+from trainable.record import RunFolder, Status, TrialRecord
+
+LOG = logging.getLogger(__name__)
+
+
+class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
+    """Gives Tune a trial whenever a slot is free, and opens its record before Tune hears of it.
+
+    At most `concurrent` trials are live. One that waits for its retry is live, so no new suggestion takes its place.
+    """
+
+    def __init__(self, config: SweepConfig, run: RunFolder, session: int, concurrent: int) -> None:
+        super().__init__()
+        self._config = config
+        self._run = run
+        self._session = session
+        self._concurrent = concurrent
+        self._proposals = Proposals(config)
+        self._trials = {
+            record.trial_id: recorded(record, config.metric)
+            for record in run.trials()
+            if record.origin.origin == "search"
+        }
+        self._waiting = deque(t for t in self._trials.values() if not t.status.has_ended)
+        self._live: dict[str, str] = {}
+        self._exhausted = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Was everything tried that was asked for, and has it ended?"""
+        return self._exhausted and not self._live and not self._waiting
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """`trial_id` is Tune's; ours is the identity of the settings."""
+        if len(self._live) >= self._concurrent:
+            return None
+        own = self._waiting.popleft().trial_id if self._waiting else self._new_trial()
+        if own is None:
+            self._exhausted = True
+            return Searcher.FINISHED
+        self._live[trial_id] = own
+        return {"trial_id": own}
+
+    def _new_trial(self) -> str | None:
+        proposed = self._proposals.next(list(self._trials.values()))
+        if proposed is None:
+            if len(self._trials) < self._config.trials:
+                LOG.warning(
+                    "the space is exhausted: it has %d distinct settings, %d were asked for",
+                    len(self._trials),
+                    self._config.trials,
+                )
+            return None
+        number, settings = proposed
+        record = TrialRecord.create(self._run, settings, number, self._session)
+        self._trials[record.trial_id] = Recorded(settings, number, Status.PENDING)
+        return record.trial_id
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: what counts is on record when the trial ends."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Look at the record of a trial that ended, was pruned, or failed for good."""
+        own = self._live.pop(trial_id)
+        found = recorded(self._run.trial(own), self._config.metric)
+        if error:
+            found = Recorded(found.settings, found.number, Status.FAILED, found.values)
+        self._trials[own] = found
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a searcher is rebuilt from records, never restored")

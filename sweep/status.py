@@ -1,0 +1,107 @@
+"""How a run stands, from its files alone; also while it runs."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweep.config import load_config
+from sweep.progress import COLOURS, describe
+from sweep.ranking import best_row
+from trainable.config import RequestError
+from trainable.record import RunFolder, Status
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """Sessions, counts, best and one entry a trial, as plain JSON.
+
+    Raises:
+        RequestError: no run folder.
+    """
+    run = RunFolder(folder)
+    if not run.manifest.is_file():
+        raise RequestError(f"RUN must be a run folder, but {folder} has no manifest.json")
+    manifest = run.read_manifest()
+    config = load_config(run.config)
+    metric = config.metric
+    trials: list[dict[str, Any]] = []
+    for record in run.trials():
+        rows, status = record.rows(), record.status()
+        best = best_row(rows, metric)
+        trials.append(
+            {
+                "trial_id": record.trial_id,
+                "number": record.origin.number,
+                "status": status.status.value,
+                "reason": status.reason,
+                "epoch": len(rows),
+                "best": getattr(best, metric.value) if best else None,
+                "best_epoch": best.epoch if best else None,
+                "setting": describe(record.origin.settings),
+                "slot": status.slot,
+                "host": status.host,
+                "device": status.device,
+                "pid": status.pid,
+                "attempt": status.attempt,
+            }
+        )
+    known = [trial for trial in trials if trial["best"] is not None]
+    leader = max(known, key=lambda trial: metric.score(trial["best"]), default=None)
+    return {
+        "run": str(folder),
+        "name": config.name,
+        "metric": metric.value,
+        "epochs": config.epochs,
+        "trials_asked": config.trials,
+        "counts": {
+            status.value: count
+            for status in Status
+            if (count := sum(trial["status"] == status for trial in trials))
+        },
+        "best": leader
+        and {key: leader[key] for key in ("trial_id", "best", "best_epoch", "setting")},
+        "sessions": manifest["sessions"],
+        "trials": trials,
+    }
+
+
+def show_status(facts: dict[str, Any], console: Console) -> None:
+    """Print what `read_status` gave."""
+    counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
+    sessions = facts["sessions"]
+    last = sessions[-1] if sessions else None
+    state = "not begun" if last is None else last["how"] or f"running since {last['started']}"
+    console.print(
+        f"[bold]{facts['name']}[/bold]  {state}; {facts['trials_asked']} trials asked for: {counts or 'none yet'}",
+        highlight=False,
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in (
+        "#",
+        "trial",
+        "status",
+        "epoch",
+        f"best {facts['metric']}",
+        "at",
+        "setting",
+        "where",
+    ):
+        table.add_column(column, no_wrap=column not in ("setting", "where"))
+    for trial in facts["trials"]:
+        where = (
+            f"{trial['slot']} {trial['host']} {trial['device']}"
+            if trial["status"] == "running"
+            else ""
+        )
+        table.add_row(
+            str(trial["number"]),
+            trial["trial_id"],
+            f"[{COLOURS[Status(trial['status'])]}]{trial['status']}[/]",
+            f"{trial['epoch']}/{facts['epochs']}",
+            f"{trial['best']:.4f}" if trial["best"] is not None else "–",
+            str(trial["best_epoch"] or "–"),
+            trial["setting"] + (f" ({trial['reason']})" if trial["status"] == "failed" else ""),
+            where,
+        )
+    console.print(table)

@@ -1,0 +1,187 @@
+"""Records → Optuna study, and so to its samplers, to optuna-dashboard and to importances.
+
+The study is a pure function of what is on record: it is made anew whenever it is needed, so it can't drift from the
+records, and holds no zombies. Optuna is told the truth: see `to_frozen_trial`.
+"""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweep.ranking import best_so_far
+from sweep.space import Choice, Point, Range, SearchSpace, Value
+from trainable.config import TrialConfig
+from trainable.metric import Metric
+from trainable.record import Status, TrialRecord
+
+LOG = logging.getLogger(__name__)
+Sampler = Literal["tpe", "gp"]
+STARTUP_TRIALS = (
+    10  # drawn at random before a sampler models anything: Optuna's own default for TPE
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a trial's record says that a search needs."""
+
+    settings: TrialConfig
+    number: int
+    status: Status
+    values: tuple[float, ...] = ()
+    """Best-so-far value of the metric, one an epoch."""
+
+    @property
+    def trial_id(self) -> str:
+        return self.settings.trial_id
+
+
+def recorded(record: TrialRecord, metric: Metric) -> Recorded:
+    """What is on record for one trial."""
+    origin = record.origin
+    values = best_so_far(record.rows(), metric)
+    return Recorded(origin.settings, origin.number, record.status().status, tuple(values))
+
+
+def to_distribution(domain: Choice | Range) -> BaseDistribution:
+    """A dimension's domain in Optuna's words."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    low, high = domain.low, domain.high
+    match domain.kind:
+        case "uniform":
+            return FloatDistribution(low, high)
+        case "loguniform":
+            return FloatDistribution(low, high, log=True)
+        case "quniform":
+            return FloatDistribution(low, high, step=domain.step)
+        case "int":
+            return IntDistribution(int(low), int(high))
+        case "logint":
+            return IntDistribution(int(low), int(high), log=True)
+
+
+def to_frozen_trial(space: SearchSpace, trial: Recorded) -> FrozenTrial | None:
+    """A recorded trial as Optuna should see it; None where it lies outside `space`.
+
+    Finished, diverged and collapsed trials are COMPLETE with their best value: told FAIL, TPE keeps proposing the
+    rates that diverge. Pruned is PRUNED with best-so-far intermediate values, as is one that diverged before its
+    first epoch ended. FAIL is for exceptions. What has not ended is RUNNING.
+    """
+    point = space.place(trial.settings)
+    if point is None:
+        return None
+    domains = {d.name: to_distribution(d.domain) for d in space.dimensions if d.name in point}
+    value, state = None, TrialState.RUNNING
+    match trial.status:
+        case Status.FINISHED | Status.DIVERGED | Status.COLLAPSED:
+            state = TrialState.COMPLETE if trial.values else TrialState.PRUNED
+            value = trial.values[-1] if trial.values else None
+        case Status.PRUNED:
+            state = TrialState.PRUNED
+            value = trial.values[-1] if trial.values else None
+        case Status.FAILED:
+            state = TrialState.FAIL
+    return create_trial(
+        state=state,
+        value=value,
+        params=point,
+        distributions=domains,
+        intermediate_values=dict(enumerate(trial.values, start=1)),
+        user_attrs={
+            "trial_id": trial.trial_id,
+            "number": trial.number,
+            "status": trial.status.value,
+        },
+    )
+
+
+def build_study(
+    space: SearchSpace,
+    metric: Metric,
+    trials: Iterable[Recorded],
+    sampler: optuna.samplers.BaseSampler | None = None,
+) -> tuple[optuna.Study, int]:
+    """An in-memory study of `trials` with the present space's distributions, and how many lie outside it."""
+    _quiet()
+    study = optuna.create_study(
+        direction="maximize" if metric.higher_is_better else "minimize", sampler=sampler
+    )
+    frozen = [to_frozen_trial(space, trial) for trial in trials]
+    study.add_trials([trial for trial in frozen if trial is not None])
+    return study, frozen.count(None)
+
+
+def sampler_for(method: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """A sampler seeded by (search seed, number of the suggestion): one with the old seed would repeat its points."""
+    _quiet()
+    mixed = mix(seed, number) % 2**32
+    if method == "gp":
+        return optuna.samplers.GPSampler(seed=mixed, n_startup_trials=STARTUP_TRIALS)
+    return optuna.samplers.TPESampler(
+        seed=mixed, multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS
+    )
+
+
+def suggest(
+    space: SearchSpace,
+    metric: Metric,
+    trials: Sequence[Recorded],
+    method: Sampler,
+    seed: int,
+    number: int,
+    given: Mapping[str, Value],
+) -> Point:
+    """The point that Optuna's `method` proposes as suggestion `number` after `trials`; `given` values stand."""
+    study, _ = build_study(space, metric, trials, sampler_for(method, seed, number))
+    if given:
+        study.enqueue_trial(dict(given))
+    trial = study.ask()
+    point: Point = {}
+    for dimension in space.dimensions:
+        if not space.is_active(dimension, point):
+            continue
+        distribution = to_distribution(dimension.domain)
+        name = dimension.name
+        if isinstance(distribution, CategoricalDistribution):
+            point[name] = trial.suggest_categorical(name, distribution.choices)
+        elif isinstance(distribution, IntDistribution):
+            point[name] = trial.suggest_int(
+                name, distribution.low, distribution.high, log=distribution.log
+            )
+        else:
+            assert isinstance(distribution, FloatDistribution)
+            value = trial.suggest_float(
+                name,
+                distribution.low,
+                distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+            point[name] = round(value, 12) if distribution.step else value
+    return point
+
+
+def mix(seed: int, number: int) -> int:
+    """One seed from two, so that neighbours share nothing."""
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest(), "big"
+    )
+
+
+def _quiet() -> None:
+    """Optuna's log lines and its notes on experimental arguments are not for our terminal."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

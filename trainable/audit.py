@@ -1,0 +1,114 @@
+"""Every image looked at once before the start: digest, decodable, size, duplicates.
+
+What is returned are findings, never pixels or labels.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from trainable.record import write_atomically
+
+COLUMNS = ["file", "bytes", "changed_ns", "sha256", "width", "height", "problem"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a look at every image found."""
+
+    images: pd.DataFrame
+    """file, bytes, changed_ns, sha256, width and height in pixels, problem ("" where there is none)."""
+    newly_read: int
+    """How many files were opened; the others had been looked at before and had not changed since."""
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """(file, what is wrong with it) of every image that can't be used."""
+        bad = self.images[self.images["problem"] != ""]
+        return list(zip(bad["file"], bad["problem"], strict=True))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every file's name and content digest, in the order of names."""
+        lines = sorted(zip(self.images["file"], self.images["sha256"], strict=True))
+        return hashlib.sha256(
+            "".join(f"{sha}  {file}\n" for file, sha in lines).encode()
+        ).hexdigest()
+
+    @property
+    def duplicates(self) -> int:
+        """How many images have the same bytes as an earlier one."""
+        return int(self.images["sha256"].duplicated().sum())
+
+
+def audit(
+    folder: Path,
+    files: Sequence[str],
+    memory: Path,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Audit:
+    """Look at `files` in `folder`; what `memory` (a folder) remembers with size and time unchanged is not read again.
+
+    `progress` is called with the number of images done since its last call.
+    """
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    remembered = memory / f"audit-{name}.parquet"
+    known = _recall(remembered)
+    found: dict[str, tuple[object, ...]] = {}
+    fresh: list[tuple[str, int, int]] = []
+    for file in files:
+        try:
+            facts = os.stat(folder / file)
+            size, changed = facts.st_size, facts.st_mtime_ns
+        except OSError:
+            size, changed = -1, -1
+        before = known.get(file)
+        if before is not None and before[1:3] == (size, changed) and size >= 0:
+            found[file] = before
+        else:
+            fresh.append((file, size, changed))
+    progress(len(found))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for row in pool.map(lambda facts: _look(folder, *facts), fresh, chunksize=32):
+            found[str(row[0])] = row
+            progress(1)
+    images = pd.DataFrame([found[file] for file in files], columns=COLUMNS)
+    if fresh:
+        buffer = BytesIO()
+        pd.DataFrame(list({**known, **found}.values()), columns=COLUMNS).to_parquet(buffer)
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(remembered, buffer.getvalue())
+    return Audit(images, newly_read=len(fresh))
+
+
+def _recall(path: Path) -> dict[str, tuple[object, ...]]:
+    try:
+        rows = pd.read_parquet(path)[COLUMNS]
+    except (OSError, ValueError, KeyError):  # never made, or damaged: look again
+        return {}
+    return {row[0]: row for row in rows.itertuples(index=False, name=None)}
+
+
+def _look(folder: Path, file: str, size: int, changed_ns: int) -> tuple[object, ...]:
+    """One row of `COLUMNS`; the file is read once, and decoded from what was read."""
+    try:
+        content = (folder / file).read_bytes()
+    except OSError as error:
+        return file, size, changed_ns, "", 0, 0, f"can't be read: {error.strerror}"
+    digest = hashlib.sha256(content).hexdigest()
+    if not content:
+        return file, size, changed_ns, digest, 0, 0, "is empty"
+    try:
+        with Image.open(BytesIO(content)) as image:
+            width, height = image.size
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return file, size, changed_ns, digest, 0, 0, f"is no readable image: {error}"
+    return file, size, changed_ns, digest, width, height, ""

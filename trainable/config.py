@@ -1,0 +1,161 @@
+"""Every setting of a trial, its unit and range; what all trials of a run share; and the trial's identity."""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from trainable.metric import Metric
+
+Strategy = Literal["head", "block5", "block4", "block3", "full"]
+Augmentation = Literal["none", "flip", "flip_jitter"]
+SMALLEST_IMAGE = 32  # pixels: VGG-16 halves an image five times
+
+
+class RequestError(Exception):
+    """The request or its input is wrong: one line that says what must hold, what was given, what to do."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """A hint ` (did you mean ...?)` with the nearest of `known`, or nothing where none is near."""
+    near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+class Frozen(BaseModel):
+    """Configuration is frozen data: checked once at the edge, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _head(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _known_head(value: str) -> str:
+    if value in ("mlp", "pretrained", "linear") or re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", value):
+        return value
+    raise ValueError("must be mlp, pretrained, linear, or hidden sizes such as 512-64")
+
+
+Head = Annotated[str, BeforeValidator(_head), AfterValidator(_known_head)]
+
+
+class TrialConfig(Frozen):
+    """The settings of one trial that change its result. How many epochs it may train is a budget of the run."""
+
+    strategy: Strategy = "block5"
+    """Which layers train: the head alone, or also VGG-16 from this block on."""
+    augmentation: Augmentation = "none"
+    lr: float = Field(1e-4, gt=0, allow_inf_nan=False)
+    """Learning rate of the head."""
+    backbone_lr_ratio: float = Field(1.0, gt=0, le=1)
+    """Learning rate of the trained convolutions, as a share of `lr`."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    head: Head = "mlp"
+    dropout: float = Field(0.5, ge=0, lt=1)
+    batch_size: int = Field(32, ge=1)
+    class_weight: Literal["none", "balanced"] = "none"
+    """balanced: each class weighs n / (2 n_class) in the training loss, as in scikit-learn."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: float = Field(0.0, ge=0, allow_inf_nan=False)
+    schedule_epochs: int | None = Field(None, ge=1)
+    """Length of the cosine; beyond it the last learning rate stays. A sweep fills in its first number of epochs."""
+    seed: int = Field(0, ge=0)
+    """Draws initialisation, batch order and dropout."""
+    augmentation_seed: int = Field(0, ge=0)
+    """Draws the views; trials of a sweep share it, so that they see the same pictures."""
+
+    @model_validator(mode="after")
+    def _cosine_has_a_length(self) -> "TrialConfig":
+        if self.schedule == "cosine" and self.schedule_epochs is None:
+            raise ValueError("schedule: cosine needs schedule_epochs, its length in epochs")
+        return self
+
+    def effective(self) -> dict[str, Any]:
+        """The settings that act in this trial: momentum belongs to SGD, a backbone's rate to a trained backbone."""
+        idle = {
+            "momentum": self.optimizer != "sgd",
+            "backbone_lr_ratio": self.strategy == "head",
+            "dropout": self.head == "linear",
+            "schedule_epochs": self.schedule == "constant",
+            "augmentation_seed": self.augmentation == "none",
+        }
+        return {
+            name: value for name, value in self.model_dump().items() if not idle.get(name, False)
+        }
+
+    @property
+    def trial_id(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical JSON of the settings that act."""
+        canonical = json.dumps(self.effective(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class SplitConfig(Frozen):
+    """How the images are parted: stratified by scikit-learn, or as the official partition file says."""
+
+    seed: int = Field(42, ge=0)
+    validation: float = Field(0.1, gt=0, lt=1)
+    test: float = Field(0.1, gt=0, lt=1)
+    official: bool = False
+
+
+def _split(value: object) -> object:
+    return {"official": True} if value == "official" else value
+
+
+class DataConfig(Frozen):
+    """Where the images and their table are, and which column is learnt."""
+
+    images: Path
+    """A folder or a zip; images at its root or in a subfolder."""
+    table: Path | None = None
+    """A CSV or CelebA's own .txt; found beside the images where it is not given."""
+    target: str
+    positive: str | None = None
+    """The value of the target column that counts as 1; the larger one where it is not given."""
+    image_size: int = Field(224, ge=SMALLEST_IMAGE)
+    """Side in pixels of the square that VGG-16 sees."""
+    missing: Literal["refuse", "drop"] = "refuse"
+    """What to do with rows that have no image."""
+    split: Annotated[SplitConfig, BeforeValidator(_split)] = SplitConfig()
+
+
+class ModelConfig(Frozen):
+    """The pretrained backbone."""
+
+    weights: str = "imagenet"
+    """imagenet | none | path to a state dict (.pth or .safetensors)."""
+    width: float = Field(1.0, gt=0, le=1)
+    """Share of VGG-16's channels."""
+
+
+class RunSettings(Frozen):
+    """What all trials of a run share, resolved at the start and the same in every session."""
+
+    folder: Path
+    """The run folder."""
+    images: Path
+    """The folder that the split's file names are relative to."""
+    image_size: int
+    weights: str
+    width: float
+    epochs: int = Field(ge=1)
+    metric: Metric = Metric.VAL_ACCURACY
+    collapse_epochs: int | None = Field(2, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int = Field(1, ge=1)
+    """Threads of torch in a trial; another number gives other low bits."""
+    workers: int = Field(1, ge=1)
+    """Threads that decode images ahead of the training."""
+    pixel_cache_bytes: int = Field(0, ge=0)
+    """Decoded images are kept in memory where all of them fit in this."""

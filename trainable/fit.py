@@ -1,0 +1,292 @@
+"""The training loop: straight code, a generator of one row per epoch; ends by itself on divergence or collapse.
+
+Every draw is a pure function of a seed and a place, so a trial resumed at an epoch equals one that never stopped.
+"""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from trainable.config import RequestError, RunSettings, TrialConfig
+from trainable.data import LabelledImages, TrainingData
+from trainable.metric import Measured, Metric, constant_loss, measure
+from trainable.model import Backbone, TransferVGG16, build_model, make_optimizer
+from trainable.record import Best, Outcome, Row, Status, TrialRecord, now
+from trainable.views import ORIGINAL, normalise, view
+
+LOG = logging.getLogger(__name__)
+EVALUATION_BATCH = 64  # images; fixed, so that a validation figure does not depend on the trial
+WRITING_SHARE = (
+    50  # last.pt is written again once this many times its own writing time has passed: at most 2 %
+)
+DISK_BYTES_PER_SECOND = 3e8  # a guess for the first writing time, replaced by measurement
+
+
+def derive_seed(*place: int | str) -> int:
+    """A seed for torch as a pure function of a place such as (trial seed, epoch, "order")."""
+    digest = hashlib.blake2b("/".join(map(str, place)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def lr_factor(config: TrialConfig, epochs_done: float) -> float:
+    """What the base learning rate is multiplied by after `epochs_done` epochs (a fraction counts steps).
+
+    Warm-up is linear; the cosine (Loshchilov and Hutter 2017, without restarts) falls to 1 % and stays there.
+    """
+    warmup = min(1.0, epochs_done / config.warmup_epochs) if config.warmup_epochs else 1.0
+    if config.schedule == "constant":
+        return warmup
+    assert config.schedule_epochs is not None
+    span = max(config.schedule_epochs - config.warmup_epochs, 1e-9)
+    progress = min(max((epochs_done - config.warmup_epochs) / span, 0.0), 1.0)
+    return warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
+    """Does `row` beat `best`: by the metric, then by lower validation loss? An earlier epoch keeps a tie."""
+    if best is None:
+        return True
+    key, best_key = (
+        (metric.score(getattr(each, metric.value)), -each.val_loss) for each in (row, best)
+    )
+    return key > best_key
+
+
+def fit(
+    config: TrialConfig,
+    run: RunSettings,
+    data: TrainingData,
+    backbone: Backbone,
+    record: TrialRecord | None = None,
+) -> Generator[Row, None, Outcome]:
+    """Train one setting; yield a row per finished epoch, return how it ended.
+
+    With a `record`, go on from its last.pt, append each row, and write weights and status at the end.
+    """
+    torch.set_num_threads(run.threads)
+    device = torch.device(run.device)
+    torch.manual_seed(derive_seed(config.seed, "initialisation"))
+    model = build_model(config, backbone).to(device)
+    optimizer = make_optimizer(config, model)
+    weights = _class_weights(config, data.training.labels).to(device)
+    share = data.validation.labels.mean().item()
+
+    epoch, collapsing, best = 0, 0, None
+    if record is not None:
+        epoch, collapsing, best = _resume(record, model, optimizer)
+    saved_at, writing_seconds = time.monotonic(), _first_guess(model)
+    collapse_epochs = run.collapse_epochs or math.inf
+    outcome = Outcome(Status.FINISHED)
+
+    while epoch < run.epochs and collapsing < collapse_epochs:
+        epoch += 1
+        started = time.monotonic()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+        train_loss, train_accuracy = _train(
+            config, run, model, optimizer, data.training, weights, epoch
+        )
+        if not math.isfinite(train_loss):
+            outcome = Outcome(Status.DIVERGED, f"the training loss is not finite in epoch {epoch}")
+            break
+        logits = predict(model, data.validation, run)
+        validation = measure(logits, data.validation.labels)
+        if not math.isfinite(validation.loss):
+            outcome = Outcome(
+                Status.DIVERGED, f"the validation loss is not finite in epoch {epoch}"
+            )
+            break
+
+        collapsing = collapsing + 1 if _predicts_nothing(validation, share) else 0
+        seconds = time.monotonic() - started
+        row = Row(
+            epoch=epoch,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=validation.loss,
+            val_accuracy=validation.accuracy,
+            val_balanced_accuracy=validation.balanced_accuracy,
+            val_auc=validation.auc,
+            lr=optimizer.param_groups[0]["lr"],
+            seconds=seconds,
+            images_per_second=len(data.training) / seconds,
+            gpu_memory_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
+            ended_at=now(),
+            collapsed=collapsing >= collapse_epochs,
+        )
+        if best is None or is_better(run.metric, row, best.row):
+            best = Best(row, model.trained_copy(), logits)
+        if record is not None:
+            record.append(row)
+            if time.monotonic() - saved_at > WRITING_SHARE * writing_seconds:
+                writing_seconds = _save(record, data, model, optimizer, epoch, collapsing, best)
+                saved_at = time.monotonic()
+        yield row
+
+    if collapsing >= collapse_epochs:
+        outcome = Outcome(
+            Status.COLLAPSED,
+            f"one class predicted for every validation image in epochs {epoch - collapsing + 1} to {epoch}",
+        )
+    if record is not None and best is not None:
+        if (
+            outcome.status is Status.DIVERGED
+        ):  # the state is worth nothing; the best epoch before it may be
+            record.save_best(best, data.validation.files, data.validation.labels)
+        else:
+            _save(record, data, model, optimizer, epoch, collapsing, best)
+    return outcome
+
+
+def _train(
+    config: TrialConfig,
+    run: RunSettings,
+    model: TransferVGG16,
+    optimizer: torch.optim.Optimizer,
+    images: LabelledImages,
+    weights: Tensor,
+    epoch: int,
+) -> tuple[float, float]:
+    """One epoch; mean loss (class-weighted where asked) and accuracy over its images, as seen while training."""
+    device = weights.device
+    order = torch.randperm(
+        len(images),
+        generator=torch.Generator().manual_seed(derive_seed(config.seed, epoch, "order")),
+    )
+    torch.manual_seed(derive_seed(config.seed, epoch, "dropout"))
+    steps = math.ceil(len(images) / config.batch_size)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    model.train()
+    batches = images.batches(
+        order.tolist(),
+        config.batch_size,
+        lambda file: view(config.augmentation, config.augmentation_seed, epoch, file),
+        run.workers,
+    )
+    for step, (positions, pixels) in enumerate(batches):
+        labels = images.labels[positions].to(device)
+        factor = lr_factor(config, epoch - 1 + (step + 1) / steps)
+        for group in optimizer.param_groups:
+            ratio = config.backbone_lr_ratio if group["name"] == "features" else 1.0
+            group["lr"] = config.lr * ratio * factor
+        with autocast(run):
+            logits = model(normalise(pixels.to(device, non_blocking=True)))
+        losses = binary_cross_entropy_with_logits(
+            logits.float(), labels, weight=weights[labels.long()], reduction="none"
+        )
+        optimizer.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        optimizer.step()
+        loss_sum += losses.detach().sum()
+        correct += ((logits > 0) == (labels > 0.5)).sum()
+    return loss_sum.item() / len(images), correct.item() / len(images)
+
+
+@torch.no_grad()
+def predict(model: TransferVGG16, images: LabelledImages, run: RunSettings) -> Tensor:
+    """Logits (images,) float32 on the CPU, of the original view, without dropout."""
+    model.eval()
+    device = torch.device(run.device)
+    batches = images.batches(
+        range(len(images)), EVALUATION_BATCH, lambda file: ORIGINAL, run.workers
+    )
+    found: Iterator[Tensor] = (_logits(model, pixels.to(device), run) for _, pixels in batches)
+    return torch.cat(list(found)).float().cpu()
+
+
+def _logits(model: TransferVGG16, pixels: Tensor, run: RunSettings) -> Tensor:
+    with autocast(run):
+        logits: Tensor = model(normalise(pixels))
+    return logits
+
+
+def autocast(run: RunSettings) -> AbstractContextManager[object]:
+    """Mixed precision where the run asks for it."""
+    if run.precision == "float32":
+        return nullcontext()
+    return torch.autocast(run.device, dtype=torch.bfloat16)
+
+
+def _class_weights(config: TrialConfig, labels: Tensor) -> Tensor:
+    """Weight of label 0 and of label 1."""
+    if config.class_weight == "none":
+        return torch.ones(2)
+    positive = labels.sum()
+    counts = torch.stack([len(labels) - positive, positive])
+    return len(labels) / (2 * counts)
+
+
+def _predicts_nothing(validation: Measured, positive_share: float) -> bool:
+    """One class for every image, and a loss not below that of always giving the positive share."""
+    return validation.one_class and validation.loss >= constant_loss(positive_share)
+
+
+def _first_guess(model: TransferVGG16) -> float:
+    """Seconds to write last.pt and the best weights: parameters four times over (two moments, the best)."""
+    parameters = sum(p.numel() for p in model.trained().values())
+    return 4 * 4 * parameters / DISK_BYTES_PER_SECOND
+
+
+def _save(
+    record: TrialRecord,
+    data: TrainingData,
+    model: TransferVGG16,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    collapsing: int,
+    best: Best,
+) -> float:
+    """Write the best epoch, then the state that refers to it; the seconds that took."""
+    started = time.monotonic()
+    record.save_best(best, data.validation.files, data.validation.labels)
+    state = {
+        "trial_id": record.trial_id,
+        "epoch": epoch,
+        "collapsing": collapsing,
+        "best_epoch": best.row.epoch,
+        "trained": model.trained_copy(),
+        "optimizer": optimizer.state_dict(),
+    }
+    record.save_last(state, best.row.epoch)
+    return time.monotonic() - started
+
+
+def _resume(
+    record: TrialRecord, model: TransferVGG16, optimizer: torch.optim.Optimizer
+) -> tuple[int, int, Best | None]:
+    """Epoch, collapsing epochs and best epoch to go on from; rows that no state covers are cut and repeated."""
+    state, rows = record.load_last(), record.rows()
+    if state is not None and len(rows) >= state["epoch"]:
+        try:
+            best = record.load_best(rows[state["best_epoch"] - 1])
+            model.set_trained(state["trained"])
+        except RequestError as error:
+            LOG.warning("trial %s starts again: %s", record.trial_id, error)
+        else:
+            optimizer.load_state_dict(state["optimizer"])
+            _repeat_after(record, state["epoch"], state["best_epoch"])
+            LOG.info("trial %s goes on after epoch %d", record.trial_id, state["epoch"])
+            return state["epoch"], state["collapsing"], best
+    _repeat_after(record, 0, None)
+    return 0, 0, None
+
+
+def _repeat_after(record: TrialRecord, epoch: int, best_epoch: int | None) -> None:
+    """Drop what was written after `epoch`, since it comes again."""
+    record.forget_best_but(best_epoch)
+    if cut := record.cut(epoch):
+        LOG.info(
+            "trial %s repeats epochs %d to %d, which no kept state covers",
+            record.trial_id,
+            cut[0].epoch,
+            cut[-1].epoch,
+        )

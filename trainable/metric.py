@@ -1,0 +1,65 @@
+"""The metric that decides: for ASHA, Optuna, the best epoch and the winner alike."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+class Metric(StrEnum):
+    """A column of `epochs.jsonl` that ranks epochs and trials."""
+
+    VAL_ACCURACY = "val_accuracy"
+    VAL_BALANCED_ACCURACY = "val_balanced_accuracy"
+    VAL_AUC = "val_auc"
+    VAL_LOSS = "val_loss"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self is not Metric.VAL_LOSS
+
+    def score(self, value: float) -> float:
+        """The value turned so that higher is better; its own inverse."""
+        return value if self.higher_is_better else -value
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How logits agree with labels; rates and area in 0…1, loss in nats."""
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float
+    auc: float
+    one_class: bool
+    """The same class is predicted for every image."""
+
+
+def measure(logits: Tensor, labels: Tensor) -> Measured:
+    """Loss and rates of `logits` (n,) against `labels` (n,) of 0 and 1; sigmoid > 0.5 predicts 1.
+
+    Where a logit is not finite, loss and area are NaN: the caller ends such a trial as diverged.
+    """
+    logits, labels = logits.double().cpu(), labels.double().cpu()
+    predicted = logits > 0
+    actual = labels > 0.5
+    recalls = [(predicted == actual)[actual == c].double().mean().item() for c in (False, True)]
+    finite = bool(torch.isfinite(logits).all())
+    return Measured(
+        loss=binary_cross_entropy_with_logits(logits, labels).item() if finite else math.nan,
+        accuracy=(predicted == actual).double().mean().item(),
+        balanced_accuracy=float(np.mean(recalls)),
+        auc=float(roc_auc_score(actual.numpy(), logits.numpy())) if finite else math.nan,
+        one_class=bool(predicted.all() or not predicted.any()),
+    )
+
+
+def constant_loss(positive_share: float) -> float:
+    """Cross-entropy in nats of always giving the positive share itself: what a model without features can reach."""
+    p = positive_share
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)

@@ -1,0 +1,489 @@
+"""The files of a run and of one trial: paths, atomic writes, statuses, state to resume from.
+
+Every replacement is write-aside, fsync, rename; what refers to a file is renamed after it; JSON holds no NaN.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainable.config import RequestError, TrialConfig
+
+FORMAT_VERSION: Final = 1
+LOG = logging.getLogger(__name__)
+Origin = Literal["search", "replicate", "audit"]
+
+
+class Status(StrEnum):
+    """What became of a trial. A divergence or collapse is an outcome; `failed` is an exception."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    COLLAPSED = "collapsed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing more happens to this trial unless somebody asks for it."""
+        return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
+
+
+class StaleSession(Exception):
+    """Another driver has taken over the run folder since this trial began: it must not write any more."""
+
+
+# ---------------------------------------------------------------- files
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` so that a reader, or a crash at any moment, sees the old or the new file whole."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def to_json(facts: Mapping[str, Any]) -> bytes:
+    """`facts` as indented JSON; NaN is refused, since other readers can't read it."""
+    return (json.dumps(facts, indent=2, allow_nan=False, default=str) + "\n").encode()
+
+
+def write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    write_atomically(path, to_json(facts))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`.
+
+    Raises:
+        RequestError: no such file, or no JSON object in it.
+    """
+    try:
+        facts = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RequestError(f"there is no file {path}; is its folder a run folder?") from None
+    except ValueError as error:
+        raise RequestError(f"{path} must hold JSON, but reading it says: {error}") from None
+    if not isinstance(facts, dict):
+        raise RequestError(f"{path} must hold a JSON object, but it holds {type(facts).__name__}")
+    return facts
+
+
+def append_json(path: Path, facts: Mapping[str, Any]) -> None:
+    """Add one line; it is on the disk when this returns. A half-written line before it is cut off first."""
+    line = json.dumps(facts, allow_nan=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        _cut_half_line(path, file.fileno())
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _cut_half_line(path: Path, handle: int) -> None:
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        whole = path.read_bytes().rfind(b"\n") + 1
+        LOG.warning("%s ended in a half-written line of %d bytes: dropped", path, size - whole)
+        os.ftruncate(handle, whole)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of `path`; a half-written last one is left out and logged; no file is no line.
+
+    Raises:
+        RequestError: a line that is not the last holds no JSON object.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    *lines, rest = content.split(b"\n")
+    if rest:
+        LOG.info("%s ends in a half-written line of %d bytes: left out", path, len(rest))
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise RequestError(f"line {number} of {path} must hold JSON, but: {error}") from None
+    return rows
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601 with seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# ---------------------------------------------------------------- the run folder
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run; see docs/run-folder.md."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def split(self) -> Path:
+        return self.path / "split.parquet"
+
+    @property
+    def rungs(self) -> Path:
+        return self.path / "rungs.jsonl"
+
+    @property
+    def session(self) -> Path:
+        return self.path / "session.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".driver.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "sweep.log"
+
+    @property
+    def ray(self) -> Path:
+        return self.path / "ray"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.json"
+
+    @property
+    def test_predictions(self) -> Path:
+        return self.path / "test_predictions.parquet"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def trial(self, trial_id: str, session: int | None = None) -> "TrialRecord":
+        return TrialRecord(self.path / "trials" / trial_id, session)
+
+    def trials(self) -> list["TrialRecord"]:
+        """Every trial on record, in the order of suggestion."""
+        found = [TrialRecord(path.parent) for path in self.path.glob("trials/*/config.json")]
+        return sorted(found, key=lambda record: (record.origin.number, record.trial_id))
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest.
+
+        Raises:
+            RequestError: no run folder, or one of a newer format.
+        """
+        manifest = read_json(self.manifest)
+        version = manifest.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise RequestError(
+                f"{self.manifest} must have format_version {FORMAT_VERSION} or older, but it has {version}; "
+                "use the version of this project that made it"
+            )
+        return manifest
+
+
+# ---------------------------------------------------------------- one trial
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished epoch. The first group must repeat exactly on a CPU; the second is measured."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_balanced_accuracy: float
+    val_auc: float
+    lr: float
+    """Learning rate of the head at the epoch's last step."""
+    seconds: float
+    images_per_second: float
+    """Training images over the whole epoch's seconds."""
+    gpu_memory_bytes: int
+    """Peak of the epoch; 0 on the CPU."""
+    ended_at: str
+    collapsed: bool = False
+    """The guard ends the trial with this epoch. Not written: the status says it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "collapsed"}
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "Row":
+        return Row(**{column.name: facts[column.name] for column in fields(Row)[:-1]})
+
+
+RESULT_COLUMNS: Final = tuple(column.name for column in fields(Row)[:8])
+
+
+@dataclass(frozen=True)
+class OriginRecord:
+    """What a trial was asked to be: config.json."""
+
+    settings: TrialConfig
+    number: int
+    """Of the suggestion, from 0."""
+    origin: Origin = "search"
+
+
+@dataclass(frozen=True)
+class StatusRecord:
+    """status.json."""
+
+    status: Status
+    reason: str = ""
+    attempt: int = 0
+    """How often the trial was opened to run."""
+    host: str = ""
+    device: str = ""
+    slot: str = ""
+    pid: int = 0
+    started: str = ""
+    ended: str = ""
+    seconds: float = 0.0
+    """Of all epochs on record."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial's training ended by itself."""
+
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation epoch so far: its row, trained parameters and validation predictions."""
+
+    row: Row
+    weights: dict[str, Tensor]
+    logits: Tensor  # (validation images,) float32, in the split's order
+
+
+@dataclass
+class TrialRecord:
+    """The files of one trial.
+
+    With a session number, each write first makes sure that no later session has taken over the run.
+    """
+
+    folder: Path
+    session: int | None = None
+    _origin: OriginRecord | None = field(init=False, default=None, repr=False)
+
+    @property
+    def trial_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def _rows(self) -> Path:
+        return self.folder / "epochs.jsonl"
+
+    def _best(self, epoch: int, suffix: str) -> Path:
+        return self.folder / f"best-{epoch}.{suffix}"
+
+    def _may_write(self) -> None:
+        if self.session is None:
+            return
+        newest = read_json(RunFolder(self.folder.parent.parent).session)["number"]
+        if newest != self.session:
+            raise StaleSession(f"session {newest} has taken over from session {self.session}")
+
+    # what was asked, and what became of it
+
+    @staticmethod
+    def create(
+        run: RunFolder, settings: TrialConfig, number: int, session: int, origin: Origin = "search"
+    ) -> "TrialRecord":
+        """Open the record of a new trial as `pending`. config.json comes last: with it the trial exists."""
+        record = run.trial(settings.trial_id, session)
+        record.folder.mkdir(parents=True, exist_ok=True)
+        record.write_status(StatusRecord(Status.PENDING))
+        write_json(
+            record.folder / "config.json",
+            {
+                "trial_id": settings.trial_id,
+                "number": number,
+                "origin": origin,
+                "settings": settings.model_dump(),
+            },
+        )
+        sync_folder(record.folder.parent)
+        return record
+
+    @property
+    def origin(self) -> OriginRecord:
+        """config.json, read once: it never changes."""
+        if self._origin is None:
+            facts = read_json(self.folder / "config.json")
+            self._origin = OriginRecord(
+                TrialConfig(**facts["settings"]), facts["number"], facts["origin"]
+            )
+        return self._origin
+
+    def status(self) -> StatusRecord:
+        facts = read_json(self.folder / "status.json")
+        return StatusRecord(**{**facts, "status": Status(facts["status"])})
+
+    def write_status(self, status: StatusRecord) -> None:
+        self._may_write()
+        write_json(self.folder / "status.json", asdict(status))
+
+    # epochs
+
+    def rows(self) -> list[Row]:
+        """One row per finished epoch, in order."""
+        return [Row.from_json(facts) for facts in read_json_lines(self._rows)]
+
+    def append(self, row: Row) -> None:
+        self._may_write()
+        append_json(self._rows, row.to_json())
+
+    def cut(self, epoch: int) -> list[Row]:
+        """Drop the rows after `epoch`, and return them."""
+        rows = self.rows()
+        if rows[epoch:]:
+            self._may_write()
+            lines = [json.dumps(row.to_json(), allow_nan=False) + "\n" for row in rows[:epoch]]
+            write_atomically(self._rows, "".join(lines).encode())
+        return rows[epoch:]
+
+    # weights and state
+
+    def save_best(self, best: Best, files: tuple[str, ...], labels: Tensor) -> None:
+        """Write the best epoch's weights, then its predictions, then the JSON that names both."""
+        self._may_write()
+        epoch = best.row.epoch
+        if self._best(epoch, "json").exists():
+            return
+        weights = safetensors.torch.save(best.weights)
+        write_atomically(self._best(epoch, "safetensors"), weights)
+        predictions = BytesIO()
+        pd.DataFrame(
+            {"file": files, "label": labels.int().numpy(), "logit": best.logits.numpy()}
+        ).to_parquet(predictions)
+        write_atomically(self._best(epoch, "parquet"), predictions.getvalue())
+        write_json(
+            self._best(epoch, "json"),
+            best.row.to_json() | {"sha256": hashlib.sha256(weights).hexdigest()},
+        )
+
+    def load_best(self, row: Row) -> Best:
+        """The best epoch as it was written, weights checked against their digest.
+
+        Raises:
+            RequestError: a file is missing, damaged, or not the one that was written.
+        """
+        facts = read_json(self._best(row.epoch, "json"))
+        path = self._best(row.epoch, "safetensors")
+        try:
+            weights = path.read_bytes()
+        except FileNotFoundError:
+            raise RequestError(
+                f"the weights {path} are gone: only the best trials keep theirs"
+            ) from None
+        if hashlib.sha256(weights).hexdigest() != facts["sha256"]:
+            raise RequestError(
+                f"the weights {path} must have the SHA-256 {facts['sha256']} that was recorded, but they do not: "
+                "the file was changed or damaged"
+            )
+        logits = torch.tensor(self.predictions(row.epoch)["logit"].to_numpy())
+        return Best(row, safetensors.torch.load(weights), logits)
+
+    def weights_digest(self, epoch: int) -> str:
+        """SHA-256 of the weights kept for `epoch`, as recorded when they were written."""
+        return str(read_json(self._best(epoch, "json"))["sha256"])
+
+    def has_predictions(self, epoch: int) -> bool:
+        return self._best(epoch, "parquet").exists()
+
+    def predictions(self, epoch: int) -> pd.DataFrame:
+        """Validation predictions of the best epoch: file, label, logit."""
+        return pd.read_parquet(self._best(epoch, "parquet"))
+
+    def save_last(self, state: Mapping[str, Any], best_epoch: int) -> None:
+        """Replace last.pt, then delete older best epochs. `state` must be loadable with weights_only."""
+        self._may_write()
+        buffer = BytesIO()
+        torch.save(dict(state), buffer)
+        write_atomically(self.last, buffer.getvalue())
+        self.forget_best_but(best_epoch)
+
+    def forget_best_but(self, epoch: int | None) -> None:
+        """Delete what was written for best epochs other than `epoch`."""
+        for path in self.folder.glob("best-*"):
+            if path.stem != f"best-{epoch}":
+                path.unlink()
+
+    def load_last(self) -> dict[str, Any] | None:
+        """What save_last wrote; None where nothing was written or the file is damaged (logged)."""
+        try:
+            state: dict[str, Any] = torch.load(self.last, weights_only=True, map_location="cpu")
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # torch raises many kinds for a damaged file
+            LOG.warning("%s can't be read (%s): the trial starts again", self.last, error)
+            return None
+        return state
+
+    def forget_weights(self) -> None:
+        """Delete weights and state, not predictions or rows. The driver calls this for trials beyond the best k."""
+        self.last.unlink(missing_ok=True)
+        for path in self.folder.glob("best-*.safetensors"):
+            path.unlink()

@@ -1,0 +1,162 @@
+"""The loop as a Ray Tune trainable: one actor runs many trials, one after another.
+
+`setup` may run on an actor that never runs the trial, so records are opened in the first `step`.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.util.metrics import Gauge
+
+from trainable.config import RunSettings
+from trainable.data import TrainingData, open_training_data
+from trainable.fit import fit
+from trainable.model import Backbone, load_backbone
+from trainable.record import Outcome, Row, RunFolder, Status, TrialRecord, now
+
+LOG = logging.getLogger("trainable")
+
+
+class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
+    """Config: `run` (RunSettings as a dict), `session`, `trial_id`; what to train is on record under that id."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._run = RunSettings(**config["run"])
+        self._shared: tuple[TrainingData, Backbone] | None = None
+        self._gauges = {
+            name: Gauge(f"sweep_{name}", text, tag_keys=("trial_id", "strategy"))
+            for name, text in (
+                ("value", "The metric that decides, at the last epoch"),
+                ("best", "Its best value so far"),
+                ("epoch", "Epochs finished"),
+            )
+        }
+        self._await(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._leave()
+        self._await(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._leave()
+
+    def __repr__(self) -> str:
+        """A stable slot name: Ray shows it as it was for the actor's first trial."""
+        return f"slot-{ray.get_runtime_context().get_actor_id()[:6]}"
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch; the step after the last one writes weights and status."""
+        try:
+            if self._rows is None:
+                self._open()
+            assert self._rows is not None
+            row = next(self._rows)
+        except StopIteration as end:
+            return self._end(end.value)
+        except BaseException:
+            LOG.exception("trial %s failed", self._config["trial_id"])
+            raise
+        return self._report(row)
+
+    def _await(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._rows: Generator[Row, None, Outcome] | None = None
+        self._record: TrialRecord | None = None
+        self._handler: logging.Handler | None = None
+
+    def _open(self) -> None:
+        """Take the trial on record, say so there, and begin or go on."""
+        folder = RunFolder(self._run.folder)
+        record = folder.trial(self._config["trial_id"], self._config["session"])
+        self._record = record
+        self._handler = logging.FileHandler(record.log)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOG.addHandler(self._handler)
+        LOG.setLevel(logging.INFO)
+        status = record.status()
+        record.write_status(
+            replace(
+                status,
+                status=Status.RUNNING,
+                reason="",
+                attempt=status.attempt + 1,
+                host=socket.gethostname(),
+                device=self._device(),
+                slot=repr(self),
+                pid=os.getpid(),
+                started=status.started or now(),
+                ended="",
+            )
+        )
+        settings = record.origin.settings
+        LOG.info("trial %s in %r on %s: %s", record.trial_id, self, self._device(), settings)
+        if self._shared is None:
+            run = self._run
+            data = open_training_data(
+                folder.split, run.images, run.image_size, run.pixel_cache_bytes
+            )
+            self._shared = data, load_backbone(run.weights, run.width)
+        self._rows = fit(settings, self._run, *self._shared, record)
+
+    def _device(self) -> str:
+        gpus = ", ".join(f"gpu {number}" for number in ray.get_gpu_ids())
+        if self._run.device == "cuda":
+            return f"{gpus} ({torch.cuda.get_device_name()})"
+        return gpus or f"cpu, {self._run.threads} threads"
+
+    def _report(self, row: Row) -> dict[str, Any]:
+        """What the driver sees of an epoch; everything else is on record."""
+        assert self._record is not None
+        metric = self._run.metric
+        values = [getattr(each, metric.value) for each in self._record.rows()]
+        best = metric.score(max(map(metric.score, values)))
+        tags = {
+            "trial_id": self._record.trial_id,
+            "strategy": self._record.origin.settings.strategy,
+        }
+        for name, value in (("value", values[-1]), ("best", best), ("epoch", row.epoch)):
+            self._gauges[name].set(value, tags)
+        return {
+            "epoch": row.epoch,
+            "value": values[-1],
+            "best_value": best,
+            "val_loss": row.val_loss,
+            "seconds": row.seconds,
+            "collapsed": row.collapsed,
+        }
+
+    def _end(self, outcome: Outcome) -> dict[str, Any]:
+        """The status is written last: with it the trial is over."""
+        assert self._record is not None
+        rows = self._record.rows()
+        self._record.write_status(
+            replace(
+                self._record.status(),
+                status=outcome.status,
+                reason=outcome.reason,
+                ended=now(),
+                seconds=sum(row.seconds for row in rows),
+            )
+        )
+        LOG.info("trial %s: %s %s", self._record.trial_id, outcome.status, outcome.reason)
+        return {"done": True, "status": outcome.status.value}
+
+    def _leave(self) -> None:
+        """Let go of the last trial: its model, and its log."""
+        if self._rows is not None:
+            self._rows.close()
+        self._rows = None
+        if self._handler is not None:
+            LOG.removeHandler(self._handler)
+            self._handler.close()
+            self._handler = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
