@@ -66,6 +66,7 @@ def cluster(address: str, log: Path) -> Iterator[str]:
         options["num_cpus"] = len(os.sched_getaffinity(0))
     else:
         options = {}
+        _refuse_closed(address)
     try:
         context = ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, **options
@@ -81,6 +82,26 @@ def cluster(address: str, log: Path) -> Iterator[str]:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:
         ray.shutdown()
+
+
+def _refuse_closed(address: str) -> None:
+    """Ray itself would try for minutes.
+
+    Raises:
+        RequestError: nothing listens at HOST:PORT.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdigit():
+        raise RequestError(f"--address must be local, auto or HOST:PORT, but it is {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise RequestError(
+            f"--address must be local, auto or HOST:PORT of a running Ray, but nothing listens at {address} ({error}); "
+            "`ray status` there tells whether one runs"
+        ) from None
 
 
 def _log_to(path: Path) -> None:

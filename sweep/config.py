@@ -333,10 +333,10 @@ def _resolved_trial(config: SweepConfig) -> dict[str, Any]:
             "epochs",
             f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {epochs!r}",
         )
-    config.space  # noqa: B018  checks the section as it was given
     defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
     defaults |= {"schedule_epochs": epochs}
     given = {k: v for k, v in config.trial.items() if k != "epochs"}
+    parse_space(given)  # as it was given, so that what is missing or wrong is said of the file
     return {"epochs": epochs, **{**defaults, **given}}
 
 

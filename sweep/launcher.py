@@ -49,7 +49,10 @@ class Interruption:
 
     @contextmanager
     def watching(self, time_limit: float | None) -> Iterator[None]:
-        """Turn SIGTERM and the limit into SIGUSR1, on which Tune ends as on Ctrl-C; Ray's own handler saves nothing."""
+        """Turn SIGTERM and the limit into SIGUSR1, on which Tune ends as on Ctrl-C.
+
+        Begins after Ray has started, since Ray then sets a handler of its own, which saves nothing.
+        """
 
         def early(number: int, frame: FrameType | None) -> None:
             raise KeyboardInterrupt
@@ -179,13 +182,15 @@ def run_session(folder: Path, address: str, console: Console) -> Exit:
         session = None
         complete = False
         try:
-            with interruption.watching(config.search.time_limit):
-                console.print("starting Ray …", style="bright_black")
-                with cluster.cluster(address, run.log) as dashboard:
-                    settings, granted = _resolve(run, config)
-                    session = open_session(run)
-                    _greet(console, run, settings, granted, dashboard)
-                    complete = _tune(run, config, settings, granted, session, dashboard, console)
+            console.print("starting Ray …", style="bright_black")
+            with (
+                cluster.cluster(address, run.log) as dashboard,
+                interruption.watching(config.search.time_limit),
+            ):
+                settings, granted = _resolve(run, config)
+                session = open_session(run)
+                _greet(console, run, settings, granted, dashboard)
+                complete = _tune(run, config, settings, granted, session, dashboard, console)
         finally:
             if session is not None:
                 _mark_interrupted(run, session)

@@ -12,8 +12,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from trainable.data import upright
 from trainable.record import write_atomically
 
 COLUMNS = ["file", "bytes", "changed_ns", "sha256", "width", "height", "problem"]
@@ -44,8 +45,9 @@ class Audit:
 
     @property
     def duplicates(self) -> int:
-        """How many images have the same bytes as an earlier one."""
-        return int(self.images["sha256"].duplicated().sum())
+        """How many images have the same bytes as an earlier one; those with a problem are left out."""
+        sound = self.images[self.images["problem"] == ""]
+        return int(sound["sha256"].duplicated().sum())
 
 
 def audit(
@@ -97,7 +99,7 @@ def _recall(path: Path) -> dict[str, tuple[object, ...]]:
 
 
 def _look(folder: Path, file: str, size: int, changed_ns: int) -> tuple[object, ...]:
-    """One row of `COLUMNS`; the file is read once, and decoded from what was read."""
+    """One row of `COLUMNS`; the file is read once, and from that decoded as for training."""
     try:
         content = (folder / file).read_bytes()
     except OSError as error:
@@ -108,7 +110,9 @@ def _look(folder: Path, file: str, size: int, changed_ns: int) -> tuple[object, 
     try:
         with Image.open(BytesIO(content)) as image:
             width, height = image.size
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            upright(image)
+    except UnidentifiedImageError:  # its text names a buffer in memory
+        return file, size, changed_ns, digest, 0, 0, "is no readable image: of no known format"
+    except Exception as error:  # Pillow raises many kinds for a damaged file
         return file, size, changed_ns, digest, 0, 0, f"is no readable image: {error}"
     return file, size, changed_ns, digest, width, height, ""

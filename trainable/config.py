@@ -102,7 +102,7 @@ class TrialConfig(Frozen):
 class SplitConfig(Frozen):
     """How the images are parted: stratified by scikit-learn, or as the official partition file says."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)  # as scikit-learn's generator takes it
     validation: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, gt=0, lt=1)
     official: bool = False
@@ -120,7 +120,7 @@ class DataConfig(Frozen):
     table: Path | None = None
     """A CSV or CelebA's own .txt; found beside the images where it is not given."""
     target: str
-    positive: str | None = None
+    positive: str | None = Field(None, coerce_numbers_to_str=True)
     """The value of the target column that counts as 1; the larger one where it is not given."""
     image_size: int = Field(224, ge=SMALLEST_IMAGE)
     """Side in pixels of the square that VGG-16 sees."""

@@ -7,13 +7,14 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -131,28 +132,36 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         RequestError: the file is no such table.
     """
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        first, second = lines.readline().strip(), lines.readline().split()
+    if first.isdigit():
+        frame = _read_csv(path, sep=r"\s+", skiprows=2, header=None)
+        width = frame.shape[1]
+        if len(second) not in (width - 1, width):
+            raise RequestError(
+                f"line 2 of {path} must name the {width - 1} columns after the file name, "
+                f"but it names {len(second)}"
+            )
+        frame.columns = pd.Index(["image_id", *second][-width:])
+    else:
+        frame = _read_csv(path)
+    if frame.empty:
+        raise RequestError(f"{path} must have rows, but it has none")
+    return frame
+
+
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """What pandas reads, each column as a whole: in chunks, one stray word makes half a column text."""
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            first, second = lines.readline().strip(), lines.readline().split()
-        if first.isdigit():
-            frame = pd.read_csv(path, sep=r"\s+", skiprows=2, header=None)
-            columns = ["image_id", *second][-frame.shape[1] :]
-            if len(columns) != frame.shape[1]:
-                raise RequestError(
-                    f"line 2 of {path} must name the {frame.shape[1] - 1} columns after the file name, "
-                    f"but it names {len(second)}"
-                )
-            frame.columns = pd.Index(columns)
-        else:
-            frame = pd.read_csv(path, encoding="utf-8-sig")
+        frame: pd.DataFrame = pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **options)
     except UnicodeDecodeError:
         raise RequestError(
             f"{path} must be UTF-8 text, but it is not; save it again as UTF-8"
         ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise RequestError(f"{path} must be a table, but reading it says: {error}") from None
-    if frame.empty:
-        raise RequestError(f"{path} must have rows, but it has none")
+    except ValueError as error:  # pandas' parser and empty-file errors are such
+        raise RequestError(
+            f"{path} must be a table, but reading it says: {str(error).strip()}"
+        ) from None
     return frame
 
 
@@ -202,15 +211,15 @@ def _labels(
 
 
 def find_images(root: Path, files: Sequence[str]) -> Path:
-    """`root` or the subfolder of it where the first of `files` lie.
+    """`root` or the first subfolder of it where any of `files` lie.
 
     Raises:
         RequestError: none is there.
     """
-    probe = files[:20]
-    for folder, subfolders, _ in os.walk(root):
+    probe, wanted = files[:20], set(files)
+    for folder, subfolders, here in os.walk(root):
         subfolders.sort()
-        if any((Path(folder) / name).is_file() for name in probe):
+        if not wanted.isdisjoint(here) or any((Path(folder) / name).is_file() for name in probe):
             return Path(folder)
     raise RequestError(
         f"data.images must hold the images that the table names, but none of {', '.join(probe[:3])}, … "
@@ -258,12 +267,8 @@ def _identity(table: Path, root: Path) -> "dict[str, int] | None":
 
 
 def _two_columns(path: Path) -> pd.DataFrame:
-    frame = (
-        pd.read_csv(path)
-        if path.suffix == ".csv"
-        else pd.read_csv(path, sep=r"\s+", header=None, names=["file", "value"])
-    )
-    if frame.shape[1] != 2 or frame.iloc[:, 1].isna().any():
+    frame = _read_csv(path) if path.suffix == ".csv" else _read_csv(path, sep=r"\s+", header=None)
+    if frame.shape[1] != 2 or frame.empty or frame.iloc[:, 1].dtype.kind not in "iu":
         raise RequestError(
             f"{path} must hold a file name and a number in each row, but it does not"
         )
@@ -291,16 +296,22 @@ def unpacked(images: Path) -> Path:
     done = target / ".complete"
     if done.is_file() and done.read_text() == mark:
         return target
-    with FileLock(images.with_name(f".{images.name}.lock")):
-        if done.is_file() and done.read_text() == mark:
-            return target
-        partial = target.with_name(f".{target.name}.partial")
-        for old in (partial, target):
-            if old.exists():
-                shutil.rmtree(old)
-        _extract(images, partial)
-        (partial / ".complete").write_text(mark)
-        partial.rename(target)
+    try:
+        with FileLock(images.with_name(f".{images.name}.lock")):
+            if done.is_file() and done.read_text() == mark:
+                return target
+            partial = target.with_name(f".{target.name}.partial")
+            for old in (partial, target):
+                if old.exists():
+                    shutil.rmtree(old)
+            _extract(images, partial)
+            (partial / ".complete").write_text(mark)
+            partial.rename(target)
+    except (OSError, NotImplementedError) as error:
+        raise RequestError(
+            f"{images} must be extracted beside itself, but that can't be done ({error}); "
+            "extract it yourself and give the folder as data.images"
+        ) from None
     return target
 
 
@@ -319,13 +330,13 @@ def _extract(archive: Path, folder: Path) -> None:
                 )
             folder.mkdir()
             opened.extractall(folder)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise RequestError(f"{archive} must be a whole zip, but it is damaged: {error}") from None
 
 
 def _refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
-    parts = Path(member.filename.replace("\\", "/")).parts
-    if ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[:1]:
+    name = member.filename.replace("\\", "/")
+    if ".." in name.split("/") or name.startswith("/") or name[1:2] == ":":
         raise RequestError(
             f"members of {archive} must stay inside it, but {member.filename!r} points outside; not extracted"
         )
@@ -440,14 +451,19 @@ def read_split(path: Path, parts: Sequence[Part]) -> pd.DataFrame:
 # ---------------------------------------------------------------- the images
 
 
-def load_pixels(path: Path, size: int) -> Tensor:
-    """The image at `path` as RGB, resized bilinearly to a square: (3, `size`, `size`) uint8.
+def upright(image: Image.Image) -> Image.Image:
+    """`image` as RGB, from grey, CMYK or palette too, and turned where it says that it lies on its side (EXIF)."""
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I;16"):  # Pillow's own conversion cuts 16 bits off at 255
+        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+    return turned.convert("RGB")
 
-    A picture that says it lies on its side (EXIF) is set upright; grey, CMYK and palette become RGB.
-    """
+
+def load_pixels(path: Path, size: int) -> Tensor:
+    """The image at `path`, `upright`, resized bilinearly to a square: (3, `size`, `size`) uint8."""
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    array = np.array(upright.resize((size, size), Image.Resampling.BILINEAR))
+        colours = upright(image)
+    array = np.array(colours.resize((size, size), Image.Resampling.BILINEAR))
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
@@ -471,6 +487,11 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory set aside for decoded images."""
+        return 0 if self._kept is None else self._kept.nbytes
 
     def pixels(self, index: int) -> Tensor:
         """Image `index`: (3, image_size, image_size) uint8."""
@@ -519,10 +540,10 @@ def open_training_data(
 ) -> TrainingData:
     """Training and validation images of a split.parquet; the test part is not read."""
     rows = read_split(split, ("train", "validation"))
-    return TrainingData(
-        training=_open(rows[rows["part"] == "train"], images, image_size, cache_bytes),
-        validation=_open(rows[rows["part"] == "validation"], images, image_size, cache_bytes // 8),
-    )
+    training = _open(rows[rows["part"] == "train"], images, image_size, cache_bytes)
+    left = cache_bytes - training.kept_bytes
+    validation = _open(rows[rows["part"] == "validation"], images, image_size, left)
+    return TrainingData(training, validation)
 
 
 def open_test_data(split: Path, images: Path, image_size: int) -> LabelledImages:

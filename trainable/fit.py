@@ -264,9 +264,14 @@ def _resume(
     record: TrialRecord, model: TransferVGG16, optimizer: torch.optim.Optimizer
 ) -> tuple[int, int, Best | None]:
     """Epoch, collapsing epochs and best epoch to go on from; rows that no state covers are cut and repeated."""
+    record.forget_unfinished()
     state, rows = record.load_last(), record.rows()
-    if state is not None and len(rows) >= state["epoch"]:
+    if state is not None:
         try:
+            if len(rows) < state["epoch"]:
+                raise RequestError(
+                    f"its state is of epoch {state['epoch']}, but {len(rows)} epochs are on record"
+                )
             best = record.load_best(rows[state["best_epoch"] - 1])
             model.set_trained(state["trained"])
         except RequestError as error:

@@ -1,7 +1,7 @@
 """VGG-16: its weights, where it is cut, frozen prefix and trained suffix, head, parameter groups."""
 
 import hashlib
-import urllib.error
+import http.client
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +79,13 @@ def imagenet_file() -> Path:
 
 
 def _imagenet() -> Mapping[str, Tensor]:
+    if imagenet_file().is_file():  # torchvision would run code in it
+        return _state_file(imagenet_file())
     try:
-        state: Mapping[str, Tensor] = IMAGENET.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        state: Mapping[str, Tensor] = IMAGENET.get_state_dict(
+            progress=True, check_hash=True, weights_only=True
+        )
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise RequestError(
             f"model.weights: imagenet needs {imagenet_file()} or the network, and has neither ({error}); "
             f"put {imagenet_file().name} there, or give its path as model.weights"
@@ -229,13 +233,14 @@ def _head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn.Sequential
 
 def _pretrained_head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn.Sequential:
     """VGG's classifier (4096-4096) with a new last layer."""
-    try:
-        first, second = backbone.classifier["0.weight"], backbone.classifier["3.weight"]
-    except KeyError:
+    names = ("0.weight", "0.bias", "3.weight", "3.bias")
+    lacking = [name for name in names if name not in backbone.classifier]
+    if lacking:
         raise RequestError(
-            "head: pretrained needs VGG's own classifier (classifier.0, classifier.3) among model.weights, "
-            "but they have none; take another head"
-        ) from None
+            "head: pretrained needs VGG's own classifier (classifier.0, classifier.3) among "
+            f"model.weights, but they lack classifier.{lacking[0]}; take another head"
+        )
+    first, second = backbone.classifier["0.weight"], backbone.classifier["3.weight"]
     if first.shape[1] != inputs:
         raise RequestError(
             f"classifier.0.weight must have {inputs} columns at model.width {backbone.width:g}, "
@@ -250,7 +255,6 @@ def _pretrained_head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn
             nn.ReLU(inplace=True),
             nn.Dropout(config.dropout),
         )
-    names = kept.state_dict().keys()
     kept.load_state_dict({name: backbone.classifier[name].clone() for name in names}, assign=True)
     return nn.Sequential(*kept, nn.Linear(second.shape[0], 1))
 

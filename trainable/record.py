@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -135,10 +136,22 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
             raise RequestError(f"line {number} of {path} must hold JSON, but: {error}") from None
+        if not isinstance(row, dict):
+            raise RequestError(
+                f"line {number} of {path} must hold a JSON object, but it holds {type(row).__name__}"
+            )
+        rows.append(row)
     return rows
+
+
+def _refuse_damaged_zip(path: Path) -> None:
+    """torch writes checksums into its zips, and does not look at them when it reads (torch 2.15)."""
+    with zipfile.ZipFile(path) as archive:
+        if member := archive.testzip():
+            raise zipfile.BadZipFile(f"{member} is not what was written")
 
 
 def now() -> str:
@@ -438,9 +451,9 @@ class TrialRecord:
             raise RequestError(
                 f"the weights {path} are gone: only the best trials keep theirs"
             ) from None
-        if hashlib.sha256(weights).hexdigest() != facts["sha256"]:
+        if hashlib.sha256(weights).hexdigest() != facts.get("sha256"):
             raise RequestError(
-                f"the weights {path} must have the SHA-256 {facts['sha256']} that was recorded, but they do not: "
+                f"the weights {path} must have the SHA-256 {facts.get('sha256')} that was recorded, but they do not: "
                 "the file was changed or damaged"
             )
         logits = torch.tensor(self.predictions(row.epoch)["logit"].to_numpy())
@@ -454,8 +467,18 @@ class TrialRecord:
         return self._best(epoch, "parquet").exists()
 
     def predictions(self, epoch: int) -> pd.DataFrame:
-        """Validation predictions of the best epoch: file, label, logit."""
-        return pd.read_parquet(self._best(epoch, "parquet"))
+        """Validation predictions of the best epoch: file, label, logit.
+
+        Raises:
+            RequestError: the file is missing or damaged.
+        """
+        path = self._best(epoch, "parquet")
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise RequestError(
+                f"{path} must hold validation predictions, but reading it says: {error}"
+            ) from None
 
     def save_last(self, state: Mapping[str, Any], best_epoch: int) -> None:
         """Replace last.pt, then delete older best epochs. `state` must be loadable with weights_only."""
@@ -467,13 +490,21 @@ class TrialRecord:
 
     def forget_best_but(self, epoch: int | None) -> None:
         """Delete what was written for best epochs other than `epoch`."""
+        self._may_write()
         for path in self.folder.glob("best-*"):
             if path.stem != f"best-{epoch}":
                 path.unlink()
 
+    def forget_unfinished(self) -> None:
+        """Delete what a writer left aside when it was killed: half a state may be a gigabyte."""
+        self._may_write()
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink()
+
     def load_last(self) -> dict[str, Any] | None:
         """What save_last wrote; None where nothing was written or the file is damaged (logged)."""
         try:
+            _refuse_damaged_zip(self.last)
             state: dict[str, Any] = torch.load(self.last, weights_only=True, map_location="cpu")
         except FileNotFoundError:
             return None
@@ -484,6 +515,7 @@ class TrialRecord:
 
     def forget_weights(self) -> None:
         """Delete weights and state, not predictions or rows. The driver calls this for trials beyond the best k."""
+        self._may_write()
         self.last.unlink(missing_ok=True)
         for path in self.folder.glob("best-*.safetensors"):
             path.unlink()

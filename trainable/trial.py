@@ -97,7 +97,14 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             )
         )
         settings = record.origin.settings
-        LOG.info("trial %s in %r on %s: %s", record.trial_id, self, self._device(), settings)
+        LOG.info(
+            "trial %s in %r on %s (CUDA_VISIBLE_DEVICES=%s): %s",
+            record.trial_id,
+            self,
+            self._device(),
+            os.environ.get("CUDA_VISIBLE_DEVICES"),
+            settings,
+        )
         if self._shared is None:
             run = self._run
             data = open_training_data(

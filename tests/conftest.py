@@ -1,0 +1,164 @@
+"""Small folders of real JPEG files with their tables, in the layouts that people have, and short trials on them."""
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import settings
+from PIL import Image
+
+from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
+from trainable.data import TrainingData, make_split, open_table, open_training_data
+from trainable.fit import fit
+from trainable.model import Backbone, load_backbone
+from trainable.record import RESULT_COLUMNS, Outcome, Row, RunFolder, TrialRecord
+
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
+
+WIDTH = 0.05  # of VGG-16's channels: a step takes milliseconds
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A folder of images and what its table says: `Smiling` can be seen in the picture, `Male` can't."""
+
+    images: Path
+    table: Path
+    files: tuple[str, ...]
+    smiling: tuple[int, ...]
+    """-1 or 1 for each file."""
+    male: tuple[int, ...]
+
+
+def picture(smiling: int, number: int, side: int) -> Image.Image:
+    """Noise on a grey ground; who smiles (1) is lighter in the lower half. Not square, as CelebA's are not."""
+    draw = np.random.default_rng(number)
+    ground = draw.uniform(70, 160, 3) + draw.normal(0, 12, (side * 11 // 9, side, 3))
+    ground[len(ground) // 2 :] += 60 * smiling
+    return Image.fromarray(ground.clip(0, 255).astype(np.uint8))
+
+
+def write_images(folder: Path, smiling: Sequence[int], side: int = 36) -> tuple[str, ...]:
+    """000001.jpg, 000002.jpg, … in `folder`, which is made where it is not there; their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = tuple(f"{number:06d}.jpg" for number in range(1, len(smiling) + 1))
+    for number, (file, smiles) in enumerate(zip(files, smiling, strict=True)):
+        picture(smiles, number, side).save(folder / file, quality=90)
+    return files
+
+
+def write_faces(root: Path, count: int, images: str = "faces", table: str = "faces.csv") -> Faces:
+    """`count` images in `root`/`images` and a CSV with Smiling and Male as -1 and 1 in `root`/`table`."""
+    smiling = tuple(1 if number % 2 else -1 for number in range(count))
+    male = tuple(1 if number % 5 < 2 else -1 for number in range(count))
+    files = write_images(root / images, smiling)
+    frame = pd.DataFrame({"filename": files, "Smiling": smiling, "Male": male})
+    frame.to_csv(root / table, index=False)
+    return Faces(root / images, root / table, files, smiling, male)
+
+
+def write_zip(folder: Path, archive: Path, inside: str = "") -> Path:
+    """A zip of the files in `folder`, in a subfolder `inside` of it."""
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in sorted(folder.iterdir()):
+            opened.write(path, f"{inside}/{path.name}" if inside else path.name)
+    return archive
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Another number of threads gives other low bits."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
+    """Forty images beside their CSV. Not to be changed by a test."""
+    return write_faces(tmp_path_factory.mktemp("faces"), 40)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a trial needs, at a size that trains in milliseconds."""
+
+    run: RunSettings
+    data: TrainingData
+    backbone: Backbone
+    split: Path
+
+    def record(self, trial_id: str) -> TrialRecord:
+        """An empty record in the run folder."""
+        record = RunFolder(self.run.folder).trial(trial_id)
+        record.folder.mkdir(parents=True)
+        return record
+
+    def fit(
+        self, config: TrialConfig, record: TrialRecord | None = None, **changed: object
+    ) -> tuple[list[Row], Outcome]:
+        """Every row of a trial and how it ended; `changed` replaces settings of the run."""
+        run = self.run.model_copy(update=changed)
+        return exhaust(fit(config, run, self.data, self.backbone, record))
+
+
+def exhaust(trial: Iterator[Row]) -> tuple[list[Row], Outcome]:
+    """The rows that a generator yields, and what it returns."""
+    rows = []
+    while True:
+        try:
+            rows.append(next(trial))
+        except StopIteration as end:
+            return rows, end.value
+
+
+def results(rows: Sequence[Row]) -> list[tuple[float, ...]]:
+    """What must repeat exactly, without what is measured."""
+    return [tuple(getattr(row, column) for column in RESULT_COLUMNS) for row in rows]
+
+
+@pytest.fixture(scope="session")
+def split_file(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training, 8 validation and 8 test images of `faces`."""
+    table = open_table(DataConfig(images=faces.images, target="Smiling"))
+    split = make_split(table, SplitConfig(validation=0.2, test=0.2))
+    path = tmp_path_factory.mktemp("split") / "split.parquet"
+    split.to_parquet(path)
+    return path
+
+
+def make_bench(faces: Faces, split_file: Path, folder: Path) -> Bench:
+    """Three epochs on `faces` at 32 px with a narrow random backbone, in the run folder `folder`; no collapse guard."""
+    run = RunSettings(
+        folder=folder,
+        images=faces.images,
+        image_size=32,
+        weights="none",
+        width=WIDTH,
+        epochs=3,
+        collapse_epochs=None,
+    )
+    run.folder.mkdir()
+    data = open_training_data(split_file, faces.images, run.image_size)
+    return Bench(run, data, load_backbone("none", WIDTH), split_file)
+
+
+@pytest.fixture
+def bench(faces: Faces, split_file: Path, tmp_path: Path) -> Bench:
+    """A bench of the test's own."""
+    return make_bench(faces, split_file, tmp_path / "run")
+
+
+@pytest.fixture
+def refused() -> Callable[[pytest.ExceptionInfo[Exception]], str]:
+    """The text of a refusal, which is one line."""
+
+    def text(caught: pytest.ExceptionInfo[Exception]) -> str:
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return text

@@ -1,0 +1,73 @@
+"""The metric that decides, held against scikit-learn."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.special import expit
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
+
+from trainable.metric import Metric, constant_loss, measure
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, ties among them, and labels of both classes."""
+    n = draw(st.integers(2, 30))
+    values = st.sampled_from([-1.0, 0.0, 1.0]) | st.floats(-15, 15, width=32).filter(
+        lambda value: value == 0 or abs(value) > 1e-6
+    )
+    logits = draw(hnp.arrays(np.float32, n, elements=values))
+    labels = draw(hnp.arrays(np.float32, n, elements=st.sampled_from([0.0, 1.0])))
+    labels[:2] = 0, 1
+    return logits, labels
+
+
+@given(predictions())
+def test_every_metric_is_scikit_learns(case: tuple[np.ndarray, np.ndarray]) -> None:
+    logits, labels = case
+    measured = measure(torch.tensor(logits), torch.tensor(labels))
+    chance = expit(logits.astype(float))
+    predicted = chance > 0.5
+    assert measured.accuracy == pytest.approx(accuracy_score(labels, predicted))
+    assert measured.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert measured.auc == pytest.approx(roc_auc_score(labels, logits))
+    assert measured.loss == pytest.approx(log_loss(labels, chance), rel=1e-6)
+    assert measured.one_class == (len(set(predicted)) == 1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_logit_that_is_not_finite_makes_the_loss_nan_and_raises_nothing(bad: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measured = measure(torch.tensor([0.5, bad, -2.0]), torch.tensor([1.0, 1.0, 0.0]))
+    assert math.isnan(measured.loss)
+    assert 0 <= measured.accuracy <= 1
+
+
+def test_huge_but_finite_logits_are_measured() -> None:
+    measured = measure(torch.tensor([3e38, -3e38]), torch.tensor([0.0, 1.0]))
+    assert measured.loss == pytest.approx(3e38)
+    assert measured.auc == 0
+
+
+@given(st.sampled_from(Metric), st.floats(allow_nan=False), st.floats(allow_nan=False))
+def test_a_score_is_higher_exactly_when_the_value_is_better(
+    metric: Metric, one: float, other: float
+) -> None:
+    better = one < other if metric == "val_loss" else one > other
+    assert (metric.score(one) > metric.score(other)) == better
+    assert metric.score(metric.score(one)) == one
+
+
+@given(st.integers(1, 99), st.floats(0.01, 0.99))
+def test_no_constant_answer_beats_the_constant_loss(positives: int, answer: float) -> None:
+    labels = np.arange(100) < positives
+    floor = constant_loss(positives / 100)
+    assert floor == pytest.approx(log_loss(labels, np.full(100, positives / 100)))
+    assert log_loss(labels, np.full(100, answer)) >= floor - 1e-12
