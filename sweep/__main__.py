@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)  # a log file has no edge
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.")]
 Overrides = Annotated[
@@ -71,9 +71,13 @@ def start(config: SweepConfig, address: str = "local") -> int:
 @app.command()
 def resume(run: Run, address: Address = "local") -> None:
     """Go on with a run after any end: interrupted, killed, or out of time."""
-    from sweep.status import read_status
+    from sweep.status import nothing_left, read_status
 
-    read_status(run)
+    facts = read_status(run)
+    if nothing_left(run):
+        counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
+        console.print(f"nothing is left to do in {run}: {counts}", highlight=False, soft_wrap=True)
+        return
     raise typer.Exit(_session(run, address))
 
 

@@ -48,8 +48,9 @@ class Share:
     per_node: int
     """Most trials on one node."""
 
-    def request(self) -> dict[str, float]:
-        return {"cpu": float(self.cpus), "gpu": self.gpus}
+    def bundle(self) -> dict[str, float]:
+        """One trial's resources in Ray's words; a GPU asked for alone would come without any CPU."""
+        return {"CPU": float(self.cpus), "GPU": self.gpus}
 
 
 @contextmanager

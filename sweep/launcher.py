@@ -191,6 +191,8 @@ def run_session(folder: Path, address: str, console: Console) -> Exit:
                 session = open_session(run)
                 _greet(console, run, settings, granted, dashboard)
                 complete = _tune(run, config, settings, granted, session, dashboard, console)
+                if not complete and not interruption.how:
+                    interruption.how = "SIGINT"  # Tune caught it, and ended orderly
         finally:
             if session is not None:
                 _mark_interrupted(run, session)
@@ -258,14 +260,20 @@ def _tune(
     console: Console,
 ) -> bool:
     """Run Tune over what the records leave to do; True when nothing is left."""
+    # Otherwise Tune starts one actor after another, each some seconds long; our searcher holds back by itself.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(granted.concurrent)
     settle(run, config.metric, session)
     board = Board(config.name, config.metric, config.epochs, config.trials, dashboard)
     terminal = Terminal(board, console)
     searcher = RecordSearcher(config, run, session, granted.concurrent)
     scheduler = RungScheduler(relearn(config, run), config, run, session)
     tuner = tune.Tuner(
-        tune.with_resources(FaceTrial, granted.request()),
-        param_space={"run": settings.model_dump(mode="json"), "session": session},
+        FaceTrial,
+        param_space={
+            "run": settings.model_dump(mode="json"),
+            "session": session,
+            "resources": granted.bundle(),
+        },
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -310,7 +318,10 @@ def _greet(
         soft_wrap=True,
     )
     if dashboard:
-        console.print(f"Ray dashboard: {dashboard}", highlight=False)
+        console.print(
+            f"Ray dashboard: {dashboard} (`ray get-auth-token` prints what it asks for)",
+            highlight=False,
+        )
 
 
 def _farewell(run: RunFolder, complete: bool, how: str, console: Console) -> Exit:

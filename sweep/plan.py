@@ -117,4 +117,4 @@ def show_split(prepared: Prepared, console: Console) -> None:
         )
     console.print(table)
     for warning in prepared.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False, soft_wrap=True)

@@ -108,7 +108,7 @@ def counts(board: Board) -> Text:
         for status in Status
         if board.count(status) and status is not Status.PENDING
     ]
-    text = Text(f"{board.ended} of {board.trials} trials ended: ")
+    text = Text(f"{board.ended} of {board.trials} trials ended{': ' if parts else ''}")
     for index, (part, colour) in enumerate(parts):
         text.append(", " if index else "")
         text.append(part, style=colour)
@@ -159,6 +159,9 @@ class Terminal:
                     *(f"{v:.4f}" if v is not None else "–" for v in (line.value, line.best)),
                     describe(line.settings),
                 )
+        running: RenderableType = (
+            table if table.row_count else Text("workers start …", "bright_black")
+        )
         bar = Table.grid(padding=(0, 2, 0, 0))
         left = board.seconds_left()
         bar.add_row(
@@ -167,7 +170,7 @@ class Terminal:
             "" if left is None else f"about {duration(left)} left",
         )
         return Group(
-            Text(board.name, style="bold") + Text("  ") + counts(board), bar, table, self._best()
+            Text(board.name, style="bold") + Text("  ") + counts(board), bar, running, self._best()
         )
 
     def _best(self) -> Text:

@@ -1,14 +1,18 @@
 """How a run stands, from its files alone; also while it runs."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from sweep.config import load_config
 from sweep.progress import COLOURS, describe
+from sweep.proposals import Proposals
 from sweep.ranking import best_row
+from sweep.study import recorded
 from trainable.config import RequestError
 from trainable.record import RunFolder, Status
 
@@ -61,20 +65,42 @@ def read_status(folder: Path) -> dict[str, Any]:
         },
         "best": leader
         and {key: leader[key] for key in ("trial_id", "best", "best_epoch", "setting")},
+        "state": _state(folder, manifest["sessions"]),
         "sessions": manifest["sessions"],
         "trials": trials,
     }
 
 
+def _state(folder: Path, sessions: list[dict[str, Any]]) -> str:
+    """Running, or how the last session ended; a driver on this machine that died says nothing itself."""
+    if not sessions:
+        return f"not begun; `sweep resume {folder}` begins"
+    last = sessions[-1]
+    if last["how"] == "finished":
+        return "finished"
+    if last["how"] is not None:
+        return f"ended by {last['how']}; `sweep resume {folder}` goes on"
+    if last["host"] == socket.gethostname() and not psutil.pid_exists(last["pid"]):
+        return f"process {last['pid']} is gone without a word; `sweep resume {folder}` goes on"
+    return f"running since {last['started']} in process {last['pid']} on {last['host']}"
+
+
+def nothing_left(folder: Path) -> bool:
+    """Has everything that was asked for ended?"""
+    run = RunFolder(folder)
+    config = load_config(run.config)
+    trials = [recorded(record, config.metric) for record in run.trials()]
+    return all(t.status.has_ended for t in trials) and Proposals(config).next(trials) is None
+
+
 def show_status(facts: dict[str, Any], console: Console) -> None:
     """Print what `read_status` gave."""
     counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
-    sessions = facts["sessions"]
-    last = sessions[-1] if sessions else None
-    state = "not begun" if last is None else last["how"] or f"running since {last['started']}"
     console.print(
-        f"[bold]{facts['name']}[/bold]  {state}; {facts['trials_asked']} trials asked for: {counts or 'none yet'}",
+        f"[bold]{facts['name']}[/bold]  {facts['state']}; "
+        f"{facts['trials_asked']} trials asked for: {counts or 'none yet'}",
         highlight=False,
+        soft_wrap=True,
     )
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in (

@@ -72,9 +72,11 @@ def fit(
     """
     torch.set_num_threads(run.threads)
     device = torch.device(run.device)
+    building = time.monotonic()
     torch.manual_seed(derive_seed(config.seed, "initialisation"))
     model = build_model(config, backbone).to(device)
     optimizer = make_optimizer(config, model)
+    LOG.info("model and optimizer built in %.3f s", time.monotonic() - building)
     weights = _class_weights(config, data.training.labels).to(device)
     share = data.validation.labels.mean().item()
 

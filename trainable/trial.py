@@ -25,7 +25,12 @@ LOG = logging.getLogger("trainable")
 
 
 class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
-    """Config: `run` (RunSettings as a dict), `session`, `trial_id`; what to train is on record under that id."""
+    """Config: `run` (RunSettings as a dict), `session`, `resources` and `trial_id`, under which the record lies."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What a trial gets. Said here, the class keeps its name in Ray's dashboard."""
+        return tune.PlacementGroupFactory([config["resources"]])
 
     def setup(self, config: dict[str, Any]) -> None:
         self._run = RunSettings(**config["run"])
