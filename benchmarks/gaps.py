@@ -27,7 +27,7 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher, scheduler, searcher
 from sweep.config import check_config
-from sweep.manifest import create_run
+from sweep.manifest import create_run, only_driver
 from sweep.prepare import prepare
 from trainable import trial as trial_module
 from trainable.config import TrialConfig
@@ -110,7 +110,8 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
     searcher.RecordSearcher.on_trial_complete = noted  # type: ignore[method-assign]
     launcher.FaceTrial = TimedTrial  # type: ignore[misc]
     run = create_run(config, prepare(config), ["benchmark"])
-    code = launcher.run_session(run.path, "local", Console())
+    with only_driver(run):
+        code = launcher.run_session(run.path, "local", Console())
     assert code == 0 and scheduler
     notes = [
         json.loads(line)

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweep.config import SweepConfig, load_config
+from sweep.manifest import create_run, only_driver, refuse_existing
 from trainable.config import RequestError
+from trainable.record import RunFolder
 
 app = typer.Typer(
     help="A distributed hyperparameter sweep that fine-tunes VGG-16 on face attributes.",
@@ -55,7 +57,6 @@ def run(config: Config, overrides: Overrides = None, address: Address = "local")
 
 def start(config: SweepConfig, address: str = "local") -> int:
     """Make the run folder and run its first session; the exit code."""
-    from sweep.manifest import create_run, refuse_existing
     from sweep.plan import show_split
     from sweep.prepare import prepare
 
@@ -65,24 +66,31 @@ def start(config: SweepConfig, address: str = "local") -> int:
     show_split(prepared, console)
     folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
     del prepared  # the backbone's half a gigabyte is not the driver's to hold
-    return _session(folder.path, address)
+    with only_driver(folder):
+        return _session(folder.path, address)
 
 
 @app.command()
 def resume(run: Run, address: Address = "local") -> None:
     """Go on with a run after any end: interrupted, killed, or out of time."""
-    from sweep.status import nothing_left, read_status
+    from sweep.status import read_status
 
     facts = read_status(run)
-    if nothing_left(run):
-        counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
-        console.print(f"nothing is left to do in {run}: {counts}", highlight=False, soft_wrap=True)
-        return
-    raise typer.Exit(_session(run, address))
+    folder = RunFolder(run)
+    with only_driver(folder):
+        from sweep.proposals import nothing_left
+
+        if nothing_left(folder, load_config(folder.config)):
+            counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
+            console.print(
+                f"nothing is left to do in {run}: {counts}", highlight=False, soft_wrap=True
+            )
+            return
+        raise typer.Exit(_session(run, address))
 
 
 def _session(folder: Path, address: str) -> int:
-    from sweep.launcher import run_session
+    from sweep.launcher import run_session  # Ray and torch: seconds
 
     return run_session(folder, address, console)
 

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from sweep import cluster
 from sweep.config import SweepConfig, load_config
-from sweep.manifest import close_session, only_driver, open_session
+from sweep.manifest import close_session, open_session
 from sweep.progress import Board, Line, Terminal
 from sweep.ranking import Standing, standing, to_keep
 from sweep.scheduler import RungScheduler, relearn, settle
@@ -170,34 +171,42 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
 
 def run_session(folder: Path, address: str, console: Console) -> Exit:
-    """Go on with the run in `folder` until it is complete or interrupted.
+    """Go on with the run in `folder`, which the caller holds, until it is complete or interrupted.
 
     Raises:
-        RequestError: the folder, the cluster or the request can't be used.
+        RequestError: the cluster or the request can't be used.
     """
     run = RunFolder(folder.absolute())
-    with only_driver(run):
-        config = load_config(run.config)
-        interruption = Interruption()
-        session = None
-        complete = False
-        try:
-            console.print("starting Ray …", style="bright_black")
-            with (
-                cluster.cluster(address, run.log) as dashboard,
-                interruption.watching(config.search.time_limit),
-            ):
-                settings, granted = _resolve(run, config)
-                session = open_session(run)
-                _greet(console, run, settings, granted, dashboard)
-                complete = _tune(run, config, settings, granted, session, dashboard, console)
-                if not complete and not interruption.how:
-                    interruption.how = "SIGINT"  # Tune caught it, and ended orderly
-        finally:
-            if session is not None:
-                _mark_interrupted(run, session)
-                how = "finished" if complete else interruption.how or "error"
-                close_session(run, how)
+    config = load_config(run.config)
+    interruption = Interruption()
+    session = None
+    complete = False
+    try:
+        console.print("starting Ray …", style="bright_black")
+        with (
+            cluster.cluster(address, run.log) as dashboard,
+            interruption.watching(config.search.time_limit),
+        ):
+            settings, granted = _resolve(run, config)
+            session = open_session(run)
+            _greet(console, run, settings, granted, dashboard)
+            complete = _tune(run, config, settings, granted, session, dashboard, console)
+            if not complete and not interruption.how:
+                interruption.how = "SIGINT"  # Tune caught it, and ended orderly
+    except RequestError:
+        raise
+    except (
+        Exception
+    ) as error:  # Ray's own failures: what is on record stays, and another session can go on
+        with run.log.open("a") as log:
+            traceback.print_exc(file=log)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        console.print(f"error: {reason[:300]}; all of it: {run.log}", style="red", soft_wrap=True)
+    finally:
+        if session is not None:
+            _mark_interrupted(run, session)
+            how = "finished" if complete else interruption.how or "error"
+            close_session(run, how)
     return _farewell(run, complete, interruption.how, console)
 
 
@@ -342,4 +351,6 @@ def _farewell(run: RunFolder, complete: bool, how: str, console: Console) -> Exi
         highlight=False,
         soft_wrap=True,
     )
+    if not how:
+        return Exit.TRIALS_FAILED
     return Exit.TERMINATED if how == "SIGTERM" else Exit.INTERRUPTED

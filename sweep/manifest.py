@@ -10,14 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, Timeout
 
 from sweep.config import SweepConfig, dump_config
-from sweep.prepare import Prepared
 from trainable.config import RequestError
 from trainable.record import FORMAT_VERSION, RunFolder, now, sync_folder, write_json
+
+if TYPE_CHECKING:
+    from sweep.prepare import Prepared
 
 PROJECT: Final = "face-attribute-sweep"
 PACKAGES: Final = (
@@ -32,7 +34,7 @@ PACKAGES: Final = (
 )
 
 
-def create_run(config: SweepConfig, prepared: Prepared, command: Sequence[str]) -> RunFolder:
+def create_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]) -> RunFolder:
     """Make the run folder with split, configuration and manifest: all of it appears at once, or nothing.
 
     Raises:
@@ -71,7 +73,7 @@ def refuse_existing(folder: Path) -> None:
 
 
 def _manifest(
-    config: SweepConfig, prepared: Prepared, run: RunFolder, command: Sequence[str]
+    config: SweepConfig, prepared: "Prepared", run: RunFolder, command: Sequence[str]
 ) -> dict[str, Any]:
     commit, dirty = git_state()
     table = prepared.table

@@ -30,7 +30,7 @@ class ModelSize:
     frozen_multiply_adds: int
     """Convolutions of the frozen prefix for one image."""
     trained_multiply_adds: int
-    """Convolutions of the trained suffix for one image, forward."""
+    """Convolutions of the trained suffix and the head for one image, forward."""
 
 
 def model_sizes(config: SweepConfig, backbone: Backbone) -> list[ModelSize]:
@@ -46,22 +46,21 @@ def _size(config: SweepConfig, backbone: Backbone, trial: TrialConfig) -> ModelS
     with torch.device("meta"):
         model = build_model(trial, backbone)
     cut, side = CUTS[trial.strategy], config.data.image_size
+    head = sum(p.numel() for p in model.classifier.parameters() if p.dim() == 2)
     return ModelSize(
         trial.strategy,
         trial.head,
         sum(p.numel() for p in model.trained().values()),
         multiply_adds(config.model.width, side, 0, cut),
-        multiply_adds(config.model.width, side, cut, 31),
+        multiply_adds(config.model.width, side, cut, 31) + head,
     )
 
 
-def disk_bytes(config: SweepConfig, sizes: Iterable[ModelSize], concurrent: int) -> int:
-    """At most: weights and state of the trials that are kept and of those that run."""
+def trial_bytes(config: SweepConfig, sizes: Iterable[ModelSize]) -> int:
+    """Disk that the largest trial takes while it runs, and afterwards if it is kept."""
     largest = max(size.trained_parameters for size in sizes)
     optimizers = map(str, values_of(config, "optimizer"))
-    per_parameter = max(BYTES_PER_PARAMETER[optimizer] for optimizer in optimizers)
-    trials = min(config.keep.best + concurrent, config.trials)
-    return largest * per_parameter * trials
+    return largest * max(BYTES_PER_PARAMETER[optimizer] for optimizer in optimizers)
 
 
 def show_plan(config: SweepConfig, prepared: Prepared, console: Console) -> None:
@@ -91,12 +90,11 @@ def show_plan(config: SweepConfig, prepared: Prepared, console: Console) -> None
             f"{size.trained_multiply_adds / 1e6:,.0f} M multiply-adds an image",
         )
     console.print(table)
-    at_once = config.resources.concurrent
-    guess = 1 if at_once == "auto" else at_once
     console.print(
-        f"disk: at most {disk_bytes(config, sizes, guess) / 1e9:.2f} GB of weights and state"
-        + (" (and as much again per trial as run side by side)" if at_once == "auto" else ""),
+        f"disk: up to {trial_bytes(config, sizes) / 1e9:.2f} GB of weights and state for each trial that runs, "
+        f"and for the best {config.keep.best} that are kept",
         highlight=False,
+        soft_wrap=True,
     )
 
 

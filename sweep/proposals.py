@@ -9,11 +9,18 @@ from scipy.stats import qmc
 
 from sweep.config import SweepConfig
 from sweep.space import LARGEST_GRID, Point, Value
-from sweep.study import Recorded, mix, suggest
+from sweep.study import Recorded, mix, recorded, suggest
 from trainable.config import TrialConfig
+from trainable.record import RunFolder
 
 DUPLICATES_IN_A_ROW = 50  # after these a sampler is stuck, and an untried point is drawn instead
 DRAWS = 1_000  # at random for an untried point of a space that can't be listed
+
+
+def nothing_left(run: RunFolder, config: SweepConfig) -> bool:
+    """Has everything that was asked for ended?"""
+    trials = [recorded(record, config.metric) for record in run.trials()]
+    return all(t.status.has_ended for t in trials) and Proposals(config).next(trials) is None
 
 
 @dataclass(frozen=True)

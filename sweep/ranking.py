@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from trainable.fit import is_better
 from trainable.metric import Metric
-from trainable.record import Origin, Row, Status, TrialRecord
+from trainable.record import Origin, Row, Status, TrialRecord, is_better
 
 
 def best_row(rows: Iterable[Row], metric: Metric) -> Row | None:

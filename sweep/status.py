@@ -10,9 +10,7 @@ from rich.table import Table
 
 from sweep.config import load_config
 from sweep.progress import COLOURS, describe
-from sweep.proposals import Proposals
 from sweep.ranking import best_row
-from sweep.study import recorded
 from trainable.config import RequestError
 from trainable.record import RunFolder, Status
 
@@ -83,14 +81,6 @@ def _state(folder: Path, sessions: list[dict[str, Any]]) -> str:
     if last["host"] == socket.gethostname() and not psutil.pid_exists(last["pid"]):
         return f"process {last['pid']} is gone without a word; `sweep resume {folder}` goes on"
     return f"running since {last['started']} in process {last['pid']} on {last['host']}"
-
-
-def nothing_left(folder: Path) -> bool:
-    """Has everything that was asked for ended?"""
-    run = RunFolder(folder)
-    config = load_config(run.config)
-    trials = [recorded(record, config.metric) for record in run.trials()]
-    return all(t.status.has_ended for t in trials) and Proposals(config).next(trials) is None
 
 
 def show_status(facts: dict[str, Any], console: Console) -> None:

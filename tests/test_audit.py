@@ -69,6 +69,17 @@ def test_what_changed_is_read_again_and_nothing_else(own: Faces, memory: Path) -
     assert second.digest != first.digest
 
 
+def test_other_content_of_the_same_size_is_read_again(own: Faces, memory: Path) -> None:
+    first = audit(own.images, own.files, memory)
+    path = own.images / own.files[3]
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    second = audit(own.images, own.files, memory)
+    assert second.newly_read == 1
+    assert second.digest != first.digest
+
+
 def test_two_folders_and_two_lists_share_one_memory(
     own: Faces, memory: Path, tmp_path: Path
 ) -> None:
@@ -166,6 +177,7 @@ def test_a_file_that_went_away_is_found_each_time(own: Faces, memory: Path) -> N
         assert all(told.startswith("can't be read") for told in problems.values())
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about what was damaged
 def test_an_image_that_passes_can_be_opened_for_training(tmp_path: Path, memory: Path) -> None:
     """Hundreds of damaged pictures: none ends the audit, and none that it lets pass ends a training."""
     turned = exif(LYING)

@@ -1,6 +1,5 @@
 """Finding the images and their table in any layout, what is refused, the zip, the split, the opening of images."""
 
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from sklearn.model_selection import train_test_split
 from trainable.config import DataConfig, RequestError, SplitConfig
 from trainable.data import (
     FaceTable,
+    LabelledImages,
     balance,
     load_pixels,
     make_split,
@@ -28,6 +28,7 @@ from trainable.data import (
     split_warnings,
     unpacked,
 )
+from trainable.views import ORIGINAL
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 
@@ -679,9 +680,9 @@ def test_decoded_images_are_kept_only_where_all_of_them_fit(faces: Faces, split_
     assert kept(7) == (False, False)
 
 
-def is_readable(images: object) -> bool:
+def is_readable(images: LabelledImages) -> bool:
     try:
-        images.pixels(0)  # type: ignore[attr-defined]
+        images.pixels(0)
     except FileNotFoundError:
         return False
     return True
@@ -766,9 +767,6 @@ def test_a_picture_that_is_not_square_is_resized_whole(tmp_path: Path) -> None:
 def test_a_damaged_image_stops_the_batches_with_its_error(tmp_path: Path) -> None:
     faces = write_faces(tmp_path, 6)
     (faces.images / faces.files[4]).write_bytes(b"no picture")
-    from trainable.data import LabelledImages
-    from trainable.views import ORIGINAL
-
     images = LabelledImages(faces.images, faces.files, torch.zeros(6), 32)
-    with pytest.raises(OSError, match=os.path.basename(faces.files[4])):
+    with pytest.raises(OSError, match=faces.files[4]):
         list(images.batches(range(6), 2, lambda file: ORIGINAL, 2))

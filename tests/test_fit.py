@@ -1,4 +1,4 @@
-"""The training loop held against a plain one, and a trial that was stopped, killed or damaged against one that was not."""
+"""The training loop held against a plain one; a stopped, killed or damaged trial against one that never stopped."""
 
 import logging
 import math
@@ -26,10 +26,18 @@ from torchvision import transforms
 from trainable import fit as fit_module
 from trainable.config import TrialConfig
 from trainable.data import LabelledImages, TrainingData, open_training_data
-from trainable.fit import derive_seed, fit, is_better, lr_factor, predict
+from trainable.fit import derive_seed, fit, lr_factor, predict
 from trainable.metric import Metric, measure
 from trainable.model import build_model
-from trainable.record import Row, RunFolder, StaleSession, Status, TrialRecord, now, write_json
+from trainable.record import (
+    Row,
+    RunFolder,
+    StaleSession,
+    Status,
+    TrialRecord,
+    is_better,
+    write_json,
+)
 
 SMALL = TrialConfig(head="16", lr=0.01, batch_size=10, dropout=0.2)
 STILL = TrialConfig(head="linear", lr=1e-30, optimizer="sgd", momentum=0)  # learns nothing
@@ -103,7 +111,7 @@ def plain_training(config: TrialConfig, bench: Bench) -> list[tuple[float, ...]]
     val_images, val_labels = pictures(data.validation), data.validation.labels
     share = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels.numpy())
     weigh = torch.tensor(share if config.class_weight == "balanced" else [1, 1]).float()
-    table = []
+    table, steps_done = [], 0
     for epoch in range(1, bench.run.epochs + 1):
         generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch, "order"))
         order = torch.randperm(len(images), generator=generator)
@@ -115,6 +123,13 @@ def plain_training(config: TrialConfig, bench: Bench) -> list[tuple[float, ...]]
             loss = nn.BCEWithLogitsLoss(weight=weigh[labels[batch].long()])(logits, labels[batch])
             optimizer.zero_grad()
             loss.backward()
+            if config.schedule == "cosine":
+                steps_done += 1
+                done = (
+                    steps_done / len(order.split(config.batch_size)) / (config.schedule_epochs or 1)
+                )
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
             optimizer.step()
             loss_sum += loss.item() * len(batch)
             correct += ((logits.sigmoid() > 0.5) == labels[batch].bool()).sum().item()
@@ -147,6 +162,15 @@ def test_a_trial_trains_as_a_plain_loop_around_torchvisions_model(
     ours = [tuple(getattr(row, column) for column in COLUMNS) for row in rows]
     assert np.array(ours) == pytest.approx(np.array(plain_training(config, bench)), abs=1e-5)
     assert len({row.train_loss for row in rows}) == 3
+
+
+def test_the_rate_falls_from_step_to_step_of_the_training(bench: Bench) -> None:
+    config = SMALL.model_copy(
+        update={"schedule": "cosine", "schedule_epochs": 3, "optimizer": "sgd"}
+    )
+    rows, _ = bench.fit(config)
+    witness = plain_training(config, bench)
+    assert [row.train_loss for row in rows] == pytest.approx([row[0] for row in witness], abs=1e-5)
 
 
 @pytest.fixture
@@ -496,12 +520,12 @@ def test_one_class_with_a_loss_below_the_constant_answers_is_no_collapse(bench: 
 # ---------------------------------------------------------------- resuming
 
 RESUMED = {
-    "adam": TrialConfig(head="16", lr=0.01, batch_size=10, augmentation="flip_jitter"),
+    "adam": TrialConfig(head="16", lr=0.01, batch_size=6, augmentation="flip_jitter", dropout=0.3),
     "sgd": TrialConfig(
         strategy="head",
-        head="16-4",
+        head="16",
         optimizer="sgd",
-        lr=0.1,
+        lr=0.2,
         batch_size=7,
         schedule="cosine",
         schedule_epochs=3,
@@ -532,7 +556,7 @@ def same_state(one: object, other: object) -> bool:
             and all(same_state(value, other[key]) for key, value in one.items())
         )
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same_state, one, other))  # type: ignore[arg-type]
+        return len(one) == len(other) and all(map(same_state, one, other))
     return one == other
 
 
@@ -544,7 +568,9 @@ def wholes(
     bench = make_bench(faces, split_file, tmp_path_factory.mktemp("whole") / "run")
     records = {name: bench.record(name) for name in RESUMED}
     for name, record in records.items():
-        bench.fit(RESUMED[name], record, epochs=EPOCHS)
+        rows, _ = bench.fit(RESUMED[name], record, epochs=EPOCHS)
+        best = [max(rows[:n], key=lambda row: (row.val_accuracy, -row.val_loss)) for n in (1, 2, 3)]
+        assert len({row.epoch for row in best}) == 2  # one was not the last when it was saved
     return records
 
 
@@ -601,7 +627,7 @@ def test_a_trial_stopped_in_each_epoch_and_saved_in_some_equals_one_that_never_s
     run = bench.run.model_copy(update={"epochs": EPOCHS})
     for saved, until in ([1], 1), ([], 3), ([2], 3), ([], 4), ([4], 4):
         trial: Iterator[Row] = fit(config, run, bench.data, bench.backbone, record)
-        epoch = record.load_last()["epoch"] if record.last.exists() else 0  # type: ignore[index]
+        epoch = record.load_last()["epoch"] if record.last.exists() else 0
         while epoch < until:
             epoch += 1
             monkeypatch.setattr(fit_module, "WRITING_SHARE", 0 if epoch in saved else math.inf)
@@ -734,12 +760,30 @@ def test_a_trial_whose_state_is_damaged_starts_again_and_says_so(
     config, reference = RESUMED[name], wholes[name]
     monkeypatch.setattr(fit_module, "WRITING_SHARE", 0)
     record = bench.record("damaged")
-    train_until(bench, config, record, 2)
+    train_until(bench, config, record, 1)
     (path,) = record.folder.glob(pattern)
     damage(path)
-    rows, _ = bench.fit(config, record, epochs=EPOCHS)
-    assert rows[0].epoch == 1
+    rows, _ = bench.fit(config, record, epochs=2)
     assert "starts again" in caplog.text
+    assert results(rows) == results(reference.rows())[:2]
+    assert record.load_best(
+        rows[1] if is_better(Metric.VAL_ACCURACY, rows[1], rows[0]) else rows[0]
+    )
+
+
+@pytest.mark.parametrize("name", ["adam"])
+def test_a_best_epoch_that_no_state_covers_is_written_anew(
+    bench: Bench, wholes: dict[str, TrialRecord], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the repeated epoch has other numbers, so what was kept of it must go."""
+    config, reference = RESUMED[name], wholes[name]
+    monkeypatch.setattr(fit_module, "WRITING_SHARE", 0)
+    record = bench.record("ahead")
+    train_until(bench, config, record, 1)
+    for kept in record.folder.glob("best-1.*"):
+        (record.folder / f"best-4{kept.suffix}").write_bytes(kept.read_bytes())
+    monkeypatch.setattr(fit_module, "WRITING_SHARE", math.inf)
+    bench.fit(config, record, epochs=EPOCHS)
     assert_equal(record, reference)
 
 

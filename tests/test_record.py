@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as limited
 from hypothesis import strategies as st
 
 from trainable.config import RequestError, TrialConfig
@@ -80,6 +81,14 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_under_way_sees_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new" * 1000)
+        assert reader.read() == b"old"
+
+
 def test_a_writer_killed_before_the_rename_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     write_atomically(path, b"old")
@@ -142,6 +151,7 @@ JSON = st.recursive(
 )
 
 
+@limited(max_examples=50)
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=5), st.data())
 def test_lines_cut_anywhere_are_read_up_to_the_last_whole_one_and_written_on(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], data: st.DataObject

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as limited
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -66,6 +67,7 @@ def test_the_order_of_the_settings_is_no_part_of_the_identity(
 
 
 @pytest.mark.parametrize(("name", "beside"), IDLE)
+@limited(max_examples=25)
 @given(data=st.data())
 def test_a_setting_that_does_not_act_is_no_part_of_the_identity(
     name: str, beside: dict[str, str], data: st.DataObject
@@ -76,6 +78,7 @@ def test_a_setting_that_does_not_act_is_no_part_of_the_identity(
 
 
 @pytest.mark.parametrize("name", sorted(DOMAINS))
+@limited(max_examples=25)
 @given(data=st.data())
 def test_a_setting_that_acts_is_part_of_the_identity(name: str, data: st.DataObject) -> None:
     settings = data.draw(SETTINGS) | ACTING

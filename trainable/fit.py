@@ -16,9 +16,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import LabelledImages, TrainingData
-from trainable.metric import Measured, Metric, constant_loss, measure
+from trainable.metric import Measured, constant_loss, measure
 from trainable.model import Backbone, TransferVGG16, build_model, make_optimizer
-from trainable.record import Best, Outcome, Row, Status, TrialRecord, now
+from trainable.record import Best, Outcome, Row, Status, TrialRecord, is_better, now
 from trainable.views import ORIGINAL, normalise, view
 
 LOG = logging.getLogger(__name__)
@@ -47,16 +47,6 @@ def lr_factor(config: TrialConfig, epochs_done: float) -> float:
     span = max(config.schedule_epochs - config.warmup_epochs, 1e-9)
     progress = min(max((epochs_done - config.warmup_epochs) / span, 0.0), 1.0)
     return warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
-    """Does `row` beat `best`: by the metric, then by lower validation loss? An earlier epoch keeps a tie."""
-    if best is None:
-        return True
-    key, best_key = (
-        (metric.score(getattr(each, metric.value)), -each.val_loss) for each in (row, best)
-    )
-    return key > best_key
 
 
 def fit(

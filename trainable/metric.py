@@ -1,14 +1,15 @@
-"""The metric that decides: for ASHA, Optuna, the best epoch and the winner alike."""
+"""The metric that decides: for ASHA, Optuna, the best epoch and the winner alike.
+
+torch and scikit-learn are imported where they are needed: commands that only read records start without them.
+"""
 
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from sklearn.metrics import roc_auc_score
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Metric(StrEnum):
@@ -40,11 +41,15 @@ class Measured:
     """The same class is predicted for every image."""
 
 
-def measure(logits: Tensor, labels: Tensor) -> Measured:
+def measure(logits: "Tensor", labels: "Tensor") -> Measured:
     """Loss and rates of `logits` (n,) against `labels` (n,) of 0 and 1; sigmoid > 0.5 predicts 1.
 
     Where a logit is not finite, loss and area are NaN: the caller ends such a trial as diverged.
     """
+    import torch
+    from sklearn.metrics import roc_auc_score
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
     logits, labels = logits.double().cpu(), labels.double().cpu()
     predicted = logits > 0
     actual = labels > 0.5
@@ -53,7 +58,7 @@ def measure(logits: Tensor, labels: Tensor) -> Measured:
     return Measured(
         loss=binary_cross_entropy_with_logits(logits, labels).item() if finite else math.nan,
         accuracy=(predicted == actual).double().mean().item(),
-        balanced_accuracy=float(np.mean(recalls)),
+        balanced_accuracy=sum(recalls) / 2,
         auc=float(roc_auc_score(actual.numpy(), logits.numpy())) if finite else math.nan,
         one_class=bool(predicted.all() or not predicted.any()),
     )

@@ -1,6 +1,7 @@
 """The files of a run and of one trial: paths, atomic writes, statuses, state to resume from.
 
 Every replacement is write-aside, fsync, rename; what refers to a file is renamed after it; JSON holds no NaN.
+torch and pandas are imported where they are needed: commands that only read rows and statuses start without them.
 """
 
 import hashlib
@@ -14,14 +15,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import pandas as pd
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from trainable.config import RequestError, TrialConfig
+from trainable.metric import Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
 
 FORMAT_VERSION: Final = 1
 LOG = logging.getLogger(__name__)
@@ -276,6 +277,16 @@ class Row:
 RESULT_COLUMNS: Final = tuple(column.name for column in fields(Row)[:8])
 
 
+def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
+    """Does `row` beat `best`: by the metric, then by lower validation loss? An earlier epoch keeps a tie."""
+    if best is None:
+        return True
+    key, best_key = (
+        (metric.score(getattr(each, metric.value)), -each.val_loss) for each in (row, best)
+    )
+    return key > best_key
+
+
 @dataclass(frozen=True)
 class OriginRecord:
     """What a trial was asked to be: config.json."""
@@ -317,8 +328,8 @@ class Best:
     """The best validation epoch so far: its row, trained parameters and validation predictions."""
 
     row: Row
-    weights: dict[str, Tensor]
-    logits: Tensor  # (validation images,) float32, in the split's order
+    weights: "dict[str, Tensor]"
+    logits: "Tensor"  # (validation images,) float32, in the split's order
 
 
 @dataclass
@@ -419,8 +430,11 @@ class TrialRecord:
 
     # weights and state
 
-    def save_best(self, best: Best, files: tuple[str, ...], labels: Tensor) -> None:
+    def save_best(self, best: Best, files: tuple[str, ...], labels: "Tensor") -> None:
         """Write the best epoch's weights, then its predictions, then the JSON that names both."""
+        import pandas as pd
+        import safetensors.torch
+
         self._may_write()
         epoch = best.row.epoch
         if self._best(epoch, "json").exists():
@@ -443,6 +457,9 @@ class TrialRecord:
         Raises:
             RequestError: a file is missing, damaged, or not the one that was written.
         """
+        import safetensors.torch
+        import torch
+
         facts = read_json(self._best(row.epoch, "json"))
         path = self._best(row.epoch, "safetensors")
         try:
@@ -466,12 +483,14 @@ class TrialRecord:
     def has_predictions(self, epoch: int) -> bool:
         return self._best(epoch, "parquet").exists()
 
-    def predictions(self, epoch: int) -> pd.DataFrame:
+    def predictions(self, epoch: int) -> "pd.DataFrame":
         """Validation predictions of the best epoch: file, label, logit.
 
         Raises:
             RequestError: the file is missing or damaged.
         """
+        import pandas as pd
+
         path = self._best(epoch, "parquet")
         try:
             return pd.read_parquet(path)
@@ -482,6 +501,8 @@ class TrialRecord:
 
     def save_last(self, state: Mapping[str, Any], best_epoch: int) -> None:
         """Replace last.pt, then delete older best epochs. `state` must be loadable with weights_only."""
+        import torch
+
         self._may_write()
         buffer = BytesIO()
         torch.save(dict(state), buffer)
@@ -503,6 +524,8 @@ class TrialRecord:
 
     def load_last(self) -> dict[str, Any] | None:
         """What save_last wrote; None where nothing was written or the file is damaged (logged)."""
+        import torch
+
         try:
             _refuse_damaged_zip(self.last)
             state: dict[str, Any] = torch.load(self.last, weights_only=True, map_location="cpu")

@@ -1,0 +1,220 @@
+"""The two frames, their files, and the table in the terminal."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from analysis_runs import (
+    EPOCHS,
+    FAILED,
+    GOOD,
+    PENDING,
+    Made,
+    copy_of,
+    make_run,
+    set_how,
+    set_status,
+    template,
+)
+from typer.testing import CliRunner
+
+from analysis import results
+from analysis.__main__ import app
+from analysis.select import select, why_unfinished
+from trainable.config import RequestError, TrialConfig
+from trainable.metric import Metric
+from trainable.record import RunFolder, Status
+
+RUN = CliRunner()
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    return copy_of(template(tmp_path_factory.getbasetemp()), tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be written to."""
+    return template(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("empty"), [], how=None)
+
+
+def lines_of(run: Path, trial_id: str) -> list[dict[str, object]]:
+    """The rows of a trial as json reads them: a witness that shares no code with the frames."""
+    text = (run / "trials" / trial_id / "epochs.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_row_a_trial_holds_what_its_files_say(unchanged: Path) -> None:
+    frame = results.trials(unchanged)
+    assert frame["number"].tolist() == list(range(6))
+    for _, row in frame.iterrows():
+        folder = unchanged / "trials" / row["trial_id"]
+        asked = json.loads((folder / "config.json").read_text())
+        status = json.loads((folder / "status.json").read_text())
+        lines = lines_of(unchanged, row["trial_id"])
+        assert row["config/strategy"] == asked["settings"]["strategy"]
+        assert row["config/lr"] == asked["settings"]["lr"]
+        assert row["origin"] == asked["origin"] == "search"
+        assert row["status"] == status["status"]
+        assert row["epochs"] == len(lines)
+        assert row["seconds"] == pytest.approx(sum(line["seconds"] for line in lines))
+        if lines:
+            best = min(lines, key=lambda line: (-line["val_accuracy"], line["val_loss"]))
+            assert row["best_epoch"] == best["epoch"]
+            assert row["val_accuracy"] == best["val_accuracy"]
+            assert row["train_loss"] == best["train_loss"]
+
+
+def test_a_row_an_epoch_holds_every_line_of_every_trial(unchanged: Path) -> None:
+    frame = results.epochs(unchanged)
+    for trial_id, rows in frame.groupby("trial_id"):
+        expected = pd.DataFrame(lines_of(unchanged, str(trial_id)))
+        same = list(expected.columns.drop("ended_at"))
+        pd.testing.assert_frame_equal(
+            rows[same].reset_index(drop=True), expected[same], check_dtype=False
+        )
+    assert len(frame) == results.trials(unchanged)["epochs"].sum()
+
+
+def test_settings_that_do_not_act_in_a_trial_are_missing(unchanged: Path) -> None:
+    frame = results.trials(unchanged).set_index("config/optimizer")
+    assert frame.loc["adam", "config/momentum"].isna().all()
+    assert frame.loc["sgd", "config/momentum"].notna().all()
+    head = results.trials(unchanged).query("`config/strategy` == 'head'")
+    assert head["config/backbone_lr_ratio"].isna().all()
+    assert head["config/dropout"].isna().all()
+
+
+def test_every_setting_of_a_trial_has_a_column(unchanged: Path) -> None:
+    columns = set(results.trials(unchanged).columns)
+    assert {f"config/{name}" for name in TrialConfig.model_fields} <= columns
+
+
+@pytest.mark.parametrize("which", ["unchanged", "empty"])
+def test_frames_have_the_same_dtypes_with_and_without_trials(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    run: Path = request.getfixturevalue(which)
+    for frame, dtypes in (
+        (results.trials(run), results.TRIAL_DTYPES),
+        (results.epochs(run), results.EPOCH_DTYPES),
+    ):
+        assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == dtypes
+        assert "object" not in set(dtypes.values())
+
+
+@pytest.mark.parametrize("which", ["run", "empty"])
+def test_parquet_gives_back_the_frames_exactly(which: str, request: pytest.FixtureRequest) -> None:
+    run: Path = request.getfixturevalue(which)
+    results.write(run)
+    for name, frame in (("trials", results.trials(run)), ("epochs", results.epochs(run))):
+        pd.testing.assert_frame_equal(pd.read_parquet(run / f"results/{name}.parquet"), frame)
+
+
+def test_csv_gives_back_the_values_exactly(run: Path) -> None:
+    results.write(run)
+    for name, frame in (("trials", results.trials(run)), ("epochs", results.epochs(run))):
+        times = [column for column in frame if str(frame[column].dtype).startswith("datetime")]
+        kinds = {c: str(t) for c, t in frame.dtypes.items() if c not in times}
+        read = pd.read_csv(
+            run / f"results/{name}.csv",
+            dtype=kinds,
+            parse_dates=times,
+            float_precision="round_trip",
+            keep_default_na=False,
+            na_values=[""],
+        )
+        pd.testing.assert_frame_equal(read.astype(frame.dtypes.to_dict()), frame)
+
+
+def test_a_trial_without_a_finished_epoch_is_a_row_of_its_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [GOOD, PENDING, Made({"lr": 0.9}, Status.FAILED, 0, "no memory")])
+    frame = results.trials(run)
+    assert frame["epochs"].tolist() == [EPOCHS, 0, 0]
+    assert frame["best_epoch"].isna().tolist() == [False, True, True]
+    assert frame["val_accuracy"].isna().tolist() == [False, True, True]
+    assert frame["reason"].tolist()[2] == "no memory"
+    assert why_unfinished(RunFolder(run)) == "1 trial of it has not ended"
+
+
+def test_a_half_written_last_line_is_left_out(run: Path) -> None:
+    trial = results.trials(run)["trial_id"][0]
+    before = len(results.epochs(run))
+    with (run / "trials" / trial / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "train_lo')
+    assert len(results.epochs(run)) == before
+
+
+def test_json_holds_what_the_files_hold(run: Path) -> None:
+    done = RUN.invoke(app, ["results", str(run), "--json"])
+    assert done.exit_code == 0
+    facts = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    frame = pd.read_parquet(run / "results" / "trials.parquet")
+    assert [trial["trial_id"] for trial in facts["trials"]] == frame["trial_id"].tolist()
+    assert facts["trials"][0]["config/momentum"] is None
+    assert facts["trials"][1]["val_loss"] == frame["val_loss"][1]
+    assert len(facts["epochs"]) == frame["epochs"].sum()
+    assert facts["winner"] == frame["trial_id"][1]
+    assert all(Path(path).is_file() for path in facts["files"])
+
+
+def test_the_table_names_every_trial_the_winner_and_the_files(run: Path) -> None:
+    done = RUN.invoke(app, ["results", str(run)])
+    assert done.exit_code == 0
+    for trial in results.trials(run)["trial_id"]:
+        assert trial in done.stdout
+    assert f"winner by val_accuracy: {results.trials(run)['trial_id'][1]}" in done.stdout
+    assert "OSError: disk full" in done.stdout
+    assert str(run / "results" / "epochs.csv") in done.stdout
+
+
+def test_the_winner_is_the_best_finished_trial_and_a_better_unfinished_one_is_named(
+    run: Path,
+) -> None:
+    best = results.trials(run)["trial_id"][1]
+    set_status(run, best, Status.FAILED)
+    selection = select(RunFolder(run), Metric.VAL_ACCURACY)
+    assert selection.winner is not None and selection.winner.trial_id != best
+    assert selection.winner.status is Status.FINISHED
+    (remark,) = selection.remarks()
+    assert best in remark and "did not finish: failed" in remark
+
+
+def test_without_a_finished_trial_there_is_no_winner_and_the_best_others_are_named(
+    tmp_path: Path,
+) -> None:
+    run = make_run(tmp_path, [FAILED])
+    selection = select(RunFolder(run), Metric.VAL_ACCURACY)
+    assert selection.winner is None
+    assert selection.ranked[0].trial_id in selection.remarks()[0]
+
+
+def test_a_sweep_is_finished_when_all_trials_have_ended_and_the_last_session_says_so(
+    run: Path,
+) -> None:
+    folder = RunFolder(run)
+    assert why_unfinished(folder) is None
+    set_how(run, "time limit")
+    assert "time limit" in str(why_unfinished(folder))
+    set_how(run, "finished")
+    set_status(run, folder.trials()[0].trial_id, Status.INTERRUPTED)
+    assert "not ended" in str(why_unfinished(folder))
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"must be a run folder, but .* has no manifest\.json"):
+        results.trials(tmp_path)
+
+
+def test_a_run_of_a_newer_format_is_refused(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(RequestError, match="format_version"):
+        results.trials(run)

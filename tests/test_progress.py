@@ -1,0 +1,70 @@
+"""What the terminal shows, drawn by rich itself."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sweep.progress import Board, Line, Terminal, describe, duration
+from trainable.config import TrialConfig
+from trainable.metric import Metric
+from trainable.record import Status
+
+
+def board(metric: Metric = Metric.VAL_ACCURACY) -> Board:
+    made = Board("faces", metric, epochs=10, trials=4)
+    made.lines["aaaaaaaaaaaa"] = Line(
+        TrialConfig(strategy="head"), 0, Status.FINISHED, 10, 0.7, 0.75
+    )
+    made.lines["bbbbbbbbbbbb"] = Line(
+        TrialConfig(lr=3e-4), 1, Status.RUNNING, 4, 0.8, 0.8, "slot-1"
+    )
+    made.lines["cccccccccccc"] = Line(TrialConfig(lr=1.0), 2, Status.DIVERGED, 0)
+    return made
+
+
+def drawn(made: Board) -> str:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    console.print(Terminal(made, console).picture())
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_picture_names_counts_slots_and_the_best_so_far() -> None:
+    text = drawn(board())
+    assert "2 of 4 trials ended: 1 running, 1 finished, 1 diverged" in text
+    assert "slot-1" in text and "4/10" in text
+    assert "best so far  0.8000  bbbbbbbbbbbb  block5, lr 0.0003" in text
+
+
+def test_with_a_loss_the_lowest_is_best() -> None:
+    assert "best so far  0.7500  aaaaaaaaaaaa" in drawn(board(Metric.VAL_LOSS))
+
+
+def test_elsewhere_than_on_a_terminal_each_end_is_one_plain_line() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with Terminal(board(), console) as terminal:
+        terminal.ended(
+            "bbbbbbbbbbbb", Status.PRUNED, "best val_accuracy 0.8 where the rung asked for 0.9"
+        )
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("\n") == 1 and "\x1b" not in text
+    assert text.startswith("pruned") and "asked for 0.9" in text
+
+
+def test_time_left_counts_what_runs_and_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = board()
+    assert made.seconds_left() is None
+    made.epochs_done, made.began = 14, 0.0
+    monkeypatch.setattr("time.monotonic", lambda: 28.0)  # two seconds an epoch
+    # ended trials had 10 and 0 epochs: 5 typical; one runs at 4 (1 left), one is to come (5)
+    assert made.seconds_left() == pytest.approx(12.0)
+
+
+def test_a_setting_is_described_by_what_differs_from_the_defaults() -> None:
+    assert describe(TrialConfig()) == "block5, lr 0.0001"
+    config = TrialConfig(strategy="head", lr=0.05, optimizer="sgd", momentum=0.85, head="512-64")
+    assert describe(config) == "head, lr 0.05, optimizer sgd, momentum 0.85, head 512-64"
+
+
+def test_durations_are_said_as_people_say_them() -> None:
+    assert [duration(s) for s in (3, 200, 3900)] == ["3 s", "3 min 20 s", "1 h 05 min"]

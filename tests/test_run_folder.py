@@ -1,0 +1,192 @@
+"""Before the first trial: what is refused, what is written at once, and that one driver holds a run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from sweep.config import SweepConfig, check_config, load_config
+from sweep.manifest import close_session, create_run, only_driver, open_session
+from sweep.prepare import prepare
+from sweep.proposals import nothing_left
+from sweep.status import read_status
+from tests.conftest import Faces
+from trainable.config import RequestError, TrialConfig
+from trainable.record import StaleSession, Status, StatusRecord, TrialRecord
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture
+def config(faces: Faces, tmp_path: Path) -> SweepConfig:
+    facts = {
+        "name": "run",
+        "storage": str(tmp_path / "runs"),
+        "data": {
+            "images": str(faces.images),
+            "table": str(faces.table),
+            "target": "Smiling",
+            "image_size": 32,
+        },
+        "model": {"weights": "none", "width": 0.05},
+        "trial": {"strategy": ["head", "block5"], "head": "linear", "epochs": 3},
+        "search": {"method": "grid"},
+    }
+    return check_config(facts, {}, "test")
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sweep", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_is_born_whole_with_its_split_before_any_trial(config: SweepConfig) -> None:
+    run = create_run(config, prepare(config), ["sweep", "run"])
+    split = pd.read_parquet(run.split)
+    assert split["part"].value_counts().to_dict() == {"train": 32, "validation": 4, "test": 4}
+    assert load_config(run.config) == config
+    manifest = run.read_manifest()
+    assert manifest["target"] == "Smiling"
+    assert set(manifest["digests"]) == {"table", "images", "split", "weights"}
+    assert run.trials() == []
+    assert [path.name for path in run.path.parent.iterdir()] == ["run"]
+
+
+def test_a_folder_that_exists_is_refused_and_left_alone(config: SweepConfig) -> None:
+    config.folder.mkdir(parents=True)
+    (config.folder / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match=r"sweep resume .* goes on .*name=run-2"):
+        create_run(config, prepare(config), [])
+    assert [path.name for path in config.folder.iterdir()] == ["mine.txt"]
+
+
+def test_a_birth_that_fails_leaves_nothing(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    prepared = prepare(config)
+    monkeypatch.setattr("sweep.manifest.write_json", fail)
+    with pytest.raises(RequestError, match="No space left"):
+        create_run(config, prepared, [])
+    assert list(config.storage.iterdir()) == []
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_run(config: SweepConfig) -> None:
+    run = create_run(config, prepare(config), [])
+    with only_driver(run):
+        open_session(run)
+        second = command("resume", run.path)
+    assert second.returncode == 2
+    assert f"process {os.getpid()}" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+
+def test_a_trial_of_an_older_session_stops_before_it_writes(config: SweepConfig) -> None:
+    run = create_run(config, prepare(config), [])
+    first = open_session(run)
+    record = TrialRecord.create(run, TrialConfig(strategy="head"), 0, first)
+    second = open_session(run)
+    assert (first, second) == (1, 2)
+    with pytest.raises(StaleSession):
+        record.write_status(StatusRecord(Status.FINISHED))
+    assert run.trial(record.trial_id).status().status is Status.PENDING
+
+
+def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig) -> None:
+    run = create_run(config, prepare(config), [])
+    assert "not begun" in read_status(run.path)["state"]
+    session = open_session(run)
+    assert "running since" in read_status(run.path)["state"]
+    for number, point in enumerate(config.space.points()):
+        settings = config.space.settings(point)
+        TrialRecord.create(run, settings, number, session).write_status(
+            StatusRecord(Status.FINISHED)
+        )
+    close_session(run, "SIGTERM")
+    facts = read_status(run.path)
+    assert "ended by SIGTERM" in facts["state"] and "sweep resume" in facts["state"]
+    assert facts["counts"] == {"finished": 2}
+    assert nothing_left(run, config)
+    printed = command("status", run.path, "--json")
+    assert json.loads(printed.stdout)["counts"] == {"finished": 2}
+    readable = command("status", run.path)
+    assert readable.returncode == 0 and "finished" in readable.stdout
+
+
+def test_a_driver_that_died_is_seen_by_its_process_being_gone(config: SweepConfig) -> None:
+    run = create_run(config, prepare(config), [])
+    open_session(run)
+    manifest = run.read_manifest()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    manifest["sessions"][-1]["pid"] = gone.pid
+    run.manifest.write_text(json.dumps(manifest))
+    assert "gone without a word" in read_status(run.path)["state"]
+
+
+def test_plan_shows_trials_split_and_sizes_without_starting_ray(
+    config: SweepConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
+    done = command("plan", path, "asha.grace_period=2")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "2 trials of at most 3 epochs by grid",
+        "after epochs 2",
+        "train",
+        "32",
+        "block5",
+        "GB",
+    ):
+        assert words in done.stdout
+    assert not config.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.target=Smilling", ["'Smilling'", "did you mean Smiling"]),
+        ("data.images=/nowhere", ["data.images", "/nowhere"]),
+        ("data.table=/nowhere.csv", ["data.table", "/nowhere.csv"]),
+        ("model.weights=/nowhere.pth", ["model.weights", "/nowhere.pth"]),
+        ("model.weights=imagenet", ["width"]),
+        ("trial.head=pretrained", ["head: pretrained", "classifier.0"]),
+        ("data.split=official", ["list_eval_partition"]),
+    ],
+)
+def test_what_is_wrong_is_refused_before_ray_in_one_line(
+    config: SweepConfig, tmp_path: Path, override: str, words: list[str]
+) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
+    with pytest.raises(RequestError) as refused:
+        prepare(load_config(path, [override]))
+    for word in words:
+        assert word in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
+    for arguments in (
+        ("run", tmp_path / "none.yaml"),
+        ("status", tmp_path),
+        ("resume", tmp_path / "none"),
+    ):
+        done = command(*arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("sweep: ") and done.stderr.count("\n") == 1
