@@ -1,5 +1,6 @@
 """Small folders of real JPEG files with their tables, in the layouts that people have, and short trials on them."""
 
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -162,3 +163,28 @@ def refused() -> Callable[[pytest.ExceptionInfo[Exception]], str]:
         return str(caught.value)
 
     return text
+
+
+# ---------------------------------------------------------------- programs from outside Python
+
+_left_out: list[str] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests marked `system(program)` where the program is not installed, and remember to say so."""
+    lacking = {
+        item: program
+        for item in items
+        for mark in item.iter_markers("system")
+        for program in mark.args
+        if shutil.which(program) is None
+    }
+    if lacking:
+        items[:] = [item for item in items if item not in lacking]
+        config.hook.pytest_deselected(items=list(lacking))
+        _left_out.extend(f"{item.nodeid} (needs {program})" for item, program in lacking.items())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in _left_out:
+        terminalreporter.write_line(f"left out: {line}")

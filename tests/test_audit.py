@@ -103,6 +103,15 @@ def test_a_memory_that_is_damaged_or_gone_is_made_anew(
     assert audit(own.images, own.files, memory).newly_read == 0
 
 
+def test_without_room_to_remember_the_audit_goes_on_and_says_so(
+    own: Faces, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for _ in range(2):
+        assert audit(own.images, own.files, tmp_path / "file" / "memory").newly_read == 12
+    assert caplog.text.count("can't be written") == 2
+
+
 def test_progress_adds_up_to_the_number_of_images(own: Faces, memory: Path) -> None:
     counts: list[int] = []
     audit(own.images, own.files[:5], memory, counts.append)

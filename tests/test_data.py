@@ -134,6 +134,11 @@ def test_kaggles_and_the_official_layout_are_read_with_their_partition(
     assert split["part"].tolist() == ["train"] * 14 + ["validation"] * 3 + ["test"] * 3
 
 
+def test_kaggles_inner_folder_may_be_given_too(tmp_path: Path) -> None:
+    faces = as_kaggle(tmp_path)
+    assert as_said(faces, opened(tmp_path / "img_align_celeba" / "img_align_celeba"))
+
+
 def test_identities_are_kept_where_the_official_file_has_them(tmp_path: Path) -> None:
     as_official(tmp_path)
     table = opened(tmp_path)

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import expit
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
 
-from trainable.metric import Metric, constant_loss, measure
+from trainable.metric import Measured, Metric, constant_loss, is_collapsed, measure
 
 
 @st.composite
@@ -71,3 +71,28 @@ def test_no_constant_answer_beats_the_constant_loss(positives: int, answer: floa
     floor = constant_loss(positives / 100)
     assert floor == pytest.approx(log_loss(labels, np.full(100, positives / 100)))
     assert log_loss(labels, np.full(100, answer)) >= floor - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("one_class", "loss", "auc", "collapsed"),
+    [
+        (True, 0.70, 0.50, True),
+        (False, 0.70, 0.50, False),
+        (True, 0.60, 0.50, False),  # knows more than the share
+        (True, 0.70, 0.95, False),  # learns slowly: the order is right, the threshold is not yet
+    ],
+)
+def test_a_collapse_is_one_class_without_any_sign_of_learning(
+    one_class: bool, loss: float, auc: float, collapsed: bool
+) -> None:
+    measured = Measured(loss, 0.575, 0.5, auc, one_class)
+    assert is_collapsed(measured, negatives=115, positives=85) == collapsed
+
+
+def test_the_area_that_chance_may_reach_is_three_of_its_own_standard_errors() -> None:
+    draws = np.random.default_rng(0).normal(size=(4000, 200))
+    ranks = draws.argsort(axis=1).argsort(axis=1)[:, :85].sum(axis=1)
+    areas = (ranks - 85 * 84 / 2) / (115 * 85)
+    limit = 0.5 + 3 * areas.std()
+    for auc, collapsed in ((limit - 0.01, True), (limit + 0.01, False)):
+        assert is_collapsed(Measured(0.7, 0.575, 0.5, auc, True), 115, 85) == collapsed

@@ -4,6 +4,7 @@ What is returned are findings, never pixels or labels.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from trainable.data import upright
 from trainable.record import write_atomically
 
+LOG = logging.getLogger(__name__)
 COLUMNS = ["file", "bytes", "changed_ns", "sha256", "width", "height", "problem"]
 
 
@@ -83,11 +85,20 @@ def audit(
             progress(1)
     images = pd.DataFrame([found[file] for file in files], columns=COLUMNS)
     if fresh:
-        buffer = BytesIO()
-        pd.DataFrame(list({**known, **found}.values()), columns=COLUMNS).to_parquet(buffer)
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(remembered, buffer.getvalue())
+        _remember(remembered, list({**known, **found}.values()))
     return Audit(images, newly_read=len(fresh))
+
+
+def _remember(path: Path, rows: list[tuple[object, ...]]) -> None:
+    buffer = BytesIO()
+    pd.DataFrame(rows, columns=COLUMNS).to_parquet(buffer)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        LOG.warning(
+            "%s can't be written, so every image is looked at again next time: %s", path, error
+        )
 
 
 def _recall(path: Path) -> dict[str, tuple[object, ...]]:

@@ -112,7 +112,7 @@ def find_table(images: Path, root: Path) -> Path:
     """
     folders = list(dict.fromkeys([root, images.parent, root.parent]))
     names = ["list_attr_celeba.csv", "list_attr_celeba.txt", f"{images.stem}.csv"]
-    for folder in folders:
+    for folder in (*folders, root.parent.parent):  # Kaggle's images lie two folders deep
         for name in names:
             if (folder / name).is_file():
                 return folder / name

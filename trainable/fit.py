@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import LabelledImages, TrainingData
-from trainable.metric import Measured, constant_loss, measure
+from trainable.metric import is_collapsed, measure
 from trainable.model import Backbone, TransferVGG16, build_model, make_optimizer
 from trainable.record import Best, Outcome, Row, Status, TrialRecord, is_better, now
 from trainable.views import ORIGINAL, normalise, view
@@ -58,7 +58,8 @@ def fit(
 ) -> Generator[Row, None, Outcome]:
     """Train one setting; yield a row per finished epoch, return how it ended.
 
-    With a `record`, go on from its last.pt, append each row, and write weights and status at the end.
+    With a `record`, go on from its last.pt, append each row, and write weights and state at the end; the status is
+    written by whoever runs it.
     """
     torch.set_num_threads(run.threads)
     device = torch.device(run.device)
@@ -68,7 +69,8 @@ def fit(
     optimizer = make_optimizer(config, model)
     LOG.info("model and optimizer built in %.3f s", time.monotonic() - building)
     weights = _class_weights(config, data.training.labels).to(device)
-    share = data.validation.labels.mean().item()
+    positives = int(data.validation.labels.sum())
+    classes = (len(data.validation) - positives, positives)
 
     epoch, collapsing, best = 0, 0, None
     if record is not None:
@@ -97,7 +99,7 @@ def fit(
             )
             break
 
-        collapsing = collapsing + 1 if _predicts_nothing(validation, share) else 0
+        collapsing = collapsing + 1 if is_collapsed(validation, *classes) else 0
         seconds = time.monotonic() - started
         row = Row(
             epoch=epoch,
@@ -215,11 +217,6 @@ def _class_weights(config: TrialConfig, labels: Tensor) -> Tensor:
     positive = labels.sum()
     counts = torch.stack([len(labels) - positive, positive])
     return len(labels) / (2 * counts)
-
-
-def _predicts_nothing(validation: Measured, positive_share: float) -> bool:
-    """One class for every image, and a loss not below that of always giving the positive share."""
-    return validation.one_class and validation.loss >= constant_loss(positive_share)
 
 
 def _first_guess(model: TransferVGG16) -> float:

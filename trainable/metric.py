@@ -64,6 +64,21 @@ def measure(logits: "Tensor", labels: "Tensor") -> Measured:
     )
 
 
+def is_collapsed(measured: Measured, negatives: int, positives: int) -> bool:
+    """Does a model show nothing of the classes: one class for every image, no loss or order better than chance?
+
+    The loss is not below that of always giving the positive share; the area is within three standard errors of 0.5
+    (of Mann and Whitney's statistic without ties, 1947), which a model that learns slowly soon exceeds.
+    """
+    n = negatives + positives
+    chance = 0.5 + 3 * math.sqrt((n + 1) / (12 * negatives * positives))
+    return (
+        measured.one_class
+        and measured.loss >= constant_loss(positives / n)
+        and measured.auc <= chance
+    )
+
+
 def constant_loss(positive_share: float) -> float:
     """Cross-entropy in nats of always giving the positive share itself: what a model without features can reach."""
     p = positive_share
