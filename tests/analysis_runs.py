@@ -4,9 +4,11 @@ python tests/analysis_runs.py FOLDER [TRIALS]    makes one with every status, to
 """
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,7 @@ POOR = Made({"strategy": "head", "lr": 1e-4})
 SGD = Made({"strategy": "head", "lr": 1e-3, "optimizer": "sgd", "momentum": 0.9})
 PRUNED = Made({"strategy": "head", "lr": 3e-4}, Status.PRUNED, 1, "0.5 at epoch 1 is below 0.75")
 FAILED = Made({"strategy": "block5", "lr": 2e-4}, Status.FAILED, 2, "OSError: disk full")
-DIVERGED = Made({"strategy": "block5", "lr": 0.1, "optimizer": "sgd", "momentum": 0.99})
+DIVERGED = Made({"strategy": "block5", "lr": 1e6, "optimizer": "sgd", "momentum": 0.99})
 PENDING = Made({"strategy": "block5", "lr": 5e-4}, Status.PENDING, 0)
 
 
@@ -193,6 +195,19 @@ def write_outcome(record: TrialRecord, outcome: Outcome, started: str) -> None:
             seconds=sum(row.seconds for row in record.rows()),
         )
     )
+
+
+@cache
+def template(base: Path) -> Path:
+    """A finished run with trials of many ends in the tests' folder `base`, made once; tests work on copies."""
+    root = base / "analysis-runs"
+    root.mkdir()
+    return make_run(root, [POOR, GOOD, SGD, PRUNED, FAILED, DIVERGED])
+
+
+def copy_of(run: Path, to: Path) -> Path:
+    """The run moved to another place, as people do."""
+    return Path(shutil.copytree(run, to))
 
 
 def set_status(run: Path, trial_id: str, status: Status) -> None:

@@ -14,17 +14,22 @@ import pandas as pd
 import pytest
 import torch
 from analysis_runs import FAILED, GOOD, POOR, copy_of, make_run, set_how, set_status, template
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import binomtest
 from sklearn import metrics
+from torchvision.transforms import v2
 from typer.testing import CliRunner
 
-import analysis.final_test as module
+from analysis import ledger as ledger_module
 from analysis import results
-from analysis.__main__ import app
-from analysis.final_test import Step, final_test, leak_alarm, read_ledger
+from analysis.__main__ import app, main
+from analysis.final_test import evaluate, final_test
+from analysis.ledger import Step, leak_alarm, read_ledger
 from analysis.statistics import confusion, wilson
+from trainable import data
 from trainable.config import RequestError, RunSettings
 from trainable.data import read_split
 from trainable.model import build_model, load_backbone
@@ -57,15 +62,13 @@ def hidden_images(run: Path, tmp_path: Path) -> Iterator[Path]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every image that is opened from now on."""
     opened: list[str] = []
-    original = __import__("trainable.data", fromlist=["load_pixels"])
-    load = original.load_pixels
+    load = data.load_pixels
 
     def noted(path: Path, size: int) -> torch.Tensor:
         opened.append(path.name)
-        pixels: torch.Tensor = load(path, size)
-        return pixels
+        return load(path, size)
 
-    monkeypatch.setattr(original, "load_pixels", noted)
+    monkeypatch.setattr(data, "load_pixels", noted)
     return opened
 
 
@@ -113,9 +116,6 @@ def test_the_predictions_are_those_of_the_winners_weights_on_disk(run: Path) -> 
     test = read_split(folder.split, ("test",))
     logits = []
     for file in test["file"]:  # one at a time, by torchvision's own recipe for ImageNet models
-        from PIL import Image
-        from torchvision.transforms import v2
-
         side = settings.image_size
         pixels = np.asarray(Image.open(settings.images / file).resize((side, side), 2))
         scaled = v2.functional.to_dtype(torch.tensor(pixels).permute(2, 0, 1), scale=True)
@@ -147,7 +147,7 @@ def test_the_numbers_are_those_that_scikit_learn_gives(run: Path) -> None:
     assert result.predictions_sha256 == digest
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), st.floats(-9, 9)), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(-9, 9, width=32)), min_size=1, max_size=30))
 def test_counts_and_rates_are_those_that_scikit_learn_gives(
     images: Sequence[tuple[int, float]],
 ) -> None:
@@ -195,19 +195,25 @@ def test_a_second_call_shows_the_stored_result_and_reads_no_test_image(
 def test_the_ledger_is_on_disk_before_the_first_test_image_is_read(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = __import__("trainable.data", fromlist=["load_pixels"])
-    load, synced, seen = data.load_pixels, [], []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), fsync(handle))[1])
+    load, fsync = data.load_pixels, os.fsync
+    synced: list[int] = []  # inodes
+    seen: list[tuple[int, list[int]]] = []
+
+    def sync(handle: int) -> None:
+        fsync(handle)
+        synced.append(os.fstat(handle).st_ino)
 
     def look(path: Path, size: int) -> torch.Tensor:
-        seen.append((len(ledger(run)), len(synced)))
-        pixels: torch.Tensor = load(path, size)
-        return pixels
+        seen.append((len(ledger(run)), [*synced, (run / "test.json").stat().st_ino]))
+        return load(path, size)
 
+    monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(data, "load_pixels", look)
     final_test(run)
-    assert seen[0] == (1, 2), "the file and its folder are synced, and the entry is there"
+    entries, (file, folder, named) = seen[0]
+    assert entries == 1
+    assert file == named, "what is now called test.json was synced before it got its name"
+    assert folder == run.stat().st_ino, "and then its folder, which holds the name"
 
 
 def test_an_interrupted_opening_is_completed_and_not_counted_again(
@@ -263,16 +269,10 @@ def test_reopening_what_was_never_opened_or_without_a_reason_is_refused(run: Pat
     assert len(ledger(run)) == 1
 
 
-def test_two_calls_at_once_open_it_once(run: Path) -> None:
-    command = [sys.executable, "-m", "analysis", "test", str(run)]
-    calls = [
-        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
-    errors = [call.communicate()[1].decode() for call in calls]
-    codes = sorted(call.returncode for call in calls)
-    assert codes in ([0, 0], [0, 2]), errors
-    assert len(ledger(run)) == 1
+def test_a_second_call_at_the_same_time_is_refused(run: Path, reads: list[str]) -> None:
+    with FileLock(run / ".test.lock"), pytest.raises(RequestError, match="one `analysis test`"):
+        final_test(run)
+    assert reads == []
 
 
 # ---------------------------------------------------------------- for whom
@@ -390,8 +390,8 @@ def test_the_leak_alarm_sounds_on_celeba_above_what_models_reach(
 
 
 def test_the_command_shows_the_alarm(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CELEBA_IMAGES", 1)
-    monkeypatch.setattr(module, "CEILINGS", {"Smiling": -1.0})
+    monkeypatch.setattr(ledger_module, "CELEBA_IMAGES", 1)
+    monkeypatch.setattr(ledger_module, "CEILINGS", {"Smiling": -1.0})
     done = RUN.invoke(app, ["test", str(run)])
     assert done.exit_code == 0
     assert "LEAK ALARM" in done.stdout
@@ -410,17 +410,28 @@ def test_the_command_says_the_number_its_interval_and_how_often(run: Path) -> No
     assert str(run / "test.json") in first.stdout
 
 
-def test_a_wrong_request_ends_in_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    for command in ("results", "test", "report"):
-        done = subprocess.run(
-            [sys.executable, "-m", "analysis", command, str(tmp_path)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.startswith("analysis: ") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize("command", ["results", "test", "report"])
+def test_a_wrong_request_ends_in_one_line_and_exit_code_2(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["analysis", command, str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert end.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("analysis: ") and said.err.count("\n") == 1
+
+
+def test_the_program_ends_with_the_codes_of_its_commands(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "analysis", "results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("analysis: RUN must be a run folder")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_wrong_option_ends_in_exit_code_2(run: Path) -> None:
@@ -432,9 +443,7 @@ def test_undefined_numbers_are_written_as_null() -> None:
     settings = RunSettings(
         folder=Path(), images=Path(), image_size=32, weights="none", width=1, epochs=1
     )
-    result = module.evaluate(
-        torch.tensor([-1.0, float("-inf")]), torch.tensor([0.0, 1.0]), "", settings
-    )
+    result = evaluate(torch.tensor([-1.0, float("-inf")]), torch.tensor([0.0, 1.0]), "", settings)
     assert (result.loss, result.auc, result.precision) == (None, None, None)
     assert json.dumps(result.model_dump(mode="json"), allow_nan=False)
     assert replace(result.confusion, true_negative=0).images == 1

@@ -24,6 +24,18 @@ def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     return copy_of(template(tmp_path_factory.getbasetemp()), tmp_path / "run")
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be written to."""
+    return template(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def page(unchanged: Path) -> "Page":
+    """The report of the unchanged run."""
+    return page_of(unchanged)
+
+
 class Page(HTMLParser):
     """Text, identities, and everything that a browser would fetch."""
 
@@ -70,9 +82,10 @@ def test_the_report_is_one_file_below_10_mb_that_loads_nothing(run: Path) -> Non
     assert "default-src 'none'" in path.read_text(encoding="utf-8")
 
 
-def test_the_report_names_every_trial_its_status_and_the_winner(run: Path) -> None:
-    page = page_of(run)
-    frame = results.trials(run)
+def test_the_report_names_every_trial_its_status_and_the_winner(
+    unchanged: Path, page: Page
+) -> None:
+    frame = results.trials(unchanged)
     for trial, status in zip(frame["trial_id"], frame["status"], strict=True):
         assert f"t-{trial}" in page.ids
         assert status in page.text
@@ -81,10 +94,12 @@ def test_the_report_names_every_trial_its_status_and_the_winner(run: Path) -> No
     assert "OSError: disk full" in page.text
 
 
-def test_the_report_says_that_the_test_set_has_not_been_opened_and_what_to_run(run: Path) -> None:
-    text = page_of(run).text
+def test_the_report_says_that_the_test_set_has_not_been_opened_and_what_to_run(
+    unchanged: Path, page: Page
+) -> None:
+    text = page.text
     assert "The test set has not been opened" in text
-    assert f"analysis test {run}" in text
+    assert f"analysis test {unchanged}" in text
 
 
 def test_the_report_says_the_test_number_its_interval_and_how_often_it_was_opened(
@@ -115,14 +130,14 @@ def test_the_report_says_when_the_winner_is_no_longer_the_one_that_was_tested(ru
 def test_the_report_shows_the_leak_alarm(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final_test(run)
     assert "LEAK ALARM" not in page_of(run).text
-    monkeypatch.setattr("analysis.final_test.CELEBA_IMAGES", 1)
-    monkeypatch.setattr("analysis.final_test.CEILINGS", {"Smiling": -1.0})
+    monkeypatch.setattr("analysis.ledger.CELEBA_IMAGES", 1)
+    monkeypatch.setattr("analysis.ledger.CEILINGS", {"Smiling": -1.0})
     assert "LEAK ALARM" in page_of(run).text
 
 
-def test_every_trial_has_the_curves_that_are_on_record(run: Path) -> None:
-    figures = page_of(run).figures
-    for trial, rows in results.epochs(run).groupby("trial_id"):
+def test_every_trial_has_the_curves_that_are_on_record(unchanged: Path, page: Page) -> None:
+    figures = page.figures
+    for trial, rows in results.epochs(unchanged).groupby("trial_id"):
         for column, shown in (
             ("val_loss", rows["val_loss"].tolist()),
             ("train_loss", rows["train_loss"].tolist()),
@@ -137,17 +152,20 @@ def test_the_validation_matrix_is_shown_where_the_predictions_were_kept(run: Pat
     kept = [RunFolder(run).trial(t).has_predictions(3) for t in frame["trial_id"]]
     assert any(kept)
     trial = RunFolder(run).trial(frame["trial_id"][0])
-    count = render(run).count('aria-label="Confusion matrix of the validation')
+    mark = 'aria-label="Confusion matrix of the validation'
+    before = render(run)
     (trial.folder / f"best-{frame['best_epoch'][0]}.parquet").unlink()
-    assert render(run).count('aria-label="Confusion matrix of the validation') == count - 1
-    assert "the validation predictions of its best epoch were not kept" in page_of(run).text
+    after = render(run)
+    assert after.count(mark) == before.count(mark) - 1
+    told = "the validation predictions of its best epoch were not kept"
+    assert after.count(told) == before.count(told) + 1
 
 
-def test_the_report_says_what_was_asked_and_how_to_repeat_it(run: Path) -> None:
-    text = page_of(run).text
+def test_the_report_says_what_was_asked_and_how_to_repeat_it(unchanged: Path, page: Page) -> None:
+    text = page.text
     assert "0.0001 to 0.1, logarithmic" in text and "where optimizer is sgd" in text
-    assert f"sweep run {run}/sweep.yaml name=smiling-again" in text
-    manifest = read_json(RunFolder(run).manifest)
+    assert f"sweep run {unchanged}/sweep.yaml name=smiling-again" in text
+    manifest = read_json(RunFolder(unchanged).manifest)
     for digest in manifest["digests"].values():
         assert digest in text
     assert manifest["git_commit"] in text
@@ -173,9 +191,9 @@ def test_the_report_of_a_run_under_way_is_whole(tmp_path: Path) -> None:
     assert "No epoch was finished" in page.text
 
 
-def test_the_same_role_has_the_same_colour_in_every_figure(run: Path) -> None:
+def test_the_same_role_has_the_same_colour_in_every_figure(page: Page) -> None:
     seen: dict[str, set[str]] = {}
-    for figure in page_of(run).figures:
+    for figure in page.figures:
         for trace in figure["data"]:
             seen.setdefault(trace["meta"]["role"], set()).add(trace["marker"]["color"])
     assert {"winner", "finished", "pruned", "failed", "train", "validation"} <= set(seen)
@@ -197,7 +215,7 @@ def test_strategies_stand_in_the_order_of_their_depth(run: Path) -> None:
     assert list(figure.layout.xaxis.ticktext) == ["head", "block5", "block4", "full"]
 
 
-@pytest.mark.system
+@pytest.mark.system("chromium")
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_draws_every_plot_in_sight_without_an_error(run: Path, tmp_path: Path) -> None:
     final_test(run)

@@ -1,0 +1,211 @@
+"""python -m analysis: results, test, report."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trainable.config import RequestError
+
+if TYPE_CHECKING:
+    from analysis.final_test import Tested
+
+app = typer.Typer(
+    help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+if not console.is_terminal:
+    console.width = 400  # where nobody's terminal sets a limit, rows stay whole for grep
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+ROOMY = 110  # columns of a terminal that has room for everything
+STYLES = {
+    "running": "cyan",
+    "finished": "green",
+    "pruned": "bright_black",
+    "diverged": "yellow",
+    "collapsed": "yellow",
+    "failed": "red",
+    "interrupted": "magenta",
+    "pending": "bright_black",
+}
+
+
+@app.command()
+def results(
+    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+) -> None:
+    """Write every trial and every epoch as Parquet and CSV, and show the trials, best first."""
+    from analysis import results as frames
+
+    facts = read_results(run)
+    facts["files"] = [str(path) for path in frames.write(run)]
+    if as_json:
+        print(json.dumps(facts, indent=2, allow_nan=False))
+    else:
+        show_results(facts)
+
+
+@app.command()
+def test(
+    run: Run,
+    reopen: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Open the test set again, and write down why."),
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Open it before the sweep has finished.")
+    ] = False,
+) -> None:
+    """Evaluate the winner by validation on the test images, once; later calls show that result again."""
+    from analysis.final_test import final_test
+
+    tested = final_test(run, reopen, unfinished, lambda text: _line(text, "bright_black"))
+    show_tested(run, tested)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write one HTML file about the run that opens offline."""
+    from analysis.report import write_report
+
+    _line(str(write_report(run)))
+
+
+def _line(text: str, style: str | None = None) -> None:
+    """A line as it is: neither wrapped nor read as markup."""
+    console.print(text, style=style, soft_wrap=True, markup=False)
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """Everything that `results` shows, as plain JSON.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    from analysis import results as frames
+    from analysis.ledger import read_ledger
+    from analysis.select import select, why_unfinished
+    from trainable.record import RunFolder
+
+    config, folder = frames.load_config(run), RunFolder(run)
+    trials, selection = frames.trials(run), select(folder, config.metric)
+    lacks = why_unfinished(folder)
+    return {
+        "run": str(run),
+        "name": config.name,
+        "metric": config.metric.value,
+        "finished": lacks is None,
+        "winner": selection.winner and selection.winner.trial_id,
+        "ranking": [each.trial_id for each in selection.ranked],
+        "remarks": selection.remarks() + ([f"the sweep is not finished: {lacks}"] if lacks else []),
+        "times_test_opened": len(read_ledger(folder)),
+        "differing_settings": frames.varied(trials),
+        "trials": frames.to_records(trials),
+        "epochs": frames.to_records(frames.epochs(run)),
+    }
+
+
+def show_results(facts: dict[str, Any]) -> None:
+    """Print a table of the trials, best first, and what a reader must know beside it."""
+    from analysis.wording import NO_VALUE, duration, metric_value, number, setting, times
+    from trainable.metric import Metric
+
+    metric = Metric(facts["metric"])
+    place = {trial_id: rank for rank, trial_id in enumerate(facts["ranking"])}
+    rows = sorted(facts["trials"], key=lambda row: place.get(row["trial_id"], len(place)))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    roomy = console.width >= ROOMY
+    table.add_column("trial", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for column in (metric.value, "best epoch", *(("loss", "time") if roomy else ())):
+        table.add_column(column, no_wrap=True, justify="right")
+    table.add_column("setting")
+    for row in rows:
+        table.add_row(
+            row["trial_id"],
+            f"[{STYLES[row['status']]}]{row['status']}[/]",
+            metric_value(metric, row[metric.value]),
+            f"{row['best_epoch'] or NO_VALUE} of {row['epochs']}",
+            *((number(row["val_loss"]), duration(row["seconds"])) if roomy else ()),
+            setting(row, facts["differing_settings"]),
+            style="bold" if row["trial_id"] == facts["winner"] else None,
+        )
+    console.print(table)
+    if facts["winner"]:
+        _line(f"winner by {metric.value}: {facts['winner']}", "bold")
+    for row in rows:
+        if row["status"] == "failed":
+            _line(f"{row['trial_id']} failed: {row['reason']}", "red")
+    for remark in facts["remarks"]:
+        _line(remark, "yellow")
+    _line(f"test set opened: {times(facts['times_test_opened'])}")
+    for path in facts["files"]:
+        _line(path, "bright_black")
+
+
+def show_tested(run: Path, tested: "Tested") -> None:
+    """Print the final numbers, how often the test set was opened, and what must be said beside them."""
+    from analysis.ledger import Step, how_often, read_ledger, reasons
+    from analysis.wording import number, percent
+    from trainable.record import RunFolder
+
+    folder = RunFolder(run)
+    opening, result = tested.opening, tested.opening.result
+    assert result is not None
+    winner, interval, counts = opening.winner, result.accuracy_interval, result.confusion
+    negative, positive = folder.read_manifest().get("classes", ("0", "1"))
+    if tested.step is Step.SHOW:
+        _line(f"as stored on {opening.completed}; no test image was read", "bright_black")
+    _line(
+        f"winner         {winner.trial_id}, epoch {winner.epoch}, {winner.metric.value} {winner.value:.4f}"
+    )
+    _line(
+        f"test accuracy  {percent(result.accuracy)}, 95 % Wilson interval "
+        f"{percent(interval.low)} to {percent(interval.high)}, "
+        f"{counts.correct:,} of {counts.images:,} images",
+        "bold",
+    )
+    _line(
+        f"loss {number(result.loss)}, balanced accuracy {percent(result.balanced_accuracy)}, "
+        f"precision {percent(result.precision)}, recall {percent(result.recall)}, "
+        f"F1 {percent(result.f1)}, ROC AUC {number(result.auc)}"
+    )
+    table = Table("", f"predicted {negative}", f"predicted {positive}", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row(f"actual {negative}", f"{counts.true_negative:,}", f"{counts.false_positive:,}")
+    table.add_row(f"actual {positive}", f"{counts.false_negative:,}", f"{counts.true_positive:,}")
+    console.print(table)
+    _line(how_often(read_ledger(folder)))
+    for text in (*reasons(read_ledger(folder)), *tested.remarks):
+        _line(text, "yellow")
+    if tested.alarm:
+        _line(tested.alarm, "bold red")
+    for path in (folder.test, folder.test_predictions):
+        _line(str(path), "bright_black")
+
+
+def main() -> None:
+    """The command `analysis`: a request that is wrong ends in one line on stderr and exit code 2."""
+    try:
+        app(prog_name="analysis")
+    except RequestError as error:
+        print(f"analysis: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"analysis: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""The test set, once, for the winner: the only caller of data's test function (audit.py apart).
+
+`test.json` is a ledger: an opening is on the disk before the first test image is read, and gets its result after.
+An opening without a result was interrupted; the next call completes it.
+"""
+
+import hashlib
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+from torch import Tensor
+
+from analysis.ledger import (
+    Opening,
+    Result,
+    Step,
+    Winner,
+    alarm_of,
+    next_step,
+    read_ledger,
+    write_ledger,
+)
+from analysis.results import load_config
+from analysis.select import Selection, select, why_unfinished
+from analysis.statistics import confusion, wilson
+from trainable.config import RequestError, RunSettings
+from trainable.data import LabelledImages, open_test_data
+from trainable.fit import predict
+from trainable.metric import measure
+from trainable.model import Backbone, build_model, load_backbone
+from trainable.record import Best, RunFolder, now, write_atomically
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The newest opening with its result, and what a reader must know beside it."""
+
+    opening: Opening
+    times_opened: int
+    step: Step
+    remarks: tuple[str, ...]
+    alarm: str | None
+
+
+def final_test(
+    path: Path,
+    reopen: str | None = None,
+    unfinished: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Tested:
+    """Evaluate the winner of the run in folder `path` on the test images, once; later calls give that result again.
+
+    `reopen` is the reason to open the test set once more; `unfinished` allows it before the sweep has finished.
+
+    Raises:
+        RequestError: the sweep is not finished, has no winner, or its winner, weights or split are not what they were.
+    """
+    metric = load_config(path).metric
+    run = RunFolder(path)
+    with _alone(run):
+        selection = select(run, metric)
+        winner, split_sha256 = _winner(run, selection), _checked_split(run)
+        openings = read_ledger(run)
+        step = next_step(openings, winner, split_sha256, reopen)
+        lacks = why_unfinished(run)
+        if step is not Step.SHOW:
+            begun_so = step is Step.COMPLETE and not openings[-1].sweep_finished
+            if lacks is not None and not (unfinished or begun_so):
+                raise RequestError(
+                    f"the sweep must be finished before its test set is opened, but {lacks}; "
+                    f"`sweep resume {path}` goes on with it, --unfinished opens the test set all the same"
+                )
+            if step is Step.OPEN:
+                opening = Opening(
+                    number=len(openings) + 1,
+                    opened=now(),
+                    host=socket.gethostname(),
+                    reason=(reopen or "").strip(),
+                    sweep_finished=lacks is None,
+                    winner=winner,
+                    split_sha256=split_sha256,
+                )
+                openings = (*openings, opening)
+            openings = _open(run, openings, say)
+    remarks = selection.remarks()
+    if lacks is not None:
+        remarks.append(f"the sweep is not finished: {lacks}")
+    return Tested(openings[-1], len(openings), step, tuple(remarks), alarm_of(run, openings))
+
+
+@contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    """One opening at a time."""
+    lock = FileLock(run.path / ".test.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RequestError(
+            f"one `analysis test` at a time, and another one is at work in {run.path}; wait for it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _open(
+    run: RunFolder, openings: Sequence[Opening], say: Callable[[str], None]
+) -> tuple[Opening, ...]:
+    """Evaluate for the newest of `openings`, which is on the disk before the first test image is read."""
+    *before, newest = openings
+    settings = _settings(run)
+    best, backbone = _checked_weights(run, newest.winner, settings)
+    write_ledger(run, openings)
+    text = (
+        f"opening {newest.number} of the test set, "
+        f"for trial {newest.winner.trial_id} at epoch {newest.winner.epoch}"
+    )
+    LOG.info("%s: %s", run.test, text)
+    say(text)
+    result = _evaluate(run, newest.winner, best, backbone, settings)
+    completed = newest.model_copy(update={"completed": now(), "result": result})
+    write_ledger(run, [*before, completed])
+    return (*before, completed)
+
+
+def _winner(run: RunFolder, selection: Selection) -> Winner:
+    found = selection.winner
+    if found is None:
+        raise RequestError("the test set is opened for a winner, but " + selection.remarks()[0])
+    return Winner(
+        trial_id=found.trial_id,
+        epoch=found.best.epoch,
+        metric=selection.metric,
+        value=selection.metric.score(found.score),
+        weights_sha256=run.trial(found.trial_id).weights_digest(found.best.epoch),
+    )
+
+
+def _checked_split(run: RunFolder) -> str:
+    """SHA-256 of split.parquet, which must be the split that the trials were trained on."""
+    try:
+        digest = hashlib.sha256(run.split.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise RequestError(
+            f"there must be a split at {run.split}, but there is no such file"
+        ) from None
+    recorded = run.read_manifest().get("digests", {}).get("split", digest)
+    if digest != recorded:
+        raise RequestError(
+            f"{run.split} must have the SHA-256 {recorded} that was recorded at the start, but it has {digest}: "
+            "the file was changed, and training images may now be in the test part"
+        )
+    return digest
+
+
+def _settings(run: RunFolder) -> RunSettings:
+    """What the trials shared, on this machine's device; the number format goes with the kind of device."""
+    recorded = run.read_manifest().get("settings")
+    if recorded is None:
+        raise RequestError(
+            f"{run.manifest} must have the settings of the trials, but it has none: no session began"
+        )
+    try:
+        settings = RunSettings(**recorded)
+    except (TypeError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise RequestError(
+            f"the settings in {run.manifest} must be those of a run, but: {reason}"
+        ) from None
+    if not settings.images.is_dir():
+        raise RequestError(
+            f"the images must be in {settings.images}, where they were, but there is no such folder; "
+            "the test set has not been opened"
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = settings.precision if device == settings.device else "float32"
+    return settings.model_copy(
+        update={"folder": run.path, "device": device, "precision": precision}
+    )
+
+
+def _checked_weights(
+    run: RunFolder, winner: Winner, settings: RunSettings
+) -> tuple[Best, Backbone]:
+    """The winner's trained parameters and the frozen ones below them, each checked against its recorded digest."""
+    record = run.trial(winner.trial_id)
+    best = record.load_best(record.rows()[winner.epoch - 1])
+    backbone = load_backbone(settings.weights, settings.width)
+    digest = backbone.digest()
+    recorded = run.read_manifest().get("digests", {}).get("weights", digest)
+    if digest != recorded:
+        raise RequestError(
+            f"model.weights {settings.weights} must have the digest {recorded} that was recorded at the start, "
+            f"but they have {digest}: the winner was trained on others"
+        )
+    return best, backbone
+
+
+def _evaluate(
+    run: RunFolder, winner: Winner, best: Best, backbone: Backbone, settings: RunSettings
+) -> Result:
+    """Predict every test image, write the predictions, and count."""
+    model = build_model(run.trial(winner.trial_id).origin.settings, backbone)
+    model.set_trained(best.weights)
+    model.to(settings.device)
+    images = open_test_data(run.split, settings.images, settings.image_size)
+    try:
+        logits = predict(model, images, settings)
+    except (OSError, SyntaxError) as error:  # Pillow raises both for a damaged image
+        raise RequestError(
+            f"every test image must be readable, but: {error}; mend it, and `analysis test {run.path}` "
+            "completes this opening"
+        ) from None
+    digest = _write_predictions(run, images, logits)
+    return evaluate(logits, images.labels, digest, settings)
+
+
+def _write_predictions(run: RunFolder, images: LabelledImages, logits: Tensor) -> str:
+    """file, label, logit of every test image; SHA-256 of the file."""
+    buffer = BytesIO()
+    pd.DataFrame(
+        {"file": images.files, "label": images.labels.int().numpy(), "logit": logits.numpy()}
+    ).to_parquet(buffer, index=False)
+    write_atomically(run.test_predictions, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def evaluate(
+    logits: Tensor, labels: Tensor, predictions_sha256: str, settings: RunSettings
+) -> Result:
+    """All numbers of `logits` (n,) against `labels` (n,) of 0 and 1."""
+    measured, counts = measure(logits, labels), confusion(logits, labels)
+    return Result(
+        images=counts.images,
+        loss=_finite(measured.loss),
+        accuracy=measured.accuracy,
+        accuracy_interval=wilson(counts.correct, counts.images),
+        balanced_accuracy=measured.balanced_accuracy,
+        precision=counts.precision,
+        recall=counts.recall,
+        f1=counts.f1,
+        auc=_finite(measured.auc),
+        confusion=counts,
+        predictions_sha256=predictions_sha256,
+        device=settings.device,
+        number_format=settings.precision,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if -torch.inf < value < torch.inf else None

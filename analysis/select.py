@@ -1,0 +1,82 @@
+"""The winner: by validation only. Nothing here knows of a test set."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from analysis.wording import counted, metric_name, metric_value
+from sweep.ranking import Standing, rank, standing, winner
+from trainable.metric import Metric
+from trainable.record import RunFolder, Status
+
+NAMED = 3  # best others that are named where there is no winner
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Every trial that has finished an epoch, best first, and the winner among them."""
+
+    metric: Metric
+    winner: Standing | None
+    ranked: tuple[Standing, ...]
+
+    @property
+    def better_unfinished(self) -> Standing | None:
+        """The best trial that did not finish and yet had seen a better value than the winner."""
+        if self.winner is None:
+            return None
+        others = (each for each in self.ranked if each.status is not Status.FINISHED)
+        best = next(others, None)
+        return best if best is not None and best.score > self.winner.score else None
+
+    def say(self, one: Standing) -> str:
+        """A trial with its best value, in a few words."""
+        value = metric_value(self.metric, self.metric.score(one.score))
+        return f"{one.trial_id} ({value} at epoch {one.best.epoch})"
+
+    def remarks(self) -> list[str]:
+        """What a reader of the winner should know: that there is none, or that another had seen a better value."""
+        return list(self._remarks())
+
+    def _remarks(self) -> Iterator[str]:
+        better = self.better_unfinished
+        if better is not None:
+            yield (
+                f"trial {self.say(better)} had seen a better {metric_name(self.metric)} than the winner, "
+                f"but it did not finish: {better.status.value}"
+            )
+        if self.winner is None and self.ranked:
+            best = ", ".join(
+                f"{self.say(each)}, {each.status.value}" for each in self.ranked[:NAMED]
+            )
+            yield f"no trial of the search has finished, so there is no winner; the best others: {best}"
+        elif self.winner is None:
+            yield "no trial has finished an epoch, so there is no winner"
+
+
+def select(run: RunFolder, metric: Metric) -> Selection:
+    """Rank the trials on record by their best validation epoch.
+
+    Raises:
+        RequestError: a damaged record.
+    """
+    found = (standing(record, metric) for record in run.trials())
+    ranked = rank(each for each in found if each is not None)
+    return Selection(metric, winner(ranked), tuple(ranked))
+
+
+def why_unfinished(run: RunFolder) -> str | None:
+    """What the sweep still lacks; None once every trial has ended and the last session ended by itself.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    sessions = run.read_manifest().get("sessions") or []
+    going = sum(not record.status().status.has_ended for record in run.trials())
+    if not sessions:
+        return "it has not been started"
+    if going:
+        return f"{counted(going, 'trial')} of it {'has' if going == 1 else 'have'} not ended"
+    how = sessions[-1].get("how")
+    if how != "finished":
+        return f"its last session {f'did not finish it: {how}' if how else 'has not ended'}"
+    return None

@@ -1,0 +1,90 @@
+"""How numbers, durations and settings are said to people, in the terminal and in the report."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from trainable.metric import Metric
+
+NO_VALUE = "–"
+NARROW = "\u202f"  # a narrow space that does not break: between a number and its unit
+MINUS = "\u2212"
+SECONDARY = ("seed", "augmentation_seed")  # settings that say nothing about a trial at first sight
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A share in 0…1 as a percentage."""
+    return NO_VALUE if share is None or pd.isna(share) else f"{share * 100:.{digits}f}{NARROW}%"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with a fixed count of decimals."""
+    return NO_VALUE if value is None or pd.isna(value) else f"{value:.{digits}f}"
+
+
+def is_rate(metric: Metric) -> bool:
+    """Is the metric a share of images, and so said in percent?"""
+    return metric in (Metric.VAL_ACCURACY, Metric.VAL_BALANCED_ACCURACY)
+
+
+def metric_value(metric: Metric, value: float | None) -> str:
+    """A value of the metric as people read it: rates in percent, area and loss as they are."""
+    return percent(value) if is_rate(metric) else number(value)
+
+
+def metric_name(metric: Metric) -> str:
+    """The metric in words."""
+    return {
+        Metric.VAL_ACCURACY: "validation accuracy",
+        Metric.VAL_BALANCED_ACCURACY: "validation balanced accuracy",
+        Metric.VAL_AUC: "validation ROC AUC",
+        Metric.VAL_LOSS: "validation loss",
+    }[metric]
+
+
+def duration(seconds: float) -> str:
+    """1 h 05 min, 3 min 20 s, 12 s, 0.4 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole >= 60:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+
+
+def points(share: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{share * 100:+.2f}".replace("-", MINUS) + f"{NARROW}points"
+
+
+def moment(iso: str | None) -> str:
+    """An ISO 8601 time as 22 Nov 2026, 14:33 UTC."""
+    if not iso:
+        return NO_VALUE
+    time = datetime.fromisoformat(iso)
+    return f"{time.day} {time:%b %Y, %H:%M} {time.tzname() or ''}".strip()
+
+
+def times(count: int) -> str:
+    """once, twice, 3 times."""
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def counted(count: int, noun: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def setting_value(value: Any) -> str:
+    """A setting's value; a number with three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def setting(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The settings `names` of a row of the trial frame in a line; those that do not act there are left out."""
+    known = {name: row[f"config/{name}"] for name in names}
+    return ", ".join(
+        f"{name} {setting_value(value)}" for name, value in known.items() if not pd.isna(value)
+    )
