@@ -29,8 +29,8 @@ from analysis.__main__ import app, main
 from analysis.final_test import evaluate, final_test
 from analysis.ledger import Step, leak_alarm, read_ledger
 from analysis.statistics import confusion, wilson
-from trainable import data
 from trainable.config import RequestError, RunSettings
+from trainable.data import images as data
 from trainable.data import read_split
 from trainable.model import build_model, load_backbone
 from trainable.record import RunFolder, Status, read_json, write_json

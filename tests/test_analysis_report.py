@@ -216,7 +216,6 @@ def test_strategies_stand_in_the_order_of_their_depth(run: Path) -> None:
 
 
 @pytest.mark.system("chromium")
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_draws_every_plot_in_sight_without_an_error(run: Path, tmp_path: Path) -> None:
     final_test(run)
     path = write_report(run)

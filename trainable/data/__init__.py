@@ -1,0 +1,37 @@
+"""The image table in any of its layouts, the split, labels, and the opening of images.
+
+Training and validation images are opened by `open_training_data`; test images by `open_test_data` alone.
+"""
+
+from trainable.data.archive import unpacked
+from trainable.data.images import (
+    LabelledImages,
+    TrainingData,
+    load_pixels,
+    open_test_data,
+    open_training_data,
+    upright,
+)
+from trainable.data.split import PARTS, Part, balance, make_split, read_split, split_warnings
+from trainable.data.table import FaceTable, find_images, find_table, open_table, read_table
+
+__all__ = [
+    "PARTS",
+    "FaceTable",
+    "LabelledImages",
+    "Part",
+    "TrainingData",
+    "balance",
+    "find_images",
+    "find_table",
+    "load_pixels",
+    "make_split",
+    "open_table",
+    "open_test_data",
+    "open_training_data",
+    "read_split",
+    "read_table",
+    "split_warnings",
+    "unpacked",
+    "upright",
+]

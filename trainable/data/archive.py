@@ -1,0 +1,83 @@
+"""A zip of images, extracted once, atomically and safely."""
+
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path
+
+from filelock import FileLock
+
+from trainable.config import RequestError
+
+
+def unpacked(images: Path) -> Path:
+    """The folder of the images; a zip is extracted once, beside itself, into `<name>.extracted`.
+
+    Raises:
+        RequestError: neither folder nor zip; a damaged, encrypted or unsafe zip; no room.
+    """
+    if images.is_dir():
+        return images
+    if not images.is_file():
+        raise RequestError(f"data.images must be a folder or a zip, but there is no {images}")
+    if not zipfile.is_zipfile(images):
+        raise RequestError(f"data.images must be a folder or a zip, but {images} is neither")
+    stat_ = images.stat()
+    target = images.with_name(f"{images.name}.extracted")
+    mark = f"{stat_.st_size} bytes, changed {stat_.st_mtime_ns}\n"
+    done = target / ".complete"
+    if done.is_file() and done.read_text() == mark:
+        return target
+    try:
+        with FileLock(images.with_name(f".{images.name}.lock")):
+            if done.is_file() and done.read_text() == mark:
+                return target
+            partial = target.with_name(f".{target.name}.partial")
+            for old in (partial, target):
+                if old.exists():
+                    shutil.rmtree(old)
+            _extract(images, partial)
+            (partial / ".complete").write_text(mark)
+            partial.rename(target)
+    except (OSError, NotImplementedError) as error:
+        raise RequestError(
+            f"{images} must be extracted beside itself, but that can't be done ({error}); "
+            "extract it yourself and give the folder as data.images"
+        ) from None
+    return target
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            for member in members:
+                _refuse_unsafe(archive, member)
+            size = sum(member.file_size for member in members)
+            free = shutil.disk_usage(archive.parent).free
+            if size > free:
+                raise RequestError(
+                    f"extracting {archive} needs {size / 1e9:.1f} GB, but {archive.parent} has "
+                    f"{free / 1e9:.1f} GB free; make room or give the extracted folder as data.images"
+                )
+            folder.mkdir()
+            opened.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise RequestError(f"{archive} must be a whole zip, but it is damaged: {error}") from None
+
+
+def _refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
+    name = member.filename.replace("\\", "/")
+    if ".." in name.split("/") or name.startswith("/") or name[1:2] == ":":
+        raise RequestError(
+            f"members of {archive} must stay inside it, but {member.filename!r} points outside; not extracted"
+        )
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise RequestError(
+            f"{archive} must hold no links, but {member.filename!r} is one; not extracted"
+        )
+    if member.flag_bits & 0x1:
+        raise RequestError(
+            f"{archive} must not be encrypted, but {member.filename!r} is; extract it yourself"
+        )
