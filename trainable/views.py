@@ -69,7 +69,11 @@ def look(pixels: Tensor, seen: View) -> Tensor:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """`pixels` (batch, 3, height, width) uint8 as float32 with ImageNet's mean and standard deviation."""
+    """`pixels` (batch, 3, height, width) uint8 as float32 with ImageNet's mean and standard deviation.
+
+    Channels lie last in memory: on a CPU, VGG-16's frozen layers take 0.6 to 0.8 of the time then (docs/log.md).
+    """
     mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+    images = pixels.to(torch.float32, memory_format=torch.channels_last)
+    return (images / 255 - mean) / std
