@@ -1,6 +1,5 @@
 """What a sweep opens while it trains, seen by the kernel: no test image, ever."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from tests.conftest import write_faces
-from trainable.record import RunFolder
 
 TRIAL = """
 from pathlib import Path
@@ -57,46 +54,5 @@ def test_a_trial_opens_every_training_and_validation_image_and_no_test_image(
         check=True,
         cwd=Path(__file__).parent.parent,
     )
-    opened = set(re.findall(rf"{re.escape(str(faces.images))}/(\d+\.jpg)", trace.read_text()))
-    assert opened == set(split.loc[split["part"] != "test", "file"])
-
-
-@pytest.mark.ray
-@pytest.mark.system("strace")
-def test_a_whole_sweep_under_ray_opens_test_images_only_to_audit_them(tmp_path: Path) -> None:
-    faces = write_faces(tmp_path, 60)
-    facts = {
-        "name": "run",
-        "storage": str(tmp_path),
-        "data": {
-            "images": str(faces.images),
-            "table": str(faces.table),
-            "target": "Smiling",
-            "image_size": 32,
-        },
-        "model": {"weights": "none", "width": 0.05},
-        "trial": {"strategy": "head", "head": "linear", "epochs": 2, "lr": [1e-3, 1e-2]},
-        "search": {"method": "grid"},
-        "resources": {"concurrent": 1},
-    }
-    config = tmp_path / "sweep.yaml"
-    config.write_text(yaml.safe_dump(facts))
-    environment = {**os.environ, "SWEEP_STORE": str(tmp_path / "store")}
-    root = Path(__file__).parent.parent
-    planned = [sys.executable, "-m", "sweep", "plan", config]
-    subprocess.run(planned, check=True, cwd=root, env=environment, stdout=subprocess.PIPE)
-    # Every image was audited by the plan, and is remembered: what the run opens now, it opens to train.
-    trace = tmp_path / "trace"
-    command = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=open,openat", "-o", trace]
-    subprocess.run(
-        [*command, sys.executable, "-m", "sweep", "run", config],
-        check=True,
-        cwd=root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        timeout=240,
-    )
-    run = RunFolder(tmp_path / "run")
-    split = pd.read_parquet(run.split)
     opened = set(re.findall(rf"{re.escape(str(faces.images))}/(\d+\.jpg)", trace.read_text()))
     assert opened == set(split.loc[split["part"] != "test", "file"])

@@ -14,9 +14,10 @@ import pytest
 import torch
 import yaml
 
-from sweep.ranking import standing, winner
+from sweep import cluster
+from sweep.ranking import best_row, standing, winner
 from tests.conftest import Faces, exhaust, results, write_faces
-from trainable.config import RunSettings
+from trainable.config import RequestError, RunSettings
 from trainable.data import open_training_data
 from trainable.fit import fit
 from trainable.metric import Metric
@@ -124,14 +125,9 @@ def calm(
     own = TrialRecord(run.path.parent / "calm" / "trials" / record.trial_id)
     own.folder.mkdir(parents=True)
     rows, _ = exhaust(fit(record.origin.settings, settings, data, backbone, own))
-    best = standing_of(rows)
+    best = best_row(rows, Metric.VAL_ACCURACY)
+    assert best is not None
     return results(rows), own.load_best(best).weights
-
-
-def standing_of(rows: list[Any]) -> Any:
-    from sweep.ranking import best_row
-
-    return best_row(rows, Metric.VAL_ACCURACY)
 
 
 def test_one_trial_diverges_one_is_pruned_and_one_is_killed_and_goes_on(
@@ -256,6 +252,21 @@ def test_a_trial_that_no_single_node_can_hold_is_refused_before_the_first(
     assert code == 2
     assert "one node must hold a whole trial" in err and err.count("\n") == 1
     assert RunFolder(tmp_path / "run").trials() == []
+
+
+def test_a_node_that_does_not_see_the_run_folder_or_the_images_is_refused(
+    many: Faces, tmp_path: Path, two_gpus: Any
+) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    first = many.files[0]
+    with cluster.cluster(two_gpus.address, tmp_path / "log"):
+        found = cluster.nodes()
+        seen = cluster.inspect(found, tmp_path, many.images, first, session=1)
+        assert len(seen) == len(found) and not list(tmp_path.glob(".seen-*"))
+        with pytest.raises(RequestError, match="must see and write the run folder"):
+            cluster.inspect(found, tmp_path / "elsewhere", many.images, first, session=1)
+        with pytest.raises(RequestError, match=f"must see the images, but .* has no .*{first}"):
+            cluster.inspect(found, tmp_path, tmp_path, first, session=1)
 
 
 def test_a_cluster_that_does_not_answer_is_refused_in_one_line(
