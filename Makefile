@@ -23,5 +23,5 @@ test: venv
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf .venv runs examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv *.egg-info build runs examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
