@@ -20,7 +20,7 @@ test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 clean:
 	rm -rf .venv *.egg-info build runs examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis

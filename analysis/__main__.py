@@ -1,7 +1,6 @@
 """python -m analysis: results, test, report."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trainable.config import RequestError
+from trainable.command import run_command
 
 if TYPE_CHECKING:
     from analysis.final_test import Tested
@@ -115,7 +114,8 @@ def read_results(run: Path) -> dict[str, Any]:
 
 def show_results(facts: dict[str, Any]) -> None:
     """Print a table of the trials, best first, and what a reader must know beside it."""
-    from analysis.wording import NO_VALUE, duration, metric_value, number, setting, times
+    from analysis.wording import NO_VALUE, metric_value, number, setting, times
+    from trainable.command import duration
     from trainable.metric import Metric
 
     metric = Metric(facts["metric"])
@@ -194,17 +194,8 @@ def show_tested(run: Path, tested: "Tested") -> None:
 
 
 def main() -> None:
-    """The command `analysis`: a request that is wrong ends in one line on stderr and exit code 2."""
-    try:
-        app(prog_name="analysis")
-    except RequestError as error:
-        print(f"analysis: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"analysis: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """The command `analysis`."""
+    run_command("analysis", app)
 
 
 if __name__ == "__main__":

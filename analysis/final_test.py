@@ -34,10 +34,11 @@ from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import confusion, wilson
 from trainable.config import RequestError, RunSettings
 from trainable.data import LabelledImages, open_test_data
+from trainable.files import now, write_atomically
 from trainable.fit import predict
 from trainable.metric import measure
 from trainable.model import Backbone, build_model, load_backbone
-from trainable.record import Best, RunFolder, now, write_atomically
+from trainable.record import Best, RunFolder
 
 LOG = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from analysis.results import load_config
 from analysis.statistics import Confusion, Interval
 from analysis.wording import metric_name, percent, times
 from trainable.config import Frozen, RequestError
+from trainable.files import read_json, write_json
 from trainable.metric import Metric
-from trainable.record import FORMAT_VERSION, RunFolder, read_json, write_json
+from trainable.record import FORMAT_VERSION, RunFolder
 
 CEILINGS: Final = {"Smiling": 0.935, "Male": 0.989}
 """Test accuracy on CelebA above which a leak is likelier than a better model."""

@@ -19,10 +19,12 @@ from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import Confusion, confusion
 from sweep.config import SweepConfig
 from sweep.space import Choice, Dimension, Range
+from trainable.command import duration
 from trainable.config import RequestError
 from trainable.data import PARTS, balance, read_split
+from trainable.files import now, write_atomically
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status, TrialRecord, now, write_atomically
+from trainable.record import RunFolder, Status, TrialRecord
 
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 MANY: Final = 30  # trials; a longer table scrolls in a frame of its own
@@ -60,7 +62,7 @@ def render(run: Path) -> str:
     environment.filters |= {
         "percent": wording.percent,
         "number": wording.number,
-        "duration": wording.duration,
+        "duration": duration,
         "moment": wording.moment,
         "counted": wording.counted,
         "setting_value": wording.setting_value,
@@ -321,7 +323,7 @@ def _asked(config: SweepConfig) -> Pairs:
         else f"{data.split.validation:g} for validation, {data.split.test:g} for the test, "
         f"stratified, seed {data.split.seed}"
     )
-    limit = f", at most {wording.duration(search.time_limit)}" if search.time_limit else ""
+    limit = f", at most {duration(search.time_limit)}" if search.time_limit else ""
     first = f", {wording.counted(len(search.first), 'point')} given first" if search.first else ""
     collapse = config.guards.collapse_epochs
     return [

@@ -14,8 +14,9 @@ from sweep import config as sweep_config
 from sweep.config import SweepConfig
 from sweep.ranking import best_row
 from trainable.config import RequestError, TrialConfig
+from trainable.files import write_atomically
 from trainable.metric import Metric
-from trainable.record import RESULT_COLUMNS, Row, RunFolder, TrialRecord, write_atomically
+from trainable.record import RESULT_COLUMNS, Row, RunFolder, TrialRecord
 
 TEXT, WHOLE, REAL, TIME = "string", "Int64", "float64", "datetime64[us, UTC]"
 BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting

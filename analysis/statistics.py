@@ -1,8 +1,10 @@
 """Intervals and counts behind the final number, thin over statsmodels and scikit-learn's conventions."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIDENCE = 0.95
 
@@ -63,7 +65,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def confusion(logits: Tensor, labels: Tensor) -> Confusion:
+def confusion(logits: "Tensor", labels: "Tensor") -> Confusion:
     """Counts from logits (n,) and labels (n,) of 0 and 1; sigmoid > 0.5 predicts 1."""
     predicted, actual = logits > 0, labels > 0.5
     return Confusion(

@@ -44,16 +44,6 @@ def metric_name(metric: Metric) -> str:
     }[metric]
 
 
-def duration(seconds: float) -> str:
-    """1 h 05 min, 3 min 20 s, 12 s, 0.4 s."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    if whole >= 60:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-
-
 def points(share: float) -> str:
     """A difference of two shares in percentage points, with its sign."""
     return f"{share * 100:+.2f}".replace("-", MINUS) + f"{NARROW}points"

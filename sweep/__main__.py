@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sweep.config import SweepConfig, load_config
 from sweep.manifest import create_run, only_driver, refuse_existing
-from trainable.config import RequestError
+from trainable.command import run_command
 from trainable.record import RunFolder
 
 app = typer.Typer(
@@ -131,14 +131,8 @@ def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
 
 def main() -> None:
-    """The command `sweep`: a request that is wrong ends in one line on stderr and exit code 2."""
-    try:
-        app(prog_name="sweep")
-    except RequestError as error:
-        print(f"sweep: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """The command `sweep`."""
+    run_command("sweep", app)
 
 
 if __name__ == "__main__":

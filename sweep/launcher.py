@@ -24,7 +24,8 @@ from sweep.scheduler import RungScheduler, relearn, settle
 from sweep.searcher import RecordSearcher
 from trainable.config import RequestError, RunSettings
 from trainable.data import read_split
-from trainable.record import RunFolder, Status, now, write_json
+from trainable.files import now, write_json
+from trainable.record import RunFolder, Status
 from trainable.trial import FaceTrial
 
 from ray import tune  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported

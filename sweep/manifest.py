@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from sweep.config import SweepConfig, dump_config
 from trainable.config import RequestError
-from trainable.record import FORMAT_VERSION, RunFolder, now, sync_folder, write_json
+from trainable.files import now, sync_folder, write_json
+from trainable.record import FORMAT_VERSION, RunFolder
 
 if TYPE_CHECKING:
     from sweep.prepare import Prepared

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from trainable.command import duration
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.record import Status
@@ -89,16 +90,6 @@ def describe(settings: TrialConfig) -> str:
             shown[name] = f"{value:.3g}" if isinstance(value, float) else str(value)
     first = f"{shown.pop('strategy')}, lr {shown.pop('lr')}"
     return ", ".join([first, *(f"{name} {value}" for name, value in shown.items())])
-
-
-def duration(seconds: float) -> str:
-    """1 h 05 min, 3 min 20 s, 12 s."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    if whole >= 60:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole} s"
 
 
 def counts(board: Board) -> Text:

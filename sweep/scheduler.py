@@ -8,8 +8,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep.asha import Decision, Rungs
 from sweep.config import SweepConfig
+from trainable.files import append_json, now, read_json_lines
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status, append_json, now, read_json_lines
+from trainable.record import RunFolder, Status
 
 LOG = logging.getLogger(__name__)
 

@@ -20,18 +20,10 @@ from sweep.config import check_config, dump_config
 from sweep.space import SearchSpace
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
 from trainable.data import find_images, make_split, open_table, open_training_data
+from trainable.files import now, read_json, write_json
 from trainable.fit import fit
 from trainable.model import load_backbone
-from trainable.record import (
-    Outcome,
-    RunFolder,
-    Status,
-    StatusRecord,
-    TrialRecord,
-    now,
-    read_json,
-    write_json,
-)
+from trainable.record import Outcome, RunFolder, Status, StatusRecord, TrialRecord
 
 WIDTH = 0.05  # of VGG-16's channels: a step takes milliseconds
 EPOCHS = 3

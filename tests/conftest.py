@@ -165,6 +165,24 @@ def refused() -> Callable[[pytest.ExceptionInfo[Exception]], str]:
     return text
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run folder of six trials. Not to be written to."""
+    import analysis_runs  # which imports this file
+
+    return analysis_runs.template(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A copy of `unchanged`, the test's own."""
+    import analysis_runs
+
+    return analysis_runs.copy_of(
+        analysis_runs.template(tmp_path_factory.getbasetemp()), tmp_path / "run"
+    )
+
+
 # ---------------------------------------------------------------- programs from outside Python
 
 _left_out: list[str] = []

@@ -32,8 +32,9 @@ from analysis.statistics import confusion, wilson
 from trainable.config import RequestError, RunSettings
 from trainable.data import images as data
 from trainable.data import read_split
+from trainable.files import read_json, write_json
 from trainable.model import build_model, load_backbone
-from trainable.record import RunFolder, Status, read_json, write_json
+from trainable.record import RunFolder, Status
 
 RUN = CliRunner()
 ROOT = Path(__file__).parent.parent

@@ -8,26 +8,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from analysis_runs import GOOD, PENDING, copy_of, make_run, set_status, template
+from analysis_runs import GOOD, PENDING, make_run, set_status
 
 from analysis import plots, results
 from analysis.final_test import final_test
 from analysis.report import render, write_report
+from trainable.files import read_json, write_json
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status, read_json, write_json
+from trainable.record import RunFolder, Status
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.fixture
-def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
-    return copy_of(template(tmp_path_factory.getbasetemp()), tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return template(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

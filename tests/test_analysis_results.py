@@ -11,11 +11,9 @@ from analysis_runs import (
     GOOD,
     PENDING,
     Made,
-    copy_of,
     make_run,
     set_how,
     set_status,
-    template,
 )
 from typer.testing import CliRunner
 
@@ -27,17 +25,6 @@ from trainable.metric import Metric
 from trainable.record import RunFolder, Status
 
 RUN = CliRunner()
-
-
-@pytest.fixture
-def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
-    return copy_of(template(tmp_path_factory.getbasetemp()), tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return template(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -26,18 +26,11 @@ from torchvision import transforms
 from trainable import fit as fit_module
 from trainable.config import TrialConfig
 from trainable.data import LabelledImages, TrainingData, open_training_data
+from trainable.files import write_json
 from trainable.fit import derive_seed, fit, lr_factor, predict
 from trainable.metric import Metric, measure
 from trainable.model import build_model
-from trainable.record import (
-    Row,
-    RunFolder,
-    StaleSession,
-    Status,
-    TrialRecord,
-    is_better,
-    write_json,
-)
+from trainable.record import Row, RunFolder, StaleSession, Status, TrialRecord, is_better
 
 SMALL = TrialConfig(head="16", lr=0.01, batch_size=10, dropout=0.2)
 STILL = TrialConfig(head="linear", lr=1e-30, optimizer="sgd", momentum=0)  # learns nothing

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from sweep.progress import Board, Line, Terminal, describe, duration
+from sweep.progress import Board, Line, Terminal, describe
+from trainable.command import duration
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.record import Status
@@ -67,4 +68,5 @@ def test_a_setting_is_described_by_what_differs_from_the_defaults() -> None:
 
 
 def test_durations_are_said_as_people_say_them() -> None:
-    assert [duration(s) for s in (3, 200, 3900)] == ["3 s", "3 min 20 s", "1 h 05 min"]
+    said = [duration(seconds) for seconds in (0.42, 12, 200, 3900)]
+    assert said == ["0.4 s", "12 s", "3 min 20 s", "1 h 05 min"]

@@ -19,6 +19,14 @@ from hypothesis import settings as limited
 from hypothesis import strategies as st
 
 from trainable.config import RequestError, TrialConfig
+from trainable.files import (
+    append_json,
+    now,
+    read_json,
+    read_json_lines,
+    write_atomically,
+    write_json,
+)
 from trainable.record import (
     RESULT_COLUMNS,
     Best,
@@ -28,12 +36,6 @@ from trainable.record import (
     Status,
     StatusRecord,
     TrialRecord,
-    append_json,
-    now,
-    read_json,
-    read_json_lines,
-    write_atomically,
-    write_json,
 )
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]

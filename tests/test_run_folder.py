@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from sweep.__main__ import app
 from sweep.config import SweepConfig, check_config, load_config
 from sweep.manifest import close_session, create_run, only_driver, open_session
 from sweep.prepare import prepare
@@ -139,12 +141,13 @@ def test_a_driver_that_died_is_seen_by_its_process_being_gone(config: SweepConfi
 
 
 def test_plan_shows_trials_split_and_sizes_without_starting_ray(
-    config: SweepConfig, tmp_path: Path
+    config: SweepConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it now raises ImportError
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
-    done = command("plan", path, "asha.grace_period=2")
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["plan", str(path), "asha.grace_period=2"])
+    assert done.exit_code == 0, done.output
     for words in (
         "2 trials of at most 3 epochs by grid",
         "after epochs 2",

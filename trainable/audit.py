@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from trainable.data import upright
-from trainable.record import write_atomically
+from trainable.files import write_atomically
 
 LOG = logging.getLogger(__name__)
 COLUMNS = ["file", "bytes", "changed_ns", "sha256", "width", "height", "problem"]

@@ -16,9 +16,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import LabelledImages, TrainingData
+from trainable.files import now
 from trainable.metric import is_collapsed, measure
 from trainable.model import Backbone, TransferVGG16, build_model, make_optimizer
-from trainable.record import Best, Outcome, Row, Status, TrialRecord, is_better, now
+from trainable.record import Best, Outcome, Row, Status, TrialRecord, is_better
 from trainable.views import ORIGINAL, normalise, view
 
 LOG = logging.getLogger(__name__)

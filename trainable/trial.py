@@ -17,9 +17,10 @@ from ray.util.metrics import Gauge
 
 from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
+from trainable.files import now
 from trainable.fit import fit
 from trainable.model import Backbone, load_backbone
-from trainable.record import Outcome, Row, RunFolder, Status, TrialRecord, now
+from trainable.record import Outcome, Row, RunFolder, Status, TrialRecord
 
 LOG = logging.getLogger("trainable")
 

@@ -1,0 +1,120 @@
+"""Files that survive a crash: write aside, fsync, rename; JSON without NaN; lines that may be cut anywhere."""
+
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainable.config import RequestError
+
+LOG = logging.getLogger(__name__)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` so that a reader, or a crash at any moment, sees the old or the new file whole."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def to_json(facts: Mapping[str, Any]) -> bytes:
+    """`facts` as indented JSON; NaN is refused, since other readers can't read it."""
+    return (json.dumps(facts, indent=2, allow_nan=False, default=str) + "\n").encode()
+
+
+def write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    write_atomically(path, to_json(facts))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`.
+
+    Raises:
+        RequestError: no such file, or no JSON object in it.
+    """
+    try:
+        facts = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RequestError(f"there is no file {path}; is its folder a run folder?") from None
+    except ValueError as error:
+        raise RequestError(f"{path} must hold JSON, but reading it says: {error}") from None
+    if not isinstance(facts, dict):
+        raise RequestError(f"{path} must hold a JSON object, but it holds {type(facts).__name__}")
+    return facts
+
+
+def append_json(path: Path, facts: Mapping[str, Any]) -> None:
+    """Add one line; it is on the disk when this returns. A half-written line before it is cut off first."""
+    line = json.dumps(facts, allow_nan=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        _cut_half_line(path, file.fileno())
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _cut_half_line(path: Path, handle: int) -> None:
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        whole = path.read_bytes().rfind(b"\n") + 1
+        LOG.warning("%s ended in a half-written line of %d bytes: dropped", path, size - whole)
+        os.ftruncate(handle, whole)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of `path`; a half-written last one is left out and logged; no file is no line.
+
+    Raises:
+        RequestError: a line that is not the last holds no JSON object.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    *lines, rest = content.split(b"\n")
+    if rest:
+        LOG.info("%s ends in a half-written line of %d bytes: left out", path, len(rest))
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise RequestError(f"line {number} of {path} must hold JSON, but: {error}") from None
+        if not isinstance(row, dict):
+            raise RequestError(
+                f"line {number} of {path} must hold a JSON object, but it holds {type(row).__name__}"
+            )
+        rows.append(row)
+    return rows
+
+
+def refuse_damaged_zip(path: Path) -> None:
+    """torch writes checksums into its zips, and does not look at them when it reads (torch 2.15)."""
+    with zipfile.ZipFile(path) as archive:
+        if member := archive.testzip():
+            raise zipfile.BadZipFile(f"{member} is not what was written")
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601 with seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
