@@ -34,6 +34,7 @@ from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import confusion, wilson
 from trainable.config import RequestError, RunSettings
 from trainable.data import LabelledImages, open_test_data
+from trainable.features import evaluation_batches
 from trainable.files import now, write_atomically
 from trainable.fit import predict
 from trainable.metric import measure
@@ -218,7 +219,7 @@ def _evaluate(
     model.to(settings.device)
     images = open_test_data(run.split, settings.images, settings.image_size)
     try:
-        logits = predict(model, images, settings)
+        logits = predict(model, evaluation_batches(model, settings, images), settings)
     except (OSError, SyntaxError) as error:  # Pillow raises both for a damaged image
         raise RequestError(
             f"every test image must be readable, but: {error}; mend it, and `analysis test {run.path}` "

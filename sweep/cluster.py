@@ -24,7 +24,6 @@ from sweep.config import ResourcesConfig
 from trainable.config import RequestError
 
 LOG = logging.getLogger(__name__)
-CACHE_SHARE = 0.25  # of a node's memory that the trials on it may fill with decoded images
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Node:
     host: str
     cpus: int
     gpus: int
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,6 @@ class Share:
     gpus: float
     cpus: int
     concurrent: int
-    per_node: int
-    """Most trials on one node."""
 
     def bundle(self) -> dict[str, float]:
         """One trial's resources in Ray's words; a GPU asked for alone would come without any CPU."""
@@ -125,7 +121,6 @@ def nodes() -> list[Node]:
             host=facts["NodeManagerHostname"],
             cpus=int(facts["Resources"].get("CPU", 0)),
             gpus=int(facts["Resources"].get("GPU", 0)),
-            memory_bytes=int(facts["Resources"].get("memory", 0)),
         )
         for facts in ray.nodes()
         if facts["Alive"]
@@ -167,7 +162,7 @@ def share(resources: ResourcesConfig, found: list[Node], trials: int) -> Share:
     most = sum(slots(node, 1 if asked == "auto" else asked) for node in fitting)
     concurrent = min(most, trials if resources.concurrent == "auto" else resources.concurrent)
     cpus = asked if asked != "auto" else _even_cpus(fitting, gpus, concurrent)
-    return Share(gpus, cpus, concurrent, per_node=max(slots(node, cpus) for node in fitting))
+    return Share(gpus, cpus, concurrent)
 
 
 def _shares_of(node_gpus: int, gpus: float) -> int:
@@ -183,12 +178,6 @@ def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
     while cpus > 1 and sum(node.cpus // cpus for node in fitting) < concurrent:
         cpus -= 1
     return cpus
-
-
-def pixel_cache_bytes(found: list[Node], granted: Share) -> int:
-    """Memory in which one trial's actor may keep decoded images, on the smallest node."""
-    smallest = min(node.memory_bytes for node in found if node.cpus >= granted.cpus)
-    return int(CACHE_SHARE * smallest / max(granted.per_node, 1))
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]

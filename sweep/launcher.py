@@ -248,7 +248,6 @@ def _resolve(run: RunFolder, config: SweepConfig) -> tuple[RunSettings, cluster.
         precision=precision,
         threads=granted.cpus,
         workers=granted.cpus,
-        pixel_cache_bytes=cluster.pixel_cache_bytes(found, granted),
     )
     manifest["settings"] = settings.model_dump(mode="json")
     manifest["resources"] = {

@@ -1,9 +1,7 @@
 """Everything that can be refused before Ray starts: table, images, split, weights. Nothing is written to the run."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,6 +11,7 @@ from trainable.audit import Audit, audit
 from trainable.config import RequestError, TrialConfig
 from trainable.data import FaceTable, make_split, open_table, split_warnings
 from trainable.model import Backbone, build_model, load_backbone
+from trainable.store import default_folder
 
 Progress = Callable[[int], None]
 
@@ -26,12 +25,6 @@ class Prepared:
     split: pd.DataFrame
     backbone: Backbone
     warnings: tuple[str, ...]
-
-
-def cache_folder() -> Path:
-    """Where things about images are remembered between runs: `SWEEP_STORE`, else the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SWEEP_STORE") or Path(cache) / "face-attribute-sweep")
 
 
 def prepare(
@@ -49,7 +42,9 @@ def prepare(
     table = open_table(config.data)
     split = make_split(table, config.data.split)
     files = list(table.rows["file"])
-    looked = audit(table.images, files, cache_folder(), begin("looking at every image", len(files)))
+    looked = audit(
+        table.images, files, default_folder(), begin("looking at every image", len(files))
+    )
     if looked.problems:
         file, problem = looked.problems[0]
         others = f" (and {len(looked.problems) - 1:,} more)" if len(looked.problems) > 1 else ""
@@ -57,6 +52,7 @@ def prepare(
             f"every image must be readable, but {table.images / file} {problem}{others}; "
             f"replace it, or take its row out of {table.table}"
         )
+    split["sha256"] = looked.images["sha256"].to_numpy()
     return Prepared(table, looked, split, backbone, tuple(_warnings(config, table, looked, split)))
 
 

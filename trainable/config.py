@@ -70,6 +70,8 @@ class TrialConfig(Frozen):
     """Length of the cosine; beyond it the last learning rate stays. A sweep fills in its first number of epochs."""
     seed: int = Field(0, ge=0)
     """Draws initialisation, batch order and dropout."""
+    views: int | None = Field(None, ge=1)
+    """flip_jitter draws from a pool of so many views of each image; None: a new one every epoch."""
     augmentation_seed: int = Field(0, ge=0)
     """Draws the views; trials of a sweep share it, so that they see the same pictures."""
 
@@ -87,6 +89,7 @@ class TrialConfig(Frozen):
             "dropout": self.head == "linear",
             "schedule_epochs": self.schedule == "constant",
             "augmentation_seed": self.augmentation == "none",
+            "views": self.augmentation != "flip_jitter",
         }
         return {
             name: value for name, value in self.model_dump().items() if not idle.get(name, False)
@@ -138,6 +141,16 @@ class ModelConfig(Frozen):
     """Share of VGG-16's channels."""
 
 
+class Sharing(Frozen):
+    """Which frozen work is kept on a node: decided by cost before the first trial (sweep.sharing)."""
+
+    kept: frozenset[str] = frozenset()
+    """`<cut> fixed` and `<cut> epoch`: features before layer `cut` of views that come again, or of one epoch alone;
+    `0 fixed`: decoded images."""
+    limit_bytes: int | None = None
+    """What the store may take of the disk; None: half of what is free."""
+
+
 class RunSettings(Frozen):
     """What all trials of a run share, resolved at the start and the same in every session."""
 
@@ -157,5 +170,9 @@ class RunSettings(Frozen):
     """Threads of torch in a trial; another number gives other low bits."""
     workers: int = Field(1, ge=1)
     """Threads that decode images ahead of the training."""
-    pixel_cache_bytes: int = Field(0, ge=0)
-    """Decoded images are kept in memory where all of them fit in this."""
+    store_format: Literal["computed", "float16"] = "computed"
+    """Number format of stored features; float16 rounds them, where they are not shared too."""
+    sharing: Sharing | None = None
+    """None: frozen layers run for every batch."""
+    store: Path | None = None
+    """The node's folder for what is shared; None: `SWEEP_STORE`, else the user's cache."""

@@ -7,23 +7,21 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RequestError, RunSettings, TrialConfig
-from trainable.data import LabelledImages, TrainingData
+from trainable.data import TrainingData
+from trainable.features import Batches, FromStore, Frozen, Plain, Shared, Work, autocast
 from trainable.files import now
 from trainable.metric import is_collapsed, measure
 from trainable.model import Backbone, TransferVGG16, build_model, make_optimizer
 from trainable.record import Best, Outcome, Row, Status, TrialRecord, is_better
-from trainable.views import ORIGINAL, normalise, view
 
 LOG = logging.getLogger(__name__)
-EVALUATION_BATCH = 64  # images; fixed, so that a validation figure does not depend on the trial
 WRITING_SHARE = (
     50  # last.pt is written again once this many times its own writing time has passed: at most 2 %
 )
@@ -56,8 +54,11 @@ def fit(
     data: TrainingData,
     backbone: Backbone,
     record: TrialRecord | None = None,
+    shared: Shared | None = None,
 ) -> Generator[Row, None, Outcome]:
     """Train one setting; yield a row per finished epoch, return how it ended.
+
+    With `shared`, frozen features come from the node's store: the same numbers, sooner.
 
     With a `record`, go on from its last.pt, append each row, and write weights and state at the end; the status is
     written by whoever runs it.
@@ -69,6 +70,8 @@ def fit(
     model = build_model(config, backbone).to(device)
     optimizer = make_optimizer(config, model)
     LOG.info("model and optimizer built in %.3f s", time.monotonic() - building)
+    plain = Plain(config, run, data, model)
+    frozen: Frozen = FromStore(plain, shared) if shared else plain
     weights = _class_weights(config, data.training.labels).to(device)
     positives = int(data.validation.labels.sum())
     classes = (len(data.validation) - positives, positives)
@@ -83,16 +86,17 @@ def fit(
     while epoch < run.epochs and collapsing < collapse_epochs:
         epoch += 1
         started = time.monotonic()
+        frozen.work = work = Work()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
         train_loss, train_accuracy = _train(
-            config, run, model, optimizer, data.training, weights, epoch
+            config, run, model, optimizer, frozen, data.training.labels, weights, epoch
         )
         if not math.isfinite(train_loss):
             outcome = Outcome(Status.DIVERGED, f"the training loss is not finite in epoch {epoch}")
             break
-        logits = predict(model, data.validation, run)
+        logits = predict(model, frozen.validation(), run)
         validation = measure(logits, data.validation.labels)
         if not math.isfinite(validation.loss):
             outcome = Outcome(
@@ -114,6 +118,11 @@ def fit(
             seconds=seconds,
             images_per_second=len(data.training) / seconds,
             gpu_memory_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
+            frozen_images=work.frozen_images,
+            frozen_multiply_adds=work.frozen_multiply_adds,
+            frozen_seconds=work.frozen_seconds,
+            shared_images=work.shared_images,
+            waited_seconds=work.waited_seconds,
             ended_at=now(),
             collapsed=collapsing >= collapse_epochs,
         )
@@ -146,35 +155,30 @@ def _train(
     run: RunSettings,
     model: TransferVGG16,
     optimizer: torch.optim.Optimizer,
-    images: LabelledImages,
+    frozen: Frozen,
+    all_labels: Tensor,
     weights: Tensor,
     epoch: int,
 ) -> tuple[float, float]:
     """One epoch; mean loss (class-weighted where asked) and accuracy over its images, as seen while training."""
     device = weights.device
     order = torch.randperm(
-        len(images),
+        len(all_labels),
         generator=torch.Generator().manual_seed(derive_seed(config.seed, epoch, "order")),
     )
     torch.manual_seed(derive_seed(config.seed, epoch, "dropout"))
-    steps = math.ceil(len(images) / config.batch_size)
+    steps = math.ceil(len(all_labels) / config.batch_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     model.train()
-    batches = images.batches(
-        order.tolist(),
-        config.batch_size,
-        lambda file: view(config.augmentation, config.augmentation_seed, epoch, file),
-        run.workers,
-    )
-    for step, (positions, pixels) in enumerate(batches):
-        labels = images.labels[positions].to(device)
+    for step, (positions, hidden) in enumerate(frozen.training(epoch, order.tolist())):
+        labels = all_labels[positions].to(device)
         factor = lr_factor(config, epoch - 1 + (step + 1) / steps)
         for group in optimizer.param_groups:
             ratio = config.backbone_lr_ratio if group["name"] == "features" else 1.0
             group["lr"] = config.lr * ratio * factor
         with autocast(run):
-            logits = model(normalise(pixels.to(device, non_blocking=True)))
+            logits = model.suffix(hidden)
         losses = binary_cross_entropy_with_logits(
             logits.float(), labels, weight=weights[labels.long()], reduction="none"
         )
@@ -183,32 +187,18 @@ def _train(
         optimizer.step()
         loss_sum += losses.detach().sum()
         correct += ((logits > 0) == (labels > 0.5)).sum()
-    return loss_sum.item() / len(images), correct.item() / len(images)
+    return loss_sum.item() / len(all_labels), correct.item() / len(all_labels)
 
 
 @torch.no_grad()
-def predict(model: TransferVGG16, images: LabelledImages, run: RunSettings) -> Tensor:
-    """Logits (images,) float32 on the CPU, of the original view, without dropout."""
+def predict(model: TransferVGG16, batches: Batches, run: RunSettings) -> Tensor:
+    """Logits (images,) float32 on the CPU, without dropout, from batches of frozen features."""
     model.eval()
-    device = torch.device(run.device)
-    batches = images.batches(
-        range(len(images)), EVALUATION_BATCH, lambda file: ORIGINAL, run.workers
-    )
-    found: Iterator[Tensor] = (_logits(model, pixels.to(device), run) for _, pixels in batches)
-    return torch.cat(list(found)).float().cpu()
-
-
-def _logits(model: TransferVGG16, pixels: Tensor, run: RunSettings) -> Tensor:
-    with autocast(run):
-        logits: Tensor = model(normalise(pixels))
-    return logits
-
-
-def autocast(run: RunSettings) -> AbstractContextManager[object]:
-    """Mixed precision where the run asks for it."""
-    if run.precision == "float32":
-        return nullcontext()
-    return torch.autocast(run.device, dtype=torch.bfloat16)
+    found: list[Tensor] = []
+    for _, hidden in batches:
+        with autocast(run):
+            found.append(model.suffix(hidden))
+    return torch.cat(found).float().cpu()
 
 
 def _class_weights(config: TrialConfig, labels: Tensor) -> Tensor:

@@ -151,6 +151,26 @@ def _random_backbone(width: float) -> Backbone:
     return Backbone(width, features, {})
 
 
+def frozen_layers(backbone: Backbone) -> nn.Sequential:
+    """All of `features`, frozen, around the backbone's own tensors."""
+    layers = feature_layers(backbone.width)
+    layers.load_state_dict(backbone.features, assign=True)
+    return layers.requires_grad_(False)
+
+
+@torch.no_grad()
+def forward_frozen(layers: nn.Sequential, hidden: Tensor) -> Tensor:
+    """What frozen `layers` make of a batch.
+
+    A batch of one goes through twice side by side: on a CPU it would take another kernel, whose last bits differ.
+    """
+    if len(hidden) == 1:
+        twice: Tensor = layers(torch.cat([hidden, hidden]))
+        return twice[:1]
+    result: Tensor = layers(hidden)
+    return result
+
+
 class TransferVGG16(nn.Module):
     """VGG-16 cut into a frozen prefix and a trained suffix with a head of one logit; torchvision's parameter names."""
 
@@ -163,11 +183,9 @@ class TransferVGG16(nn.Module):
         features[:cut].requires_grad_(False)
         features[cut:].requires_grad_(True)
 
-    @torch.no_grad()
     def prefix(self, images: Tensor) -> Tensor:
         """Frozen features of `images` (batch, 3, side, side), normalised: (batch, channels, side', side')."""
-        hidden: Tensor = self.features[: self.cut](images)
-        return hidden
+        return forward_frozen(self.features[: self.cut], images)
 
     def suffix(self, hidden: Tensor) -> Tensor:
         """Logits (batch,) from what `prefix` gives."""

@@ -159,6 +159,14 @@ class Row:
     """Training images over the whole epoch's seconds."""
     gpu_memory_bytes: int
     """Peak of the epoch; 0 on the CPU."""
+    frozen_images: int
+    """Images that this trial sent through frozen layers."""
+    frozen_multiply_adds: int
+    frozen_seconds: float
+    shared_images: int
+    """Images whose frozen features were read from the store instead."""
+    waited_seconds: float
+    """For frozen features that other trials were computing."""
     ended_at: str
     collapsed: bool = False
     """The guard ends the trial with this epoch. Not written: the status says it."""

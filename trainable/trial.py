@@ -17,6 +17,7 @@ from ray.util.metrics import Gauge
 
 from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
+from trainable.features import Shared
 from trainable.files import now
 from trainable.fit import fit
 from trainable.model import Backbone, load_backbone
@@ -35,7 +36,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     def setup(self, config: dict[str, Any]) -> None:
         self._run = RunSettings(**config["run"])
-        self._shared: tuple[TrainingData, Backbone] | None = None
+        self._shared: tuple[TrainingData, Backbone, Shared | None] | None = None
         self._gauges = {
             name: Gauge(f"sweep_{name}", text, tag_keys=("trial_id", "strategy"))
             for name, text in (
@@ -113,11 +114,11 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         )
         if self._shared is None:
             run = self._run
-            data = open_training_data(
-                folder.split, run.images, run.image_size, run.pixel_cache_bytes
-            )
-            self._shared = data, load_backbone(run.weights, run.width)
-        self._rows = fit(settings, self._run, *self._shared, record)
+            data = open_training_data(folder.split, run.images, run.image_size)
+            backbone = load_backbone(run.weights, run.width)
+            self._shared = data, backbone, Shared(run, data, backbone) if run.sharing else None
+        data, backbone, shared = self._shared
+        self._rows = fit(settings, self._run, data, backbone, record, shared)
 
     def _device(self) -> str:
         gpus = ", ".join(f"gpu {number}" for number in ray.get_gpu_ids())

@@ -37,13 +37,18 @@ class View:
 ORIGINAL: Final = View()
 
 
-def view(augmentation: Augmentation, seed: int, epoch: int, file: str) -> View:
+def view(
+    augmentation: Augmentation, seed: int, epoch: int, file: str, pool: int | None = None
+) -> View:
     """The view of image `file` that `epoch` sees; `flip` and `flip_jitter` mirror the same images.
 
+    With a `pool`, jittered views come from so many, over and over: epoch 1 sees what epoch 1 + pool sees.
     As in torchvision's ColorJitter, factors are uniform in 1 ± 0.2 and the order is drawn too.
     """
     if augmentation == "none":
         return ORIGINAL
+    if pool is not None and augmentation == "flip_jitter":
+        epoch = (epoch - 1) % pool + 1
     digest = hashlib.blake2b(f"{seed}/{epoch}/{file}".encode(), digest_size=32).digest()
     mirror, order, *factors = (
         int.from_bytes(digest[start : start + 4], "big") / 2**32 for start in range(0, 20, 4)

@@ -1,11 +1,14 @@
 """Images opened and decoded: training and validation for a trial, test for the final test alone."""
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from trainable.config import RequestError
 from trainable.data.split import read_split
 from trainable.views import View, look
 
@@ -25,9 +29,19 @@ def upright(image: Image.Image) -> Image.Image:
     return turned.convert("RGB")
 
 
-def load_pixels(path: Path, size: int) -> Tensor:
-    """The image at `path`, `upright`, resized bilinearly to a square: (3, `size`, `size`) uint8."""
-    with Image.open(path) as image:
+def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
+    """The image at `path`, `upright`, resized bilinearly to a square: (3, `size`, `size`) uint8.
+
+    Raises:
+        RequestError: its content has not the digest `sha256`, where one is given.
+    """
+    content = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise RequestError(
+            f"every image must stay as it was when the run began, but {path} has changed; "
+            "put the old one back, or begin another run"
+        )
+    with Image.open(BytesIO(content)) as image:
         colours = upright(image)
     array = np.array(colours.resize((size, size), Image.Resampling.BILINEAR))
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
@@ -35,39 +49,25 @@ def load_pixels(path: Path, size: int) -> Tensor:
 
 @dataclass
 class LabelledImages:
-    """Images of one part with their labels, decoded when asked for and kept where memory allows."""
+    """Images of one part with their labels, decoded when asked for."""
 
     folder: Path
     files: tuple[str, ...]
     labels: Tensor  # (images,) float32 of 0 and 1
     image_size: int
-    cache_bytes: int = 0
-    _kept: Tensor | None = field(init=False, default=None, repr=False)
-    _known: list[bool] = field(init=False, default_factory=list, repr=False)
-
-    def __post_init__(self) -> None:
-        shape = (len(self.files), 3, self.image_size, self.image_size)
-        if np.prod(shape) <= self.cache_bytes:
-            self._kept = torch.empty(shape, dtype=torch.uint8)
-            self._known = [False] * len(self.files)
+    digests: tuple[str, ...]
+    """SHA-256 of each file when the run began; a file that has changed since is refused."""
+    kept: Callable[[int], np.ndarray[Any, Any]] | None = None
+    """Gives a decoded image that is kept elsewhere (trainable.features)."""
 
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def kept_bytes(self) -> int:
-        """Memory set aside for decoded images."""
-        return 0 if self._kept is None else self._kept.nbytes
-
     def pixels(self, index: int) -> Tensor:
         """Image `index`: (3, image_size, image_size) uint8."""
-        path = self.folder / self.files[index]
-        if self._kept is None:
-            return load_pixels(path, self.image_size)
-        if not self._known[index]:
-            self._kept[index] = load_pixels(path, self.image_size)
-            self._known[index] = True
-        return self._kept[index]
+        if self.kept is not None:
+            return torch.from_numpy(self.kept(index).copy())
+        return load_pixels(self.folder / self.files[index], self.image_size, self.digests[index])
 
     def batches(
         self, order: Sequence[int], batch_size: int, see: Callable[[str], View], workers: int
@@ -101,27 +101,30 @@ class TrainingData:
     validation: LabelledImages
 
 
-def open_training_data(
-    split: Path, images: Path, image_size: int, cache_bytes: int = 0
-) -> TrainingData:
+def open_training_data(split: Path, images: Path, image_size: int) -> TrainingData:
     """Training and validation images of a split.parquet; the test part is not read."""
     rows = read_split(split, ("train", "validation"))
-    training = _open(rows[rows["part"] == "train"], images, image_size, cache_bytes)
-    left = cache_bytes - training.kept_bytes
-    validation = _open(rows[rows["part"] == "validation"], images, image_size, left)
-    return TrainingData(training, validation)
+    return TrainingData(
+        training=_open(rows[rows["part"] == "train"], images, image_size),
+        validation=_open(rows[rows["part"] == "validation"], images, image_size),
+    )
 
 
 def open_test_data(split: Path, images: Path, image_size: int) -> LabelledImages:
     """The test images of a split.parquet. Only the final test calls this, once a sweep."""
-    return _open(read_split(split, ("test",)), images, image_size, 0)
+    return _open(read_split(split, ("test",)), images, image_size)
 
 
-def _open(rows: pd.DataFrame, images: Path, image_size: int, cache_bytes: int) -> LabelledImages:
+def _open(rows: pd.DataFrame, images: Path, image_size: int) -> LabelledImages:
+    files = tuple(rows["file"])
+    if "sha256" in rows:  # as every run folder has it
+        digests = tuple(rows["sha256"])
+    else:
+        digests = tuple(hashlib.sha256((images / f).read_bytes()).hexdigest() for f in files)
     return LabelledImages(
         folder=images,
-        files=tuple(rows["file"]),
+        files=files,
         labels=torch.tensor(rows["label"].to_numpy(), dtype=torch.float32),
         image_size=image_size,
-        cache_bytes=cache_bytes,
+        digests=digests,
     )

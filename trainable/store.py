@@ -1,0 +1,294 @@
+"""Arrays kept on a node's disk and shared by every process there: claimed by one writer, mapped by many readers.
+
+A chunk is a file of raw values with a footer that holds shape, number format and SHA-256. It is written aside and
+renamed; a lock that dies with its process says who computes it, another who reads it. Nothing here can be lost: what
+is missing, short or damaged is computed again.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import mmap
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from trainable.files import read_json, write_json
+
+LOG = logging.getLogger(__name__)
+MAGIC: Final = b"FACECHNK"
+TAIL: Final = struct.Struct("<Q8s")  # length of the JSON before it, and MAGIC
+FREE_SHARE: Final = 0.5  # of the disk that is free or ours already: the limit where none is given
+STORED: Final[
+    Mapping[torch.dtype, np.dtype[Any]]
+] = {  # NumPy has no bfloat16; its bits travel as integers
+    torch.float32: np.dtype("<f4"),
+    torch.float16: np.dtype("<f2"),
+    torch.bfloat16: np.dtype("<u2"),
+    torch.uint8: np.dtype("u1"),
+}
+FORMATS: Final[Mapping[str, torch.dtype]] = {
+    str(format).removeprefix("torch."): format for format in STORED
+}
+
+
+class StoreUnavailable(Exception):
+    """The store can't be used (read-only, full, over its limit): whoever asked goes on without it."""
+
+
+def default_folder() -> Path:
+    """Where a node keeps what is shared: `SWEEP_STORE`, else the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SWEEP_STORE") or Path(cache) / "face-attribute-sweep")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk mapped into memory, read-only, and kept from eviction until it is closed."""
+
+    values: np.ndarray[Any, Any]
+    """(images, …) in the number format of `STORED`."""
+    format: torch.dtype
+    file: int
+    """The open file, whose shared lock says that the chunk is in use."""
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The chunks of one kind, in a folder of their own beside `key.json`, which says what they are."""
+
+    folder: Path
+    limit_bytes: int | None
+    """Of the whole store; None: `FREE_SHARE` of what is free or taken by the store."""
+    _sound: set[tuple[str, int]] = field(default_factory=set, repr=False)
+    """(name, inode) of chunks whose digest this process has checked."""
+
+    @classmethod
+    def open(cls, root: Path, facts: Mapping[str, Any], limit_bytes: int | None = None) -> Self:
+        """The shelf for `facts`: everything that changes the values of a chunk, apart from its images.
+
+        Raises:
+            StoreUnavailable: it can't be made.
+        """
+        canonical = json.dumps(facts, sort_keys=True)
+        folder = root / "chunks" / hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "key.json").exists():
+                write_json(folder / "key.json", facts)
+        except OSError as error:
+            raise StoreUnavailable(f"{folder} can't be made: {error.strerror}") from None
+        return cls(folder, limit_bytes)
+
+    def read(self, name: str) -> Chunk | None:
+        """The chunk `name`; None where it is not there, or was damaged and is now deleted."""
+        path = self.folder / name
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailable(f"{path} can't be read: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if os.fstat(file).st_nlink == 0:  # evicted between opening and locking
+                raise BlockingIOError
+            chunk = self._map(name, file)
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            LOG.warning("%s is damaged (%s): computed again", path, error)
+            os.close(file)
+            path.unlink(missing_ok=True)
+            return None
+        except OSError as error:
+            os.close(file)
+            raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
+        try:
+            os.utime(file)  # least recently used goes first
+        except OSError as error:
+            LOG.info("%s: its time can't be set: %s", path, error.strerror)
+        return chunk
+
+    def _map(self, name: str, file: int) -> Chunk:
+        """Map a chunk and check its size and, once in this process, its digest.
+
+        Raises:
+            ValueError: it is not what was written.
+        """
+        facts = os.fstat(file)
+        if facts.st_size < TAIL.size:
+            raise ValueError("it is cut short")
+        length, magic = TAIL.unpack(os.pread(file, TAIL.size, facts.st_size - TAIL.size))
+        if magic != MAGIC or length > facts.st_size - TAIL.size:
+            raise ValueError("it has no footer")
+        footer_at = facts.st_size - TAIL.size - length
+        footer = json.loads(os.pread(file, length, footer_at))
+        format = FORMATS[footer["format"]]
+        shape = tuple(footer["shape"])
+        kind = STORED[format]
+        count = int(np.prod(shape))
+        if count * kind.itemsize != footer_at:
+            raise ValueError(f"it holds {footer_at} bytes, not {count * kind.itemsize}")
+        mapped: Any = mmap.mmap(file, footer_at, prot=mmap.PROT_READ)
+        if (name, facts.st_ino) not in self._sound:
+            if hashlib.sha256(mapped).hexdigest() != footer["sha256"]:
+                raise ValueError("its digest is another")
+            self._sound.add((name, facts.st_ino))
+        return Chunk(np.frombuffer(mapped, kind, count).reshape(shape), format, file)
+
+    def has(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """True for the one process that may compute `name` now; the claim ends with the block or the process.
+
+        Raises:
+            StoreUnavailable: no lock can be had here.
+        """
+        path = self.folder / f"{name}.lock"
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
+        try:
+            for left in self.folder.glob(f"{name}*.tmp"):  # by a writer that was killed
+                left.unlink(missing_ok=True)
+            yield True
+        finally:
+            path.unlink(missing_ok=True)  # whoever waits on it looks for the chunk first
+            lock.release()
+
+    def write(self, name: str, values: Tensor) -> None:
+        """Add a chunk, which the caller has claimed; what was least recently used makes room for it.
+
+        Raises:
+            StoreUnavailable: the disk is full or read-only, or the limit leaves no room.
+        """
+        raw = values.contiguous()
+        if raw.dtype is torch.bfloat16:
+            raw = raw.view(torch.uint16)
+        content = raw.flatten().view(torch.uint8).numpy().data
+        footer = json.dumps(
+            {
+                "format": str(values.dtype).removeprefix("torch."),
+                "shape": list(values.shape),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        ).encode()
+        make_room(self.folder.parent, content.nbytes, self.limit_bytes)
+        aside = self.folder / f"{name}.{os.getpid()}.tmp"
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.write(footer + TAIL.pack(len(footer), MAGIC))
+            aside.rename(
+                self.folder / name
+            )  # without fsync: the digest tells what a power cut left
+        except OSError as error:
+            raise StoreUnavailable(f"{aside} can't be written: {error.strerror}") from None
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One file of the store."""
+
+    path: Path
+    bytes: int
+    used_at: float
+    """Seconds since the epoch, of the last opening."""
+
+
+def stored(chunks: Path) -> list[Stored]:
+    """Every chunk below `chunks`, half-written ones too, least recently used first."""
+    found = []
+    for folder in chunks.glob("*/"):
+        for entry in os.scandir(folder):
+            if entry.name.endswith((".lock", ".json")):
+                continue
+            try:
+                facts = entry.stat()
+            except FileNotFoundError:
+                continue
+            found.append(Stored(Path(entry.path), facts.st_size, facts.st_mtime))
+    return sorted(found, key=lambda each: each.used_at)
+
+
+def limit_of(chunks: Path, taken: int, limit_bytes: int | None) -> int:
+    """Bytes that the store may take."""
+    if limit_bytes is not None:
+        return limit_bytes
+    return int(FREE_SHARE * (shutil.disk_usage(chunks).free + taken))
+
+
+def make_room(chunks: Path, needed: int, limit_bytes: int | None) -> None:
+    """Delete least recently used chunks, never one in use, until `needed` bytes fit below the limit.
+
+    Raises:
+        StoreUnavailable: they don't fit.
+    """
+    try:
+        found = stored(chunks)
+        taken = sum(each.bytes for each in found)
+        limit = limit_of(chunks, taken, limit_bytes)
+    except OSError as error:
+        raise StoreUnavailable(f"{chunks} can't be read: {error.strerror}") from None
+    for each in found:
+        if taken + needed <= limit:
+            return
+        if evict(each.path):
+            taken -= each.bytes
+    if taken + needed > limit:
+        raise StoreUnavailable(
+            f"the limit of {limit / 1e9:.2f} GB leaves no room for {needed / 1e9:.2f} GB beside "
+            f"{taken / 1e9:.2f} GB in use; --store-limit raises it"
+        )
+
+
+def evict(path: Path) -> bool:
+    """Delete a chunk unless some process reads it; True if it is gone."""
+    if path.suffix == ".tmp" and time.time() - path.stat().st_mtime < 60:
+        return False  # somebody writes it
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def shelf_facts(folder: Path) -> dict[str, Any]:
+    """What the chunks in `folder` are."""
+    return read_json(folder / "key.json")
