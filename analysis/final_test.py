@@ -220,7 +220,7 @@ def _evaluate(
     images = open_test_data(run.split, settings.images, settings.image_size)
     try:
         logits = predict(model, evaluation_batches(model, settings, images), settings)
-    except (OSError, SyntaxError) as error:  # Pillow raises both for a damaged image
+    except OSError as error:
         raise RequestError(
             f"every test image must be readable, but: {error}; mend it, and `analysis test {run.path}` "
             "completes this opening"

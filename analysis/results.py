@@ -16,7 +16,7 @@ from sweep.ranking import best_row
 from trainable.config import RequestError, TrialConfig
 from trainable.files import write_atomically
 from trainable.metric import Metric
-from trainable.record import RESULT_COLUMNS, Row, RunFolder, TrialRecord
+from trainable.record import RESULT_COLUMNS, Row, RunFolder, TrialRecord, frozen_work
 
 TEXT, WHOLE, REAL, TIME = "string", "Int64", "float64", "datetime64[us, UTC]"
 BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting
@@ -44,6 +44,13 @@ TRIAL_DTYPES: Final = {
     "epochs": WHOLE,
     "seconds": REAL,
     "gpu_memory_bytes": WHOLE,
+    "frozen_images": WHOLE,
+    "frozen_multiply_adds": WHOLE,
+    "frozen_seconds": REAL,
+    "saved_multiply_adds": WHOLE,
+    "shared_images": WHOLE,
+    "waited_seconds": REAL,
+    "saved_seconds": REAL,
     "attempt": WHOLE,
     "host": TEXT,
     "device": TEXT,
@@ -122,6 +129,7 @@ def _trial(record: TrialRecord, metric: Metric) -> dict[str, Any]:
     if best is not None:
         facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in BEST_COLUMNS}
         facts["gpu_memory_bytes"] = max(row.gpu_memory_bytes for row in rows)
+        facts |= frozen_work(rows)
     return facts
 
 

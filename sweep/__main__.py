@@ -1,4 +1,4 @@
-"""python -m sweep: plan, run, resume, status."""
+"""python -m sweep: plan, run, resume, status, store."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sweep.config import SweepConfig, load_config
+from sweep.config import SweepConfig, load_config, parse_bytes
 from sweep.manifest import create_run, only_driver, refuse_existing
 from trainable.command import run_command
 from trainable.record import RunFolder
@@ -35,6 +35,12 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 Address = Annotated[
     str, typer.Option(help="local starts a Ray here; auto or HOST:PORT joins a running cluster.")
 ]
+StoreLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="What shared features may take of a node's disk, such as 200GB."
+    ),
+]
 
 
 @app.command()
@@ -50,9 +56,15 @@ def plan(config: Config, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def run(config: Config, overrides: Overrides = None, address: Address = "local") -> None:
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    address: Address = "local",
+    store_limit: StoreLimit = None,
+) -> None:
     """Start a sweep in a new run folder."""
-    raise typer.Exit(start(load_config(config, overrides or []), address))
+    limit = [f"store.limit={store_limit}"] if store_limit is not None else []
+    raise typer.Exit(start(load_config(config, [*(overrides or []), *limit]), address))
 
 
 def start(config: SweepConfig, address: str = "local") -> int:
@@ -71,7 +83,7 @@ def start(config: SweepConfig, address: str = "local") -> int:
 
 
 @app.command()
-def resume(run: Run, address: Address = "local") -> None:
+def resume(run: Run, address: Address = "local", store_limit: StoreLimit = None) -> None:
     """Go on with a run after any end: interrupted, killed, or out of time."""
     from sweep.status import read_status
 
@@ -86,13 +98,14 @@ def resume(run: Run, address: Address = "local") -> None:
                 f"nothing is left to do in {run}: {counts}", highlight=False, soft_wrap=True
             )
             return
-        raise typer.Exit(_session(run, address))
+        limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
+        raise typer.Exit(_session(run, address, limit))
 
 
-def _session(folder: Path, address: str) -> int:
+def _session(folder: Path, address: str, store_limit: int | None = None) -> int:
     from sweep.launcher import run_session  # Ray and torch: seconds
 
-    return run_session(folder, address, console)
+    return run_session(folder, address, console, store_limit)
 
 
 @app.command()
@@ -107,6 +120,28 @@ def status(
         print(json.dumps(facts, indent=2))
     else:
         show_status(facts, console)
+
+
+@app.command()
+def store(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete what no process is reading.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show what trials on this machine share, or clear it; it is made again when it is needed."""
+    from sweep.store import clear_store, read_store, show_store
+
+    if clear:
+        freed, left = clear_store()
+        console.print(
+            f"freed {freed / 1e9:.3f} GB" + (f"; {left} chunks are in use" if left else ""),
+            highlight=False,
+        )
+    elif as_json:
+        print(json.dumps(read_store(), indent=2))
+    else:
+        show_store(read_store(), console)
 
 
 @contextmanager

@@ -21,7 +21,9 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep.config import ResourcesConfig
+from sweep.sharing import Rates, measure_rates
 from trainable.config import RequestError
+from trainable.model import load_backbone
 
 LOG = logging.getLogger(__name__)
 
@@ -178,6 +180,25 @@ def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
     while cpus > 1 and sum(node.cpus // cpus for node in fitting) < concurrent:
         cpus -= 1
     return cpus
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def _measure(
+    weights: str, width: float, cuts: list[int], images: list[Path], *settings: Any
+) -> Rates | str:
+    """The rates of a node, or why its store can't be used."""
+    try:
+        return measure_rates(load_backbone(weights, width), cuts, images, *settings)
+    except OSError as error:
+        return f"{error.filename or 'the store'}: {error.strerror or error}"
+
+
+def measure(granted: Share, *arguments: Any) -> Rates | str:
+    """sweep.sharing.measure_rates on a node, with what a trial gets there."""
+    found: Rates | str = ray.get(
+        _measure.options(num_cpus=granted.cpus, num_gpus=granted.gpus).remote(*arguments)
+    )
+    return found
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
 
-from sweep.space import LARGEST_GRID, Range, SearchSpace, SettingError, explain, parse_space
+from sweep.space import LARGEST_GRID, Choice, Range, SearchSpace, SettingError, explain, parse_space
 from trainable.config import (
     DataConfig,
     Frozen,
@@ -33,6 +33,30 @@ def _seconds(value: object) -> object:
             raise ValueError("must be a duration such as 8h, 90m or 45s")
         return float(found[1]) * UNITS[found[2] or "s"]
     return value
+
+
+def _bytes(value: object) -> object:
+    """200GB, 1.5TB or plain bytes."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", value.strip(), re.IGNORECASE)
+        if not found:
+            raise ValueError("must be a size such as 200GB, 1.5TB or 500MB")
+        return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    return value
+
+
+def parse_bytes(name: str, text: str) -> int:
+    """A size on the command line, in bytes.
+
+    Raises:
+        RequestError: it is none.
+    """
+    try:
+        size = _bytes(text)
+    except ValueError as error:
+        raise RequestError(f"{name} {error}, but it is {text!r}") from None
+    assert isinstance(size, int)
+    return size
 
 
 def _share(value: object) -> object:
@@ -111,6 +135,15 @@ class ResourcesConfig(Frozen):
     """How often a trial that failed is tried again."""
 
 
+class StoreConfig(Frozen):
+    """Where frozen features lie that all trials of a node share."""
+
+    limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, ge=0)
+    """What it may take of a node's disk, such as 200GB; half of what is free where it is not given."""
+    format: Literal["computed", "float16"] = "computed"
+    """float16 halves what is computed in float32, and rounds it."""
+
+
 class SweepConfig(Frozen):
     """A whole sweep: data, model, space, search, and how weak trials are stopped."""
 
@@ -129,6 +162,9 @@ class SweepConfig(Frozen):
     ] = GuardsConfig()
     keep: KeepConfig = KeepConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    sharing: Literal["on", "off"] = "on"
+    """Frozen layers run once a node for all trials; off: for every batch of every trial, with the same result."""
+    store: StoreConfig = StoreConfig()
 
     @property
     def epochs(self) -> int:
@@ -143,6 +179,13 @@ class SweepConfig(Frozen):
     @cached_property
     def space(self) -> SearchSpace:
         return parse_space({k: v for k, v in self.trial.items() if k != "epochs"})
+
+    def values_of(self, name: str) -> list[object]:
+        """Every value that setting `name` can take, where it can be listed."""
+        for dimension in self.space.dimensions:
+            if dimension.name == name:
+                return list(dimension.domain.values) if isinstance(dimension.domain, Choice) else []
+        return [dict(self.space.fixed).get(name, TrialConfig.model_fields[name].default)]
 
     @property
     def trials(self) -> int:

@@ -22,6 +22,7 @@ from sweep.progress import Board, Line, Terminal
 from sweep.ranking import Standing, standing, to_keep
 from sweep.scheduler import RungScheduler, relearn, settle
 from sweep.searcher import RecordSearcher
+from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for
 from trainable.config import RequestError, RunSettings
 from trainable.data import read_split
 from trainable.files import now, write_json
@@ -100,6 +101,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._session = session
         self._terminal = terminal
         self._standings: dict[str, Standing] = {}
+        self._remarked = False
         for record in run.trials():
             self._note(record.trial_id)
 
@@ -133,6 +135,9 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if result.get("remark") and not self._remarked:
+            self._remarked = True
+            self._terminal.say(f"frozen features are not shared any more: {result['remark']}")
         if "epoch" in result:
             trial_id = trial.config["trial_id"]
             if result["epoch"] == 1 or not self._terminal.board.lines[trial_id].slot:
@@ -171,7 +176,9 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._terminal.ended(trial_id, Status.FAILED, record.status().reason)
 
 
-def run_session(folder: Path, address: str, console: Console) -> Exit:
+def run_session(
+    folder: Path, address: str, console: Console, store_limit: int | None = None
+) -> Exit:
     """Go on with the run in `folder`, which the caller holds, until it is complete or interrupted.
 
     Raises:
@@ -188,7 +195,10 @@ def run_session(folder: Path, address: str, console: Console) -> Exit:
             cluster.cluster(address, run.log) as dashboard,
             interruption.watching(config.search.time_limit),
         ):
-            settings, granted = _resolve(run, config)
+            settings, granted = _resolve(run, config, console)
+            if store_limit is not None and settings.sharing is not None:
+                limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
+                settings = settings.model_copy(update={"sharing": limited})
             session = open_session(run)
             _greet(console, run, settings, granted, dashboard)
             complete = _tune(run, config, settings, granted, session, dashboard, console)
@@ -211,7 +221,9 @@ def run_session(folder: Path, address: str, console: Console) -> Exit:
     return _farewell(run, complete, interruption.how, console)
 
 
-def _resolve(run: RunFolder, config: SweepConfig) -> tuple[RunSettings, cluster.Share]:
+def _resolve(
+    run: RunFolder, config: SweepConfig, console: Console
+) -> tuple[RunSettings, cluster.Share]:
     """What all trials share; device, number format and threads stay as the first session resolved them."""
     manifest = run.read_manifest()
     found = cluster.nodes()
@@ -248,7 +260,9 @@ def _resolve(run: RunFolder, config: SweepConfig) -> tuple[RunSettings, cluster.
         precision=precision,
         threads=granted.cpus,
         workers=granted.cpus,
+        store_format=config.store.format if precision == "float32" else "computed",
     )
+    settings, manifest["sharing"] = _share_work(run, config, settings, granted, console)
     manifest["settings"] = settings.model_dump(mode="json")
     manifest["resources"] = {
         "gpus_per_trial": granted.gpus,
@@ -257,6 +271,46 @@ def _resolve(run: RunFolder, config: SweepConfig) -> tuple[RunSettings, cluster.
     }
     write_json(run.manifest, manifest)
     return settings, granted
+
+
+def _share_work(
+    run: RunFolder,
+    config: SweepConfig,
+    settings: RunSettings,
+    granted: cluster.Share,
+    console: Console,
+) -> tuple[RunSettings, dict[str, Any]]:
+    """Decide by measured rates what frozen work is kept; the settings with it, and what the manifest says of it."""
+    if config.sharing == "off":
+        return settings, {"off": "sharing: off"}
+    rows = read_split(run.split, ("train", "validation"))
+    images = [settings.images / file for file in rows["file"].iloc[:PROBED_IMAGES]]
+    rates = cluster.measure(
+        granted,
+        settings.weights,
+        settings.width,
+        cuts_of(config),
+        images,
+        settings.image_size,
+        settings.threads,
+        settings.device,
+        settings.precision,
+        config.store.limit,
+    )
+    if isinstance(rates, str):
+        console.print(
+            f"[yellow]warning:[/yellow] frozen features are not shared, since the store can't be used: {rates}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return settings, {"off": rates}
+    training = int((rows["part"] == "train").sum())
+    decision = decide_for(
+        config, rates, training, len(rows) - training, settings.precision == "bfloat16"
+    )
+    console.print(decision.said(), highlight=False, soft_wrap=True)
+    sharing = decision.sharing(config.store.limit)
+    return settings.model_copy(update={"sharing": sharing}), decision.facts()
 
 
 def _tune(

@@ -1,5 +1,6 @@
 """What a sweep will do and need, known without Ray: trials, rungs, split, model sizes, disk."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.config import SweepConfig
-from sweep.prepare import Prepared, values_of
+from sweep.prepare import Prepared
+from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for, measure_rates
 from trainable.config import Strategy, TrialConfig
 from trainable.data import balance
 from trainable.model import CUTS, Backbone, build_model, multiply_adds
@@ -37,8 +39,8 @@ def model_sizes(config: SweepConfig, backbone: Backbone) -> list[ModelSize]:
     """Every strategy and head that the space can give."""
     return [
         _size(config, backbone, TrialConfig(strategy=strategy, head=head))
-        for strategy in values_of(config, "strategy")
-        for head in values_of(config, "head")
+        for strategy in config.values_of("strategy")
+        for head in config.values_of("head")
     ]
 
 
@@ -59,7 +61,7 @@ def _size(config: SweepConfig, backbone: Backbone, trial: TrialConfig) -> ModelS
 def trial_bytes(config: SweepConfig, sizes: Iterable[ModelSize]) -> int:
     """Disk that the largest trial takes while it runs, and afterwards if it is kept."""
     largest = max(size.trained_parameters for size in sizes)
-    optimizers = map(str, values_of(config, "optimizer"))
+    optimizers = map(str, config.values_of("optimizer"))
     return largest * max(BYTES_PER_PARAMETER[optimizer] for optimizer in optimizers)
 
 
@@ -90,12 +92,39 @@ def show_plan(config: SweepConfig, prepared: Prepared, console: Console) -> None
             f"{size.trained_multiply_adds / 1e6:,.0f} M multiply-adds an image",
         )
     console.print(table)
+    console.print(_sharing(config, prepared), highlight=False, soft_wrap=True)
     console.print(
         f"disk: up to {trial_bytes(config, sizes) / 1e9:.2f} GB of weights and state for each trial that runs, "
         f"and for the best {config.keep.best} that are kept",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _sharing(config: SweepConfig, prepared: Prepared) -> str:
+    """What would be kept, were the trials to run on this machine's CPUs."""
+    if config.sharing == "off":
+        return "sharing: off"
+    parts = prepared.split["part"].value_counts()
+    files = prepared.split.loc[prepared.split["part"] == "train", "file"].iloc[:PROBED_IMAGES]
+    cpus = len(os.sched_getaffinity(0))
+    asked = config.resources.cpus_per_trial
+    threads = max(1, cpus // min(cpus, config.trials)) if asked == "auto" else asked
+    try:
+        rates = measure_rates(
+            prepared.backbone,
+            cuts_of(config),
+            [prepared.table.images / file for file in files],
+            config.data.image_size,
+            threads,
+            "cpu",
+            "float32",
+            config.store.limit,
+        )
+    except OSError as error:
+        return f"sharing: none, since the store can't be used: {error}"
+    decision = decide_for(config, rates, int(parts["train"]), int(parts["validation"]), half=False)
+    return f"{decision.said()} (measured on this machine's CPU)"
 
 
 def show_split(prepared: Prepared, console: Console) -> None:

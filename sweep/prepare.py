@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sweep.config import SweepConfig
-from sweep.space import Choice
 from trainable.audit import Audit, audit
 from trainable.config import RequestError, TrialConfig
 from trainable.data import FaceTable, make_split, open_table, split_warnings
@@ -37,7 +36,7 @@ def prepare(
         RequestError: with one line that names what is wrong.
     """
     backbone = load_backbone(config.model.weights, config.model.width)
-    if "pretrained" in values_of(config, "head"):
+    if "pretrained" in config.values_of("head"):
         build_model(TrialConfig(strategy="head", head="pretrained"), backbone)
     table = open_table(config.data)
     split = make_split(table, config.data.split)
@@ -56,14 +55,6 @@ def prepare(
     return Prepared(table, looked, split, backbone, tuple(_warnings(config, table, looked, split)))
 
 
-def values_of(config: SweepConfig, name: str) -> list[object]:
-    """Every value that setting `name` can take, where it can be listed."""
-    for dimension in config.space.dimensions:
-        if dimension.name == name:
-            return list(dimension.domain.values) if isinstance(dimension.domain, Choice) else []
-    return [dict(config.space.fixed).get(name, TrialConfig.model_fields[name].default)]
-
-
 def _warnings(
     config: SweepConfig, table: FaceTable, looked: Audit, split: pd.DataFrame
 ) -> list[str]:
@@ -76,7 +67,7 @@ def _warnings(
             f"{looked.duplicates:,} images have the same bytes as another: "
             "pictures may stand in two parts of the split"
         )
-    if config.model.weights == "none" and values_of(config, "strategy") != ["full"]:
+    if config.model.weights == "none" and config.values_of("strategy") != ["full"]:
         found.append(
             "model.weights is none: a frozen backbone of random weights learns next to nothing"
         )

@@ -175,6 +175,10 @@ class Terminal:
             f"  {trial_id}  {describe(line.settings)}",
         )
 
+    def say(self, text: str) -> None:
+        """A line that stays, above what is redrawn."""
+        self.console.print(Text(text, "yellow"), soft_wrap=True, highlight=False)
+
     def started(self, trial_id: str, slot: str) -> None:
         line = self.board.lines[trial_id]
         line.status, line.slot = Status.RUNNING, slot

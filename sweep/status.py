@@ -11,8 +11,9 @@ from rich.table import Table
 from sweep.config import load_config
 from sweep.progress import COLOURS, describe
 from sweep.ranking import best_row
+from trainable.command import frozen_work_said
 from trainable.config import RequestError
-from trainable.record import RunFolder, Status
+from trainable.record import Row, RunFolder, Status, frozen_work
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -28,9 +29,11 @@ def read_status(folder: Path) -> dict[str, Any]:
     config = load_config(run.config)
     metric = config.metric
     trials: list[dict[str, Any]] = []
+    epochs: list[Row] = []
     for record in run.trials():
         rows, status = record.rows(), record.status()
         best = best_row(rows, metric)
+        epochs += rows
         trials.append(
             {
                 "trial_id": record.trial_id,
@@ -65,6 +68,7 @@ def read_status(folder: Path) -> dict[str, Any]:
         and {key: leader[key] for key in ("trial_id", "best", "best_epoch", "setting")},
         "state": _state(folder, manifest["sessions"]),
         "sessions": manifest["sessions"],
+        "frozen_work": frozen_work(epochs),
         "trials": trials,
     }
 
@@ -92,6 +96,8 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if said := frozen_work_said(facts["frozen_work"]):
+        console.print(said, highlight=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in (
         "#",

@@ -19,7 +19,7 @@ from conftest import write_faces
 from sweep.config import check_config, dump_config
 from sweep.space import SearchSpace
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
-from trainable.data import find_images, make_split, open_table, open_training_data
+from trainable.data import add_digests, find_images, make_split, open_table, open_training_data
 from trainable.files import now, read_json, write_json
 from trainable.fit import fit
 from trainable.model import load_backbone
@@ -93,7 +93,8 @@ def make_run(
     table = open_table(DataConfig(images=images, target=target))
     run = RunFolder(config.folder)
     (run.path / "trials").mkdir(parents=True)
-    make_split(table, SplitConfig(validation=0.2, test=0.2)).to_parquet(run.split, index=False)
+    split = make_split(table, SplitConfig(validation=0.2, test=0.2))
+    add_digests(split, table.images).to_parquet(run.split, index=False)
     run.config.write_text(dump_config(config), encoding="utf-8")
     write_json(run.session, {"number": 1})
     settings = RunSettings(
@@ -142,7 +143,7 @@ def make_run(
             ],
         },
     )
-    data = open_training_data(run.split, settings.images, image_size, cache_bytes=2**28)
+    data = open_training_data(run.split, settings.images, image_size)
     for number, made in enumerate(trials):
         trial = complete(config.space, made.settings)
         record = TrialRecord.create(run, trial, number, 1)

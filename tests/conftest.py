@@ -1,5 +1,6 @@
 """Small folders of real JPEG files with their tables, in the layouts that people have, and short trials on them."""
 
+import hashlib
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +15,17 @@ from hypothesis import settings
 from PIL import Image
 
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
-from trainable.data import TrainingData, make_split, open_table, open_training_data
-from trainable.fit import fit
-from trainable.model import Backbone, load_backbone
+from trainable.data import (
+    LabelledImages,
+    TrainingData,
+    add_digests,
+    make_split,
+    open_table,
+    open_training_data,
+)
+from trainable.features import evaluation_batches
+from trainable.fit import fit, predict
+from trainable.model import Backbone, TransferVGG16, load_backbone
 from trainable.record import RESULT_COLUMNS, Outcome, Row, RunFolder, TrialRecord
 
 settings.register_profile("project", deadline=None)
@@ -35,6 +44,12 @@ class Faces:
     smiling: tuple[int, ...]
     """-1 or 1 for each file."""
     male: tuple[int, ...]
+
+
+def sha256_of(faces: Faces) -> tuple[str, ...]:
+    """Digest of each file as it is now."""
+    contents = ((faces.images / file).read_bytes() for file in faces.files)
+    return tuple(hashlib.sha256(content).hexdigest() for content in contents)
 
 
 def picture(smiling: int, number: int, side: int) -> Image.Image:
@@ -99,6 +114,10 @@ class Bench:
         record.folder.mkdir(parents=True)
         return record
 
+    def predict(self, model: TransferVGG16, images: LabelledImages) -> torch.Tensor:
+        """Logits of `images` without augmentation or dropout."""
+        return predict(model, evaluation_batches(model, self.run, images), self.run)
+
     def fit(
         self, config: TrialConfig, record: TrialRecord | None = None, **changed: object
     ) -> tuple[list[Row], Outcome]:
@@ -126,7 +145,7 @@ def results(rows: Sequence[Row]) -> list[tuple[float, ...]]:
 def split_file(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 training, 8 validation and 8 test images of `faces`."""
     table = open_table(DataConfig(images=faces.images, target="Smiling"))
-    split = make_split(table, SplitConfig(validation=0.2, test=0.2))
+    split = add_digests(make_split(table, SplitConfig(validation=0.2, test=0.2)), faces.images)
     path = tmp_path_factory.mktemp("split") / "split.parquet"
     split.to_parquet(path)
     return path

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,17 +46,15 @@ def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hidden_images(run: Path, tmp_path: Path) -> Iterator[Path]:
-    """The run's images without one test image; where that one belongs is given."""
+def hidden_images(run: Path, tmp_path: Path) -> Path:
+    """The run's images without one test image, which is now `hidden.jpg`; where that one belongs is given."""
     folder = copy_of(images_of(run), tmp_path / "images")
     manifest = read_json(RunFolder(run).manifest)
     manifest["settings"]["images"] = str(folder)
     write_json(RunFolder(run).manifest, manifest)
     path = folder / read_split(RunFolder(run).split, ("test",))["file"].iloc[3]
-    content = path.read_bytes()
-    path.unlink()
-    yield path
-    path.write_bytes(content)
+    path.rename(tmp_path / "hidden.jpg")
+    return path
 
 
 @pytest.fixture
@@ -65,9 +63,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     load = data.load_pixels
 
-    def noted(path: Path, size: int) -> torch.Tensor:
+    def noted(path: Path, size: int, sha256: str) -> torch.Tensor:
         opened.append(path.name)
-        return load(path, size)
+        return load(path, size, sha256)
 
     monkeypatch.setattr(data, "load_pixels", noted)
     return opened
@@ -204,9 +202,9 @@ def test_the_ledger_is_on_disk_before_the_first_test_image_is_read(
         fsync(handle)
         synced.append(os.fstat(handle).st_ino)
 
-    def look(path: Path, size: int) -> torch.Tensor:
+    def look(path: Path, size: int, sha256: str) -> torch.Tensor:
         seen.append((len(ledger(run)), [*synced, (run / "test.json").stat().st_ino]))
-        return load(path, size)
+        return load(path, size, sha256)
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(data, "load_pixels", look)
@@ -218,7 +216,10 @@ def test_the_ledger_is_on_disk_before_the_first_test_image_is_read(
 
 
 def test_an_interrupted_opening_is_completed_and_not_counted_again(
-    run: Path, hidden_images: Path, refused: Callable[[pytest.ExceptionInfo[Exception]], str]
+    run: Path,
+    tmp_path: Path,
+    hidden_images: Path,
+    refused: Callable[[pytest.ExceptionInfo[Exception]], str],
 ) -> None:
     with pytest.raises(RequestError) as caught:
         final_test(run)
@@ -226,6 +227,9 @@ def test_an_interrupted_opening_is_completed_and_not_counted_again(
     (entry,) = ledger(run)
     assert entry["result"] is None and entry["completed"] is None
     hidden_images.write_bytes((images_of(run) / "000001.jpg").read_bytes())
+    with pytest.raises(RequestError, match=f"{hidden_images.name} has changed"):
+        final_test(run)
+    (tmp_path / "hidden.jpg").rename(hidden_images)
     tested = final_test(run)
     assert tested.step is Step.COMPLETE and tested.times_opened == 1
     (entry,) = ledger(run)

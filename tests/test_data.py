@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Faces, write_faces, write_images, write_zip
+from conftest import Faces, sha256_of, write_faces, write_images, write_zip
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
@@ -666,33 +666,6 @@ def test_a_split_that_cannot_be_read_is_named(
     assert str(path) in refused(caught)
 
 
-def test_decoded_images_are_kept_only_where_all_of_them_fit(faces: Faces, split_file: Path) -> None:
-    one = 3 * 32 * 32
-
-    def kept(images: int) -> tuple[bool, bool]:
-        """Are training (24) and validation (8 images) still there when their files are gone?"""
-        folder = split_file.parent / f"copy-{images}"
-        shutil.copytree(faces.images, folder)
-        data = open_training_data(split_file, folder, 32, cache_bytes=images * one)
-        for part in (data.training, data.validation):
-            part.pixels(0)
-        shutil.rmtree(folder)
-        return is_readable(data.training), is_readable(data.validation)
-
-    assert kept(32) == (True, True)
-    assert kept(31) == (True, False)
-    assert kept(23) != (True, False)
-    assert kept(7) == (False, False)
-
-
-def is_readable(images: LabelledImages) -> bool:
-    try:
-        images.pixels(0)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def gradient(mode: str) -> Image.Image:
     """Red from left to right, green from top to bottom, blue half."""
     side = np.linspace(0, 255, 64)
@@ -772,6 +745,7 @@ def test_a_picture_that_is_not_square_is_resized_whole(tmp_path: Path) -> None:
 def test_a_damaged_image_stops_the_batches_with_its_error(tmp_path: Path) -> None:
     faces = write_faces(tmp_path, 6)
     (faces.images / faces.files[4]).write_bytes(b"no picture")
-    images = LabelledImages(faces.images, faces.files, torch.zeros(6), 32)
+    digests = sha256_of(faces)
+    images = LabelledImages(faces.images, faces.files, torch.zeros(6), 32, digests)
     with pytest.raises(OSError, match=faces.files[4]):
         list(images.batches(range(6), 2, lambda file: ORIGINAL, 2))

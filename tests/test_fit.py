@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from conftest import Bench, Faces, exhaust, make_bench, results
+from conftest import Bench, Faces, make_bench, results
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,9 +25,9 @@ from torchvision import transforms
 
 from trainable import fit as fit_module
 from trainable.config import TrialConfig
-from trainable.data import LabelledImages, TrainingData, open_training_data
+from trainable.data import LabelledImages, TrainingData
 from trainable.files import write_json
-from trainable.fit import derive_seed, fit, lr_factor, predict
+from trainable.fit import derive_seed, fit, lr_factor
 from trainable.metric import Metric, measure
 from trainable.model import build_model
 from trainable.record import Row, RunFolder, StaleSession, Status, TrialRecord, is_better
@@ -166,14 +166,23 @@ def test_the_rate_falls_from_step_to_step_of_the_training(bench: Bench) -> None:
     assert [row.train_loss for row in rows] == pytest.approx([row[0] for row in witness], abs=1e-5)
 
 
+def only(images: LabelledImages, positions: list[int]) -> LabelledImages:
+    """Some of `images`."""
+    return LabelledImages(
+        images.folder,
+        tuple(images.files[i] for i in positions),
+        images.labels[positions],
+        images.image_size,
+        tuple(images.digests[i] for i in positions),
+    )
+
+
 @pytest.fixture
 def lopsided(bench: Bench) -> Bench:
     """Three smiles in four training images, so that class weights differ."""
     training = bench.data.training
     kept = [i for i in range(len(training)) if training.labels[i] == 1 or i % 3 == 0]
-    fewer = LabelledImages(
-        training.folder, tuple(training.files[i] for i in kept), training.labels[kept], 32
-    )
+    fewer = only(training, kept)
     assert 0.6 < fewer.labels.mean() < 0.9
     return Bench(bench.run, TrainingData(fewer, bench.data.validation), bench.backbone, bench.split)
 
@@ -193,7 +202,7 @@ def test_a_mean_is_over_images_whatever_the_size_of_the_last_batch(
 ) -> None:
     config = STILL.model_copy(update={"batch_size": batch_size})
     torch.manual_seed(derive_seed(config.seed, "initialisation"))
-    logits = predict(build_model(config, bench.backbone), bench.data.training, bench.run)
+    logits = bench.predict(build_model(config, bench.backbone), bench.data.training)
     labels = bench.data.training.labels.numpy()
     (row,), _ = bench.fit(config, epochs=1)
     assert row.train_loss == pytest.approx(
@@ -326,15 +335,12 @@ def test_fewer_epochs_are_the_beginning_of_more(bench: Bench) -> None:
 # ---------------------------------------------------------------- draws
 
 
-def test_a_trial_depends_on_its_settings_alone(bench: Bench, split_file: Path) -> None:
+def test_a_trial_depends_on_its_settings_alone(bench: Bench) -> None:
     config = SMALL.model_copy(update={"augmentation": "flip_jitter"})
     rows, _ = bench.fit(config)
     torch.manual_seed(99)
     assert results(bench.fit(config)[0]) == results(rows)
     assert results(bench.fit(config, workers=4)[0]) == results(rows)
-    kept = open_training_data(split_file, bench.run.images, 32, cache_bytes=10**8)
-    for _ in range(2):
-        assert results(exhaust(fit(config, bench.run, kept, bench.backbone))[0]) == results(rows)
 
 
 @pytest.mark.parametrize("seed", ["seed", "augmentation_seed"])
@@ -382,7 +388,7 @@ def test_the_best_epochs_weights_are_kept_and_only_those_that_trained(
     weights = safetensors.torch.load_file(path)
     assert weights.keys() == model.trained().keys()
     model.set_trained(weights)
-    logits = predict(model, bench.data.validation, bench.run)
+    logits = bench.predict(model, bench.data.validation)
     predictions = record.predictions(expected.epoch)
     assert predictions["logit"].tolist() == logits.tolist()
     assert tuple(predictions["file"]) == bench.data.validation.files
@@ -462,9 +468,7 @@ def lopsided_validation(bench: Bench) -> Bench:
         *torch.where(images.labels == 1)[0].tolist(),
         *torch.where(images.labels == 0)[0].tolist(),
     ][:6]
-    fewer = LabelledImages(
-        images.folder, tuple(images.files[i] for i in kept), images.labels[kept], 32
-    )
+    fewer = only(images, kept)
     assert fewer.labels.sum() == 4
     data = TrainingData(bench.data.training, fewer)
     return Bench(bench.run, data, bench.backbone, bench.split)

@@ -8,18 +8,22 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import write_faces
+from tests.conftest import sha256_of, write_faces
 
 TRIAL = """
 from pathlib import Path
-from trainable.config import RunSettings, TrialConfig
+from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.data import open_training_data
+from trainable.features import Shared
 from trainable.fit import fit
 from trainable.model import load_backbone
-run = RunSettings(folder=Path("{folder}"), images=Path("{images}"), image_size=32, weights="none", width=0.05, epochs=2)
-data = open_training_data(Path("{split}"), run.images, 32)
-for row in fit(TrialConfig(strategy="head", head="linear"), run, data, load_backbone("none", 0.05)):
-    pass
+sharing = Sharing(kept=frozenset(["0 fixed", "31 fixed"]))
+run = RunSettings(folder=Path("{folder}"), images=Path("{images}"), image_size=32, weights="none", width=0.05, epochs=2,
+                  sharing=sharing, store=Path("{folder}") / "store")
+data, backbone = open_training_data(Path("{split}"), run.images, 32), load_backbone("none", 0.05)
+for shared in (None, Shared(run, data, backbone)):
+    for row in fit(TrialConfig(strategy="head", head="linear"), run, data, backbone, None, shared):
+        pass
 """
 
 
@@ -32,6 +36,7 @@ def test_a_trial_opens_every_training_and_validation_image_and_no_test_image(
         {
             "file": faces.files,
             "label": [int(s > 0) for s in faces.smiling],
+            "sha256": sha256_of(faces),
             "part": ["train"] * 24 + ["validation"] * 8 + ["test"] * 8,
         }
     )

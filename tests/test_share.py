@@ -10,23 +10,23 @@ from trainable.config import RequestError
 
 
 def node(cpus: int, gpus: int = 0, name: str = "n") -> Node:
-    return Node(name, name, cpus, gpus, 10**10)
+    return Node(name, name, cpus, gpus)
 
 
 @pytest.mark.parametrize(
     ("asked", "nodes", "trials", "expected"),
     [
-        ({}, [node(2)], 12, Share(0.0, 1, 2, 2)),
-        ({}, [node(64)], 12, Share(0.0, 5, 12, 12)),
-        ({}, [node(16, 4)], 12, Share(1.0, 4, 4, 4)),
-        ({"gpus_per_trial": "1/2"}, [node(16, 4)], 12, Share(0.5, 2, 8, 8)),
-        ({"gpus_per_trial": "1/3"}, [node(12, 2)], 12, Share(0.3333, 2, 6, 6)),
-        ({"gpus_per_trial": 2}, [node(16, 4)], 12, Share(2.0, 8, 2, 2)),
-        ({"cpus_per_trial": 8}, [node(16)], 12, Share(0.0, 8, 2, 2)),
-        ({"concurrent": 1}, [node(16)], 12, Share(0.0, 16, 1, 1)),
-        ({"concurrent": 3, "gpus_per_trial": 0}, [node(16, 4)], 12, Share(0.0, 5, 3, 3)),
-        ({}, [node(8, 2, "a"), node(8, 2, "b")], 12, Share(1.0, 4, 4, 2)),
-        ({}, [node(8, 2, "a"), node(64, 0, "b")], 12, Share(1.0, 4, 2, 2)),
+        ({}, [node(2)], 12, Share(0.0, 1, 2)),
+        ({}, [node(64)], 12, Share(0.0, 5, 12)),
+        ({}, [node(16, 4)], 12, Share(1.0, 4, 4)),
+        ({"gpus_per_trial": "1/2"}, [node(16, 4)], 12, Share(0.5, 2, 8)),
+        ({"gpus_per_trial": "1/3"}, [node(12, 2)], 12, Share(0.3333, 2, 6)),
+        ({"gpus_per_trial": 2}, [node(16, 4)], 12, Share(2.0, 8, 2)),
+        ({"cpus_per_trial": 8}, [node(16)], 12, Share(0.0, 8, 2)),
+        ({"concurrent": 1}, [node(16)], 12, Share(0.0, 16, 1)),
+        ({"concurrent": 3, "gpus_per_trial": 0}, [node(16, 4)], 12, Share(0.0, 5, 3)),
+        ({}, [node(8, 2, "a"), node(8, 2, "b")], 12, Share(1.0, 4, 4)),
+        ({}, [node(8, 2, "a"), node(64, 0, "b")], 12, Share(1.0, 4, 2)),
     ],
 )
 def test_each_trial_gets_its_share(

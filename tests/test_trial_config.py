@@ -28,6 +28,7 @@ DOMAINS: dict[str, st.SearchStrategy[Any]] = {
     "schedule_epochs": st.integers(1, 100),
     "seed": st.integers(0, 2**40),
     "augmentation_seed": st.integers(0, 2**40),
+    "views": st.integers(1, 20),
 }
 SETTINGS = st.fixed_dictionaries(DOMAINS)
 IDLE = [  # what does not act, beside what makes it so
@@ -37,13 +38,15 @@ IDLE = [  # what does not act, beside what makes it so
     ("dropout", {"head": "linear"}),
     ("schedule_epochs", {"schedule": "constant"}),
     ("augmentation_seed", {"augmentation": "none"}),
+    ("views", {"augmentation": "none"}),
+    ("views", {"augmentation": "flip"}),
 ]
 ACTING = {
     "optimizer": "sgd",
     "strategy": "block5",
     "head": "mlp",
     "schedule": "cosine",
-    "augmentation": "flip",
+    "augmentation": "flip_jitter",
 }
 
 

@@ -1,7 +1,7 @@
 """What the commands share: how they end when a request is wrong, and how they say a duration."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trainable.config import RequestError
 
@@ -18,6 +18,19 @@ def run_command(name: str, app: Callable[..., object]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def frozen_work_said(work: Mapping[str, float]) -> str:
+    """What sharing saved, in a line; "" where no frozen layer was needed. `work` is trainable.record.frozen_work's."""
+    done, saved = work["frozen_multiply_adds"], work["saved_multiply_adds"]
+    if not done + saved:
+        return ""
+    return (
+        f"frozen layers: {done / 1e12:,.2f} T multiply-adds done, {saved / 1e12:,.2f} T saved by sharing "
+        f"({(done + saved) / done if done else float('inf'):,.1f} times less work, "
+        f"about {duration(work['saved_seconds'])} of a trial's time); "
+        f"{work['shared_images']:,.0f} images read from the store, {duration(work['waited_seconds'])} waited"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -89,7 +89,7 @@ class TrialConfig(Frozen):
             "dropout": self.head == "linear",
             "schedule_epochs": self.schedule == "constant",
             "augmentation_seed": self.augmentation == "none",
-            "views": self.augmentation != "flip_jitter",
+            "views": self.augmentation != "flip_jitter" or self.views is None,
         }
         return {
             name: value for name, value in self.model_dump().items() if not idle.get(name, False)

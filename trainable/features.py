@@ -64,11 +64,11 @@ class Frozen(Protocol):
         """The same for every validation image in order, of the original view."""
 
 
-def autocast(run: RunSettings) -> AbstractContextManager[object]:
-    """Mixed precision where the run asks for it."""
-    if run.precision == "float32":
+def autocast(precision: str, device: str) -> AbstractContextManager[object]:
+    """Mixed precision where it is asked for."""
+    if precision == "float32":
         return nullcontext()
-    return torch.autocast(run.device, dtype=torch.bfloat16)
+    return torch.autocast(device, dtype=torch.bfloat16)
 
 
 @dataclass
@@ -109,7 +109,7 @@ def plain_batches(
     each = multiply_adds_of(run.width, run.image_size, 0, model.cut)
     for positions, pixels in images.batches(order, size, see, run.workers):
         began = time.monotonic()
-        with autocast(run):
+        with autocast(run.precision, run.device):
             hidden = model.prefix(normalise(pixels.to(run.device)))
         if model.cut:
             work.frozen_images += len(positions)
@@ -190,7 +190,7 @@ class Shared:
         self._layers = frozen_layers(backbone).to(run.device)
         self._digest = backbone.digest()
         self._open: dict[tuple[int, str], Chunk] = {}
-        self._resident: dict[tuple[str, ...], Tensor] = {}
+        self._passing: set[tuple[int, str]] = set()
         self._shelves: dict[int, Shelf] = {}
 
     def keeps(self, cut: int, family: str) -> bool:
@@ -207,13 +207,8 @@ class Shared:
         for chunk in self._open.values():
             chunk.close()
         self._open.clear()
-        self._resident.clear()
+        self._passing.clear()
         self.data.training.kept = self.data.validation.kept = None
-
-    def forget_but(self, tables: Sequence[tuple[int, str]]) -> None:
-        """Close the chunks that are not among `tables`, so that they may be evicted."""
-        for key in self._open.keys() - set(tables):
-            self._open.pop(key).close()
 
     # where a chunk lies
 
@@ -269,6 +264,9 @@ class Shared:
         self, part: LabelledImages, wanted: Sequence[Look], cut: int, work: Work
     ) -> list[Table]:
         """Tables of several looks; while another process computes a chunk, this one does the next."""
+        if wanted[0].family == "epoch":
+            self._leave_epoch()
+        before = set(self._open)
         size = chunk_size(len(part))
         starts = range(0, len(part), size)
         names = [
@@ -293,7 +291,15 @@ class Shared:
             if not done:
                 time.sleep(POLL_SECONDS)
                 work.waited_seconds += POLL_SECONDS
+        if wanted[0].family == "epoch":
+            self._passing = set(self._open) - before
         return [Table(tuple(self._open[cut, name] for name in column), size) for column in names]
+
+    def _leave_epoch(self) -> None:
+        """Close the last epoch's own views, so that they may be evicted."""
+        for key in self._passing & self._open.keys():
+            self._open.pop(key).close()
+        self._passing.clear()
 
     def _mapped(self, cut: int, name: str) -> bool:
         if (cut, name) not in self._open:
@@ -338,7 +344,7 @@ class Shared:
         found: dict[int, list[Tensor]] = {c: [] for c in levels if c > begin}
         for hidden in self._inputs(part, look, positions, begin, name):
             for low, high in pairwise([begin, *found]):
-                with autocast(self.run):
+                with autocast(self.run.precision, self.run.device):
                     hidden = forward_frozen(self._layers[low:high], hidden)
                 last_first = hidden.permute(0, 2, 3, 1)  # channels last, as they lie in memory
                 if self.run.store_format == "float16":

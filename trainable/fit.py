@@ -18,7 +18,13 @@ from trainable.data import TrainingData
 from trainable.features import Batches, FromStore, Frozen, Plain, Shared, Work, autocast
 from trainable.files import now
 from trainable.metric import is_collapsed, measure
-from trainable.model import Backbone, TransferVGG16, build_model, make_optimizer
+from trainable.model import (
+    Backbone,
+    TransferVGG16,
+    build_model,
+    make_optimizer,
+    multiply_adds,
+)
 from trainable.record import Best, Outcome, Row, Status, TrialRecord, is_better
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +76,8 @@ def fit(
     model = build_model(config, backbone).to(device)
     optimizer = make_optimizer(config, model)
     LOG.info("model and optimizer built in %.3f s", time.monotonic() - building)
+    prefix = multiply_adds(run.width, run.image_size, 0, model.cut)
+    images_seen = len(data.training) + len(data.validation)
     plain = Plain(config, run, data, model)
     frozen: Frozen = FromStore(plain, shared) if shared else plain
     weights = _class_weights(config, data.training.labels).to(device)
@@ -121,6 +129,7 @@ def fit(
             frozen_images=work.frozen_images,
             frozen_multiply_adds=work.frozen_multiply_adds,
             frozen_seconds=work.frozen_seconds,
+            saved_multiply_adds=images_seen * prefix - work.frozen_multiply_adds,
             shared_images=work.shared_images,
             waited_seconds=work.waited_seconds,
             ended_at=now(),
@@ -177,7 +186,7 @@ def _train(
         for group in optimizer.param_groups:
             ratio = config.backbone_lr_ratio if group["name"] == "features" else 1.0
             group["lr"] = config.lr * ratio * factor
-        with autocast(run):
+        with autocast(run.precision, run.device):
             logits = model.suffix(hidden)
         losses = binary_cross_entropy_with_logits(
             logits.float(), labels, weight=weights[labels.long()], reduction="none"
@@ -196,7 +205,7 @@ def predict(model: TransferVGG16, batches: Batches, run: RunSettings) -> Tensor:
     model.eval()
     found: list[Tensor] = []
     for _, hidden in batches:
-        with autocast(run):
+        with autocast(run.precision, run.device):
             found.append(model.suffix(hidden))
     return torch.cat(found).float().cpu()
 

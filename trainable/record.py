@@ -7,7 +7,7 @@ torch and pandas are imported where they are needed: commands that only read row
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from io import BytesIO
@@ -159,15 +159,17 @@ class Row:
     """Training images over the whole epoch's seconds."""
     gpu_memory_bytes: int
     """Peak of the epoch; 0 on the CPU."""
-    frozen_images: int
-    """Images that this trial sent through frozen layers."""
-    frozen_multiply_adds: int
-    frozen_seconds: float
-    shared_images: int
-    """Images whose frozen features were read from the store instead."""
-    waited_seconds: float
-    """For frozen features that other trials were computing."""
     ended_at: str
+    frozen_images: int = 0
+    """Images that this trial sent through frozen layers."""
+    frozen_multiply_adds: int = 0
+    frozen_seconds: float = 0.0
+    saved_multiply_adds: int = 0
+    """Of frozen layers without sharing, less those done; what is filled for later epochs may make it negative."""
+    shared_images: int = 0
+    """Images whose frozen features were read from the store instead."""
+    waited_seconds: float = 0.0
+    """For frozen features that other trials were computing."""
     collapsed: bool = False
     """The guard ends the trial with this epoch. Not written: the status says it."""
 
@@ -190,6 +192,24 @@ def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
         (metric.score(getattr(each, metric.value)), -each.val_loss) for each in (row, best)
     )
     return key > best_key
+
+
+def frozen_work(rows: Iterable[Row]) -> dict[str, float]:
+    """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved at the rate measured here."""
+    names = [
+        c.name
+        for c in fields(Row)
+        if c.name.startswith(("frozen_", "saved_", "shared_", "waited_"))
+    ]
+    sums = dict.fromkeys(names, 0.0)
+    for row in rows:
+        for name in names:
+            sums[name] += getattr(row, name)
+    done = sums["frozen_multiply_adds"]
+    sums["saved_seconds"] = (
+        sums["saved_multiply_adds"] * sums["frozen_seconds"] / done if done else 0.0
+    )
+    return sums
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             "val_loss": row.val_loss,
             "seconds": row.seconds,
             "collapsed": row.collapsed,
+            "remark": self._shared[2].problem if self._shared and self._shared[2] else "",
         }
 
     def _end(self, outcome: Outcome) -> dict[str, Any]:

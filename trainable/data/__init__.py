@@ -12,7 +12,15 @@ from trainable.data.images import (
     open_training_data,
     upright,
 )
-from trainable.data.split import PARTS, Part, balance, make_split, read_split, split_warnings
+from trainable.data.split import (
+    PARTS,
+    Part,
+    add_digests,
+    balance,
+    make_split,
+    read_split,
+    split_warnings,
+)
 from trainable.data.table import FaceTable, find_images, find_table, open_table, read_table
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "LabelledImages",
     "Part",
     "TrainingData",
+    "add_digests",
     "balance",
     "find_images",
     "find_table",

@@ -33,6 +33,7 @@ def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
     """The image at `path`, `upright`, resized bilinearly to a square: (3, `size`, `size`) uint8.
 
     Raises:
+        OSError: it can't be read or decoded.
         RequestError: its content has not the digest `sha256`, where one is given.
     """
     content = path.read_bytes()
@@ -41,8 +42,11 @@ def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
             f"every image must stay as it was when the run began, but {path} has changed; "
             "put the old one back, or begin another run"
         )
-    with Image.open(BytesIO(content)) as image:
-        colours = upright(image)
+    try:
+        with Image.open(BytesIO(content)) as image:
+            colours = upright(image)
+    except (OSError, SyntaxError) as error:  # Pillow raises both for a damaged image
+        raise OSError(f"{path} can't be decoded: {error}") from error
     array = np.array(colours.resize((size, size), Image.Resampling.BILINEAR))
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
@@ -116,15 +120,10 @@ def open_test_data(split: Path, images: Path, image_size: int) -> LabelledImages
 
 
 def _open(rows: pd.DataFrame, images: Path, image_size: int) -> LabelledImages:
-    files = tuple(rows["file"])
-    if "sha256" in rows:  # as every run folder has it
-        digests = tuple(rows["sha256"])
-    else:
-        digests = tuple(hashlib.sha256((images / f).read_bytes()).hexdigest() for f in files)
     return LabelledImages(
         folder=images,
-        files=files,
+        files=tuple(rows["file"]),
         labels=torch.tensor(rows["label"].to_numpy(), dtype=torch.float32),
         image_size=image_size,
-        digests=digests,
+        digests=tuple(rows["sha256"]),
     )

@@ -1,5 +1,6 @@
 """Which images train, which validate, which are left for the one test."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -63,6 +64,12 @@ def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
                     "add images or change data.split"
                 )
     return split
+
+
+def add_digests(split: pd.DataFrame, images: Path) -> pd.DataFrame:
+    """`split` with a column `sha256`: the digest of each file in the folder `images`, as it is now."""
+    contents = ((images / file).read_bytes() for file in split["file"])
+    return split.assign(sha256=[hashlib.sha256(content).hexdigest() for content in contents])
 
 
 def _official_parts(table: FaceTable) -> "pd.Series[str]":

@@ -1,0 +1,304 @@
+"""What frozen work is kept on a node: decided by cost, from rates that are measured there and sizes that are known."""
+
+import hashlib
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, TypeVar
+
+import torch
+
+from sweep.config import SweepConfig
+from trainable.command import duration
+from trainable.config import Sharing
+from trainable.data.images import load_pixels
+from trainable.features import FILL_BATCH, PIXELS, autocast
+from trainable.model import CUTS, Backbone, feature_layers, forward_frozen, frozen_layers
+from trainable.store import default_folder, limit_of, stored
+from trainable.views import normalise
+
+PROBED_IMAGES: Final = 8
+PROBED_BYTES: Final = 2**25
+WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds, measured on a node with a trial's threads."""
+
+    decode: float
+    """To read and decode an image."""
+    layers: Mapping[int, float]
+    """To bring an image from the cut before to this one, by cut."""
+    read: float
+    """A byte from the store."""
+    write: float
+    """A byte into the store, digest included."""
+    limit_bytes: int
+    """What the store may take there."""
+
+    def frozen(self, cut: int) -> float:
+        """Seconds from pixels to `cut`."""
+        return float(sum(seconds for each, seconds in self.layers.items() if each <= cut))
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How often features at one cut are asked for, and for how many different views of images."""
+
+    cut: int
+    family: str
+    uses: float
+    distinct: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is kept, and why."""
+
+    kept: tuple[str, ...]
+    bytes: int
+    """That it will take on a node's disk, at most."""
+    seconds_plain: float
+    """Predicted seconds of decoding and frozen layers, over all slots, without the store; with it below."""
+    seconds_shared: float
+    rates: Rates
+
+    def sharing(self, limit_bytes: int | None) -> Sharing:
+        return Sharing(kept=frozenset(self.kept), limit_bytes=limit_bytes)
+
+    def said(self) -> str:
+        """In a line for people."""
+        names = [what_is_kept(each) for each in self.kept]
+        if not names:
+            return "sharing: nothing is worth keeping between epochs and trials here"
+        return (
+            f"sharing: {', '.join(names)} (at most {self.bytes / 1e9:,.2f} GB a node); frozen work about "
+            f"{duration(self.seconds_shared)} of slot time, {duration(self.seconds_plain)} without"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return asdict(self)
+
+
+def what_is_kept(name: str) -> str:
+    """`24 fixed` in words."""
+    cut, family = int(name.split()[0]), name.split()[1]
+    if cut == PIXELS:
+        return "decoded images"
+    strategy = next(each for each, at in CUTS.items() if at == cut)
+    where = "after all layers" if strategy == "head" else f"before {strategy}"
+    return f"features {where}" + (" of each epoch's views" if family == "epoch" else "")
+
+
+def feature_bytes(width: float, image_size: int, cut: int, item: int) -> int:
+    """Of one image's features before layer `cut`; of its pixels where that is 0."""
+    if cut == PIXELS:
+        return 3 * image_size**2
+    side, channels = image_size, 3
+    for layer in feature_layers(width)[:cut]:
+        if isinstance(layer, torch.nn.Conv2d):
+            channels = layer.out_channels
+        elif isinstance(layer, torch.nn.MaxPool2d):
+            side //= 2
+    return channels * side**2 * item
+
+
+def demands(config: SweepConfig, training: int, validation: int) -> list[Demand]:
+    """What a sweep asks of the frozen layers, were every value of a setting tried equally often."""
+    strategies, augmentations = config.values_of("strategy"), config.values_of("augmentation")
+    pools = [v for v in config.values_of("views") if isinstance(v, int)]
+    epochs = expected_epochs(config)
+    found = []
+    for strategy in strategies:
+        trials = config.trials / len(strategies)
+        jittered = trials * augmentations.count("flip_jitter") / len(augmentations)
+        fixed = trials - jittered
+        looks = 2 if "flip" in augmentations else 1
+        cut = CUTS[strategy]  # type: ignore[index]
+        uses = fixed * epochs * training + trials * epochs * validation
+        found.append(Demand(cut, "fixed", uses, (training * looks if fixed else 0) + validation))
+        if jittered:
+            views = min(config.epochs, max(pools, default=config.epochs))
+            found.append(Demand(cut, "epoch", jittered * epochs * training, training * views))
+    return found
+
+
+def expected_epochs(config: SweepConfig) -> float:
+    """Of a trial, where ASHA lets one in `reduction_factor` pass each rung."""
+    if config.asha is None:
+        return float(config.epochs)
+    marks = [0, *config.asha.rungs(config.epochs), config.epochs]
+    factor = float(config.asha.reduction_factor)
+    spans = (high - low for low, high in pairwise(marks))
+    return sum(span / math.pow(factor, passed) for passed, span in enumerate(spans))
+
+
+def decide_for(
+    config: SweepConfig, rates: Rates, training: int, validation: int, half: bool
+) -> Decision:
+    """The decision for a sweep whose frozen layers compute in half precision or not."""
+    item = 2 if half or config.store.format == "float16" else 4
+
+    def size(cut: int) -> int:
+        return feature_bytes(config.model.width, config.data.image_size, cut, item)
+
+    asked = demands(config, training, validation)
+    return decide(asked, rates, training + validation, size)
+
+
+def cuts_of(config: SweepConfig) -> list[int]:
+    """Every cut that the sweep's strategies need."""
+    return [CUTS[strategy] for strategy in config.values_of("strategy")]  # type: ignore[index]
+
+
+def decide(
+    asked: Sequence[Demand],
+    rates: Rates,
+    images: int,
+    size: Callable[[int], int],
+) -> Decision:
+    """The choice with the least predicted time that fits below the limit.
+
+    `images` train or validate; `size(cut)` is the bytes of one image's features there.
+    """
+    choices = [(PIXELS, "fixed"), *sorted({(d.cut, d.family) for d in asked if d.cut != PIXELS})]
+
+    def taken(kept: Iterable[tuple[int, str]]) -> int:
+        return sum(
+            size(cut)
+            * (
+                images
+                if cut == PIXELS
+                else max(d.distinct for d in asked if (d.cut, d.family) == (cut, family))
+            )
+            for cut, family in kept
+        )
+
+    plain = _seconds(asked, rates, images, size, frozenset())
+    options = [
+        (_seconds(asked, rates, images, size, frozenset(kept)), taken(kept), kept)
+        for count in range(len(choices) + 1)
+        for kept in combinations(choices, count)
+        if taken(kept) <= rates.limit_bytes
+    ]
+    least = min(seconds for seconds, _, _ in options)
+    seconds, takes, kept = min(
+        (each for each in options if each[0] * WORTH <= least), key=lambda each: each[1]
+    )
+    return Decision(tuple(f"{c} {f}" for c, f in kept), takes, plain, seconds, rates)
+
+
+def _seconds(
+    asked: Sequence[Demand],
+    rates: Rates,
+    images: int,
+    size: Callable[[int], int],
+    kept: frozenset[tuple[int, str]],
+) -> float:
+    """Predicted seconds of decoding, frozen layers, reading and writing."""
+    pixels_kept = (PIXELS, "fixed") in kept
+    pixels = rates.read * size(PIXELS) if pixels_kept else rates.decode
+    total = images * (rates.decode + rates.write * size(PIXELS)) if pixels_kept else 0.0
+    for family in ("fixed", "epoch"):
+        here = [d for d in asked if d.family == family]
+        stored_cuts = [d for d in here if (d.cut, family) in kept]
+        if stored_cuts:
+            deepest = max(d.cut for d in stored_cuts)
+            distinct = max(d.distinct for d in stored_cuts)
+            total += distinct * (pixels + rates.frozen(deepest))
+        for d in here:
+            if d in stored_cuts:
+                total += size(d.cut) * (d.distinct * rates.write + d.uses * rates.read)
+            else:
+                total += d.uses * (pixels + rates.frozen(d.cut))
+    return total
+
+
+def measure_rates(
+    backbone: Backbone,
+    cuts: Sequence[int],
+    images: Sequence[Path],
+    image_size: int,
+    threads: int,
+    device: str,
+    precision: str,
+    limit_bytes: int | None,
+) -> Rates:
+    """Probe this machine with a few images: some seconds at full width on a CPU.
+
+    Raises:
+        OSError: the store's folder can't be written.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        some = [images[i % len(images)] for i in range(PROBED_IMAGES)]
+        decode, pixels = _timed(lambda: [load_pixels(path, image_size) for path in some])
+        repeat = max(FILL_BATCH[device] // PROBED_IMAGES, 1)
+        hidden = normalise(torch.stack(pixels).repeat(repeat, 1, 1, 1).to(device))
+        layers = frozen_layers(backbone).to(device)
+        seconds = {}
+        for low, high in pairwise([PIXELS, *sorted(set(cuts) - {PIXELS})]):
+            taken, hidden = _timed(
+                lambda low=low, high=high, hidden=hidden: _forward(  # type: ignore[misc]
+                    layers[low:high], hidden, device, precision
+                )
+            )
+            seconds[high] = taken / (repeat * PROBED_IMAGES)
+    finally:
+        torch.set_num_threads(before)
+    write, read, limit = _disk(limit_bytes)
+    return Rates(decode / PROBED_IMAGES / threads, seconds, read, write, limit)
+
+
+def _forward(
+    layers: torch.nn.Sequential, hidden: torch.Tensor, device: str, precision: str
+) -> torch.Tensor:
+    with autocast(precision, device):
+        result = forward_frozen(layers, hidden)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return result
+
+
+T = TypeVar("T")
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Median seconds of three calls, the first apart, and what the last one gave."""
+    work()
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - began)
+    return median(times), result
+
+
+def _disk(limit_bytes: int | None) -> tuple[float, float, int]:
+    """Seconds a byte to write and to read in the store's folder, and the bytes it may take."""
+    chunks = default_folder() / "chunks"
+    chunks.mkdir(parents=True, exist_ok=True)
+    content = os.urandom(PROBED_BYTES)
+    handle, name = tempfile.mkstemp(dir=chunks.parent, prefix=".probe-")
+    os.close(handle)
+    try:
+
+        def put() -> None:
+            hashlib.sha256(content)
+            Path(name).write_bytes(content)
+
+        write, _ = _timed(put)
+        read, _ = _timed(Path(name).read_bytes)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    taken = sum(each.bytes for each in stored(chunks))
+    return write / PROBED_BYTES, read / PROBED_BYTES, limit_of(chunks, taken, limit_bytes)
