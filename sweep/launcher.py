@@ -19,7 +19,7 @@ from sweep import cluster
 from sweep.config import SweepConfig, load_config
 from sweep.manifest import close_session, open_session
 from sweep.progress import Board, Line, Terminal
-from sweep.ranking import Standing, standing, to_keep
+from sweep.ranking import Standing, bar, standing, to_keep
 from sweep.scheduler import RungScheduler, relearn, settle
 from sweep.searcher import RecordSearcher
 from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for
@@ -100,10 +100,13 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._config = config
         self._session = session
         self._terminal = terminal
-        self._standings: dict[str, Standing] = {}
+        self._holding: dict[str, Standing] = {}
+        """Ended trials that may have weights on disk."""
         self._remarked = False
+        run.bar.unlink(missing_ok=True)  # a finished trial may have been asked to go on since
         for record in run.trials():
             self._note(record.trial_id)
+        self._let_go()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks at the start, and we never read that back."""
@@ -124,8 +127,8 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             best=metric.score(found.score) if found else None,
             slot=status.slot,
         )
-        if found is not None:
-            self._standings[trial_id] = found
+        if found is not None and status.status.has_ended:
+            self._holding[trial_id] = found
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
@@ -145,15 +148,22 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._terminal.epoch(trial_id, result["epoch"], result["value"], result["best_value"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Show the end, and let go of weights that no longer belong to the best."""
+        """Show the end."""
         trial_id = trial.config["trial_id"]
         self._note(trial_id)
         status = self._run.trial(trial_id).status()
         self._terminal.ended(trial_id, status.status, status.reason)
-        kept = to_keep(self._standings.values(), self._config.keep.best)
-        for other, found in self._standings.items():
-            if found.status.has_ended and other not in kept:
-                self._run.trial(other, self._session).forget_weights()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Delete weights that no longer belong to the best, and tell trials what they must reach to write theirs."""
+        best = self._config.keep.best
+        kept = to_keep(self._holding.values(), best)
+        for trial_id in self._holding.keys() - kept:
+            self._run.trial(trial_id, self._session).forget_weights()
+            del self._holding[trial_id]
+        if (key := bar(self._holding.values(), best)) is not None:
+            write_json(self._run.bar, {"key": list(key)})
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial whose retries are used up: its record gets the traceback."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trainable.metric import Metric
-from trainable.record import Origin, Row, Status, TrialRecord, is_better
+from trainable.record import Origin, Row, Status, TrialRecord, is_better, key_of
 
 
 def best_row(rows: Iterable[Row], metric: Metric) -> Row | None:
@@ -34,13 +34,17 @@ class Standing:
     status: Status
     origin: Origin
     best: Row
-    score: float
-    """Of the best epoch, turned so that higher is better."""
+    metric: Metric
+
+    @property
+    def score(self) -> float:
+        """Of the best epoch, turned so that higher is better."""
+        return self.metric.score(getattr(self.best, self.metric.value))
 
     @property
     def key(self) -> tuple[float, float, int, str]:
-        """Smaller is better: score, then validation loss, then the earlier epoch, then the smaller id."""
-        return -self.score, self.best.val_loss, self.best.epoch, self.trial_id
+        """Smaller is better."""
+        return key_of(self.metric, self.best, self.trial_id)
 
 
 def standing(record: TrialRecord, metric: Metric) -> Standing | None:
@@ -48,8 +52,7 @@ def standing(record: TrialRecord, metric: Metric) -> Standing | None:
     best = best_row(record.rows(), metric)
     if best is None:
         return None
-    score = metric.score(getattr(best, metric.value))
-    return Standing(record.trial_id, record.status().status, record.origin.origin, best, score)
+    return Standing(record.trial_id, record.status().status, record.origin.origin, best, metric)
 
 
 def rank(standings: Iterable[Standing]) -> list[Standing]:
@@ -61,6 +64,12 @@ def winner(standings: Iterable[Standing]) -> Standing | None:
     """The best finished trial of the search; None where none finished."""
     eligible = [s for s in standings if s.status is Status.FINISHED and s.origin == "search"]
     return min(eligible, key=lambda each: each.key, default=None)
+
+
+def bar(kept: Iterable[Standing], best: int) -> tuple[float, float, int, str] | None:
+    """The key that a trial must not be behind to be kept; None while fewer than `best` have finished."""
+    keys = sorted(each.key for each in kept if each.status is Status.FINISHED)
+    return keys[best - 1] if len(keys) >= best else None
 
 
 def to_keep(standings: Iterable[Standing], best: int) -> set[str]:

@@ -23,8 +23,9 @@ from trainable.model import CUTS, Backbone, feature_layers, forward_frozen, froz
 from trainable.store import default_folder, limit_of, stored
 from trainable.views import normalise
 
-PROBED_IMAGES: Final = 8
+PROBED_IMAGES: Final = 4
 PROBED_BYTES: Final = 2**25
+LONG_PROBE_SECONDS: Final = 0.3
 WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this
 
 
@@ -242,7 +243,7 @@ def measure_rates(
     try:
         some = [images[i % len(images)] for i in range(PROBED_IMAGES)]
         decode, pixels = _timed(lambda: [load_pixels(path, image_size) for path in some])
-        repeat = max(FILL_BATCH[device] // PROBED_IMAGES, 1)
+        repeat = FILL_BATCH[device] // PROBED_IMAGES if device == "cuda" else 1
         hidden = normalise(torch.stack(pixels).repeat(repeat, 1, 1, 1).to(device))
         layers = frozen_layers(backbone).to(device)
         seconds = {}
@@ -273,14 +274,13 @@ T = TypeVar("T")
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Median seconds of three calls, the first apart, and what the last one gave."""
-    work()
-    times = []
-    for _ in range(3):
+    """Median seconds of some calls, the first apart, and what the last one gave; two calls where they are long."""
+    times: list[float] = []
+    while (len(times) < 4 and sum(times) < LONG_PROBE_SECONDS) or len(times) < 2:
         began = time.perf_counter()
         result = work()
         times.append(time.perf_counter() - began)
-    return median(times), result
+    return median(times[1:]), result
 
 
 def _disk(limit_bytes: int | None) -> tuple[float, float, int]:

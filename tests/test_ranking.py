@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.ranking import Standing, best_row, best_so_far, rank, to_keep, winner
+from sweep.ranking import Standing, bar, best_row, best_so_far, rank, to_keep, winner
 from trainable.metric import Metric
 from trainable.record import Row, Status
 
@@ -23,7 +23,7 @@ def stand(
     loss: float = 1.0,
     epoch: int = 1,
 ) -> Standing:
-    return Standing(trial_id, status, "search", row(epoch, accuracy, loss), accuracy)
+    return Standing(trial_id, status, "search", row(epoch, accuracy, loss), Metric.VAL_ACCURACY)
 
 
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=8))
@@ -75,3 +75,18 @@ def test_the_winner_is_always_among_those_that_keep_their_weights() -> None:
     ]
     assert to_keep(standings, 1) == {"high"}
     assert to_keep(standings, 3) == {"high", "low", "pruned"}
+
+
+@given(st.permutations([stand(name, 0.5 + number / 20) for number, name in enumerate("abcdefgh")]))
+def test_who_ends_behind_the_bar_would_not_have_been_kept(ended: list[Standing]) -> None:
+    """Trials end one after another; one that is behind the bar of its moment is not among the best three at the end."""
+    holding: list[Standing] = []
+    skipped = set()
+    for each in ended:
+        key = bar(holding, 3)
+        if key is not None and each.key > key:
+            skipped.add(each.trial_id)
+        kept = to_keep([*holding, each], 3)
+        holding = [s for s in [*holding, each] if s.trial_id in kept]
+    assert {s.trial_id for s in holding} == to_keep(ended, 3)
+    assert not skipped & to_keep(ended, 3)

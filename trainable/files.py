@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,27 @@ from trainable.config import RequestError
 LOG = logging.getLogger(__name__)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` so that a reader, or a crash at any moment, sees the old or the new file whole."""
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place at the end.
+
+    A reader, or a crash at any moment, sees the old or the new file whole.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield aside
+        with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.rename(path)
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, wholly or not at all."""
+    with replaced(path) as aside:
+        aside.write_bytes(content)
 
 
 def sync_folder(folder: Path) -> None:

@@ -136,7 +136,7 @@ def fit(
             collapsed=collapsing >= collapse_epochs,
         )
         if best is None or is_better(run.metric, row, best.row):
-            best = Best(row, model.trained_copy(), logits)
+            best = Best(row, model.trained_copy(best.weights if best else None), logits)
         if record is not None:
             record.append(row)
             if time.monotonic() - saved_at > WRITING_SHARE * writing_seconds:
@@ -154,8 +154,11 @@ def fit(
             outcome.status is Status.DIVERGED
         ):  # the state is worth nothing; the best epoch before it may be
             record.save_best(best, data.validation.files, data.validation.labels)
-        else:
+        elif record.is_wanted(best.row, run.metric):
             _save(record, data, model, optimizer, epoch, collapsing, best)
+        else:
+            record.save_best(best, data.validation.files, data.validation.labels, weights=False)
+            record.forget_weights()
     return outcome
 
 
@@ -242,7 +245,7 @@ def _save(
         "epoch": epoch,
         "collapsing": collapsing,
         "best_epoch": best.row.epoch,
-        "trained": model.trained_copy(),
+        "trained": {name: p.detach().cpu() for name, p in model.trained().items()},
         "optimizer": optimizer.state_dict(),
     }
     record.save_last(state, best.row.epoch)

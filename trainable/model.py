@@ -200,9 +200,14 @@ class TransferVGG16(nn.Module):
         """The parameters that train, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def trained_copy(self) -> dict[str, Tensor]:
-        """Their values now, on the CPU, apart from the model's."""
-        return {name: p.detach().to("cpu", copy=True) for name, p in self.trained().items()}
+    @torch.no_grad()
+    def trained_copy(self, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Their values now, on the CPU, apart from the model's; in the memory of an earlier copy where one is given."""
+        if into is None:
+            return {name: p.detach().to("cpu", copy=True) for name, p in self.trained().items()}
+        for name, parameter in self.trained().items():
+            into[name].copy_(parameter)
+        return into
 
     @torch.no_grad()
     def set_trained(self, values: Mapping[str, Tensor]) -> None:

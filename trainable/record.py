@@ -20,6 +20,7 @@ from trainable.files import (
     read_json,
     read_json_lines,
     refuse_damaged_zip,
+    replaced,
     sync_folder,
     write_atomically,
     write_json,
@@ -81,6 +82,11 @@ class RunFolder:
     @property
     def rungs(self) -> Path:
         return self.path / "rungs.jsonl"
+
+    @property
+    def bar(self) -> Path:
+        """The key of the last of the trials whose weights stay: who ends behind it need not write any."""
+        return self.path / "bar.json"
 
     @property
     def session(self) -> Path:
@@ -210,6 +216,11 @@ def frozen_work(rows: Iterable[Row]) -> dict[str, float]:
         sums["saved_multiply_adds"] * sums["frozen_seconds"] / done if done else 0.0
     )
     return sums
+
+
+def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:
+    """By which trials are ranked, smaller first: score, then validation loss, earlier epoch, smaller id."""
+    return -metric.score(getattr(best, metric.value)), best.val_loss, best.epoch, trial_id
 
 
 @dataclass(frozen=True)
@@ -355,8 +366,10 @@ class TrialRecord:
 
     # weights and state
 
-    def save_best(self, best: Best, files: tuple[str, ...], labels: "Tensor") -> None:
-        """Write the best epoch's weights, then its predictions, then the JSON that names both."""
+    def save_best(
+        self, best: Best, files: tuple[str, ...], labels: "Tensor", weights: bool = True
+    ) -> None:
+        """Write the best epoch's weights where they are wanted, its predictions, then the JSON that names both."""
         import pandas as pd
         import safetensors.torch
 
@@ -364,8 +377,12 @@ class TrialRecord:
         epoch = best.row.epoch
         if self._best(epoch, "json").exists():
             return
-        weights = safetensors.torch.save(best.weights)
-        write_atomically(self._best(epoch, "safetensors"), weights)
+        digest = None
+        if weights:
+            with replaced(self._best(epoch, "safetensors")) as aside:
+                safetensors.torch.save_file(best.weights, aside)
+                with aside.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
         predictions = BytesIO()
         pd.DataFrame(
             {"file": files, "label": labels.int().numpy(), "logit": best.logits.numpy()}
@@ -373,7 +390,7 @@ class TrialRecord:
         write_atomically(self._best(epoch, "parquet"), predictions.getvalue())
         write_json(
             self._best(epoch, "json"),
-            best.row.to_json() | {"sha256": hashlib.sha256(weights).hexdigest()},
+            best.row.to_json() | {"sha256": digest},
         )
 
     def load_best(self, row: Row) -> Best:
@@ -424,14 +441,21 @@ class TrialRecord:
                 f"{path} must hold validation predictions, but reading it says: {error}"
             ) from None
 
+    def is_wanted(self, best: Row, metric: Metric) -> bool:
+        """Might this trial, ended with this best epoch, be among those whose weights stay? See RunFolder.bar."""
+        try:
+            bar = read_json(RunFolder(self.folder.parent.parent).bar)["key"]
+        except RequestError:  # fewer have finished than are kept
+            return True
+        return key_of(metric, best, self.trial_id) <= tuple(bar)
+
     def save_last(self, state: Mapping[str, Any], best_epoch: int) -> None:
         """Replace last.pt, then delete older best epochs. `state` must be loadable with weights_only."""
         import torch
 
         self._may_write()
-        buffer = BytesIO()
-        torch.save(dict(state), buffer)
-        write_atomically(self.last, buffer.getvalue())
+        with replaced(self.last) as aside:
+            torch.save(dict(state), aside)
         self.forget_best_but(best_epoch)
 
     def forget_best_but(self, epoch: int | None) -> None:

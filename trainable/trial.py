@@ -3,10 +3,12 @@
 `setup` may run on an actor that never runs the trial, so records are opened in the first `step`.
 """
 
+import ctypes
 import logging
 import os
 import socket
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +26,19 @@ from trainable.model import Backbone, load_backbone
 from trainable.record import Outcome, Row, RunFolder, Status, TrialRecord
 
 LOG = logging.getLogger("trainable")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, for the next step and the next trial, where the C library is glibc.
+
+    Gradients and moments of a large head are mapped and unmapped otherwise, and every page of them faulted in anew:
+    a step of the 25088-4096-1024-1 head takes 0.30 s instead of 0.46 s (docs/log.md).
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
@@ -35,6 +50,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return tune.PlacementGroupFactory([config["resources"]])
 
     def setup(self, config: dict[str, Any]) -> None:
+        keep_freed_memory()
         self._run = RunSettings(**config["run"])
         self._shared: tuple[TrainingData, Backbone, Shared | None] | None = None
         self._gauges = {
