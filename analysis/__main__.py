@@ -105,6 +105,7 @@ def read_results(run: Path) -> dict[str, Any]:
         "winner": selection.winner and selection.winner.trial_id,
         "ranking": [each.trial_id for each in selection.ranked],
         "remarks": selection.remarks() + ([f"the sweep is not finished: {lacks}"] if lacks else []),
+        "frozen_work": frames.work(run),
         "times_test_opened": len(read_ledger(folder)),
         "differing_settings": frames.varied(trials),
         "trials": frames.to_records(trials),
@@ -115,7 +116,7 @@ def read_results(run: Path) -> dict[str, Any]:
 def show_results(facts: dict[str, Any]) -> None:
     """Print a table of the trials, best first, and what a reader must know beside it."""
     from analysis.wording import NO_VALUE, metric_value, number, setting, times
-    from trainable.command import duration
+    from trainable.command import duration, frozen_work_said
     from trainable.metric import Metric
 
     metric = Metric(facts["metric"])
@@ -146,6 +147,8 @@ def show_results(facts: dict[str, Any]) -> None:
             _line(f"{row['trial_id']} failed: {row['reason']}", "red")
     for remark in facts["remarks"]:
         _line(remark, "yellow")
+    if said := frozen_work_said(facts["frozen_work"]):
+        _line(said, "bright_black")
     _line(f"test set opened: {times(facts['times_test_opened'])}")
     for path in facts["files"]:
         _line(path, "bright_black")

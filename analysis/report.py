@@ -19,7 +19,7 @@ from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import Confusion, confusion
 from sweep.config import SweepConfig
 from sweep.space import Choice, Dimension, Range
-from trainable.command import duration
+from trainable.command import duration, frozen_work_said
 from trainable.config import RequestError
 from trainable.data import PARTS, balance, read_split
 from trainable.files import now, write_atomically
@@ -66,6 +66,7 @@ def render(run: Path) -> str:
         "moment": wording.moment,
         "counted": wording.counted,
         "setting_value": wording.setting_value,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=config.name,
@@ -104,6 +105,7 @@ def render(run: Path) -> str:
         split=_split(folder),
         image_facts=_image_facts(manifest),
         commands=_commands(folder, config, manifest),
+        frozen_work=frozen_work_said(results.work(run)),
         origin=_origin(manifest),
         seeds=_pairs(manifest.get("seeds")),
         packages=_pairs(manifest.get("packages")),

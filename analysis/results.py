@@ -150,6 +150,11 @@ def varied(frame: pd.DataFrame) -> list[str]:
     return ["strategy", "lr", *names]
 
 
+def work(run: Path) -> dict[str, float]:
+    """What all trials took from frozen layers, and what sharing saved; see trainable.record.frozen_work."""
+    return frozen_work(row for record in RunFolder(run).trials() for row in record.rows())
+
+
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as plain JSON values: what is missing is None, times are ISO 8601."""
     return [

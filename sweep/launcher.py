@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for
 from trainable.config import RequestError, RunSettings
 from trainable.data import read_split
 from trainable.files import now, write_json
-from trainable.record import RunFolder, Status
+from trainable.record import NOTE_SECONDS, RunFolder, Status
 from trainable.trial import FaceTrial
 
 from ray import tune  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
@@ -103,6 +104,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._holding: dict[str, Standing] = {}
         """Ended trials that may have weights on disk."""
         self._remarked = False
+        self._look_again = 0.0
         run.bar.unlink(missing_ok=True)  # a finished trial may have been asked to go on since
         for record in run.trials():
             self._note(record.trial_id)
@@ -146,6 +148,15 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             if result["epoch"] == 1 or not self._terminal.board.lines[trial_id].slot:
                 self._terminal.started(trial_id, self._run.trial(trial_id).status().slot)
             self._terminal.epoch(trial_id, result["epoch"], result["value"], result["best_value"])
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        """Now and then, what running trials say of a long step."""
+        if time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + NOTE_SECONDS
+        for trial_id, line in self._terminal.board.lines.items():
+            if line.status is Status.RUNNING:
+                line.note = self._run.trial(trial_id).status().reason
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Show the end."""
@@ -319,7 +330,7 @@ def _share_work(
         config, rates, training, len(rows) - training, settings.precision == "bfloat16"
     )
     console.print(decision.said(), highlight=False, soft_wrap=True)
-    sharing = decision.sharing(config.store.limit)
+    sharing = decision.sharing(config.store.limit, granted.gpus)
     return settings.model_copy(update={"sharing": sharing}), decision.facts()
 
 

@@ -40,6 +40,8 @@ class Line:
     value: float | None = None
     best: float | None = None
     slot: str = ""
+    note: str = ""
+    """What a long step is doing."""
 
 
 @dataclass
@@ -148,7 +150,7 @@ class Terminal:
                     line.slot,
                     f"{line.epoch}/{board.epochs}",
                     *(f"{v:.4f}" if v is not None else "–" for v in (line.value, line.best)),
-                    describe(line.settings),
+                    describe(line.settings) + (f" ({line.note})" if line.note else ""),
                 )
         running: RenderableType = (
             table if table.row_count else Text("workers start …", "bright_black")

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,7 @@ from trainable.views import normalise
 
 PROBED_IMAGES: Final = 4
 PROBED_BYTES: Final = 2**25
+HELD_SHARE: Final = 0.4  # of a trial's part of a GPU, for features
 LONG_PROBE_SECONDS: Final = 0.3
 WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this
 
@@ -43,6 +45,8 @@ class Rates:
     """A byte into the store, digest included."""
     limit_bytes: int
     """What the store may take there."""
+    gpu_bytes: int = 0
+    """Memory of a GPU there."""
 
     def frozen(self, cut: int) -> float:
         """Seconds from pixels to `cut`."""
@@ -66,13 +70,18 @@ class Decision:
     kept: tuple[str, ...]
     bytes: int
     """That it will take on a node's disk, at most."""
+    held_bytes: int
+    """That one trial reads in an epoch, at most."""
     seconds_plain: float
     """Predicted seconds of decoding and frozen layers, over all slots, without the store; with it below."""
     seconds_shared: float
     rates: Rates
 
-    def sharing(self, limit_bytes: int | None) -> Sharing:
-        return Sharing(kept=frozenset(self.kept), limit_bytes=limit_bytes)
+    def sharing(self, limit_bytes: int | None, gpus_per_trial: float) -> Sharing:
+        """For trials with that share of a GPU: features lie in its memory where they leave room enough to train."""
+        room = HELD_SHARE * self.rates.gpu_bytes * min(gpus_per_trial, 1.0)
+        resident = 0 < self.held_bytes <= room
+        return Sharing(kept=frozenset(self.kept), limit_bytes=limit_bytes, resident=resident)
 
     def said(self) -> str:
         """In a line for people."""
@@ -99,6 +108,7 @@ def what_is_kept(name: str) -> str:
     return f"features {where}" + (" of each epoch's views" if family == "epoch" else "")
 
 
+@cache
 def feature_bytes(width: float, image_size: int, cut: int, item: int) -> int:
     """Of one image's features before layer `cut`; of its pixels where that is 0."""
     if cut == PIXELS:
@@ -194,7 +204,16 @@ def decide(
     seconds, takes, kept = min(
         (each for each in options if each[0] * WORTH <= least), key=lambda each: each[1]
     )
-    return Decision(tuple(f"{c} {f}" for c, f in kept), takes, plain, seconds, rates)
+    held = max(
+        (
+            size(cut)
+            * (images + sum(d.distinct for d in asked if (d.cut, d.family) == (cut, "fixed")))
+            for cut, _ in kept
+            if cut != PIXELS
+        ),
+        default=0,
+    )
+    return Decision(tuple(f"{c} {f}" for c, f in kept), takes, held, plain, seconds, rates)
 
 
 def _seconds(
@@ -257,7 +276,8 @@ def measure_rates(
     finally:
         torch.set_num_threads(before)
     write, read, limit = _disk(limit_bytes)
-    return Rates(decode / PROBED_IMAGES / threads, seconds, read, write, limit)
+    gpu = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else 0
+    return Rates(decode / PROBED_IMAGES / threads, seconds, read, write, limit, gpu)
 
 
 def _forward(

@@ -116,6 +116,7 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
             if trial["status"] == "running"
             else ""
         )
+        says_more = trial["reason"] and trial["status"] in ("failed", "running")
         table.add_row(
             str(trial["number"]),
             trial["trial_id"],
@@ -123,7 +124,7 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
             f"{trial['epoch']}/{facts['epochs']}",
             f"{trial['best']:.4f}" if trial["best"] is not None else "–",
             str(trial["best_epoch"] or "–"),
-            trial["setting"] + (f" ({trial['reason']})" if trial["status"] == "failed" else ""),
+            trial["setting"] + (f" ({trial['reason']})" if says_more else ""),
             where,
         )
     console.print(table)

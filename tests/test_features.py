@@ -102,6 +102,19 @@ def test_sharing_changes_no_bit(
         assert all(row.shared_images == TRAINING + VALIDATION for row in rows)
 
 
+@pytest.mark.parametrize("augmentation", ["none", "flip", "flip_jitter"])
+def test_features_held_in_the_devices_memory_change_no_bit(
+    bench: Bench, store: Path, augmentation: str
+) -> None:
+    """Here the device is the CPU; a GPU takes the same lines."""
+    resident = sharing_of(bench, store, sharing=Sharing(kept=ALL, resident=True))
+    config = SMALL.model_copy(update={"augmentation": augmentation})
+    plain = outcome(resident, train(resident, config, "plain"), "plain")
+    by = shared(resident)
+    for name in ("cold", "warm"):
+        assert outcome(resident, train(resident, config, name, by), name) == plain
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 24, 100])
 @pytest.mark.parametrize("strategy", ["head", "block5"])
 def test_a_last_batch_of_any_size_changes_no_bit(

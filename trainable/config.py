@@ -147,6 +147,8 @@ class Sharing(Frozen):
     kept: frozenset[str] = frozenset()
     """`<cut> fixed` and `<cut> epoch`: features before layer `cut` of views that come again, or of one epoch alone;
     `0 fixed`: decoded images."""
+    resident: bool = False
+    """Features are held in the device's memory, and no loader runs."""
     limit_bytes: int | None = None
     """What the store may take of the disk; None: half of what is free."""
 

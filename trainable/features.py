@@ -192,6 +192,10 @@ class Shared:
         self._open: dict[tuple[int, str], Chunk] = {}
         self._passing: set[tuple[int, str]] = set()
         self._shelves: dict[int, Shelf] = {}
+        self._resident: dict[tuple[int, ...], Tensor] = {}
+        self._resident_epoch: dict[tuple[int, ...], Tensor] = {}
+        self.tell: Callable[[str], None] = lambda text: None
+        """Called now and then with how far the filling is, and with "" when it is over."""
 
     def keeps(self, cut: int, family: str) -> bool:
         """Is this cut of these views to be stored?"""
@@ -203,7 +207,26 @@ class Shared:
         self.close()
         LOG.warning("frozen features are not shared any more: %s", error)
 
+    def resident(self, tables: Sequence[Table], family: str) -> Tensor:
+        """Rows of `tables`, one after another, in the device's memory; those of views that come again stay there."""
+        key = tuple(id(chunk) for table in tables for chunk in table.chunks)
+        if key in self._resident:
+            return self._resident[key]
+        if family == "epoch":
+            self._resident_epoch.clear()  # before the next one takes its place
+        held = self._resident_epoch if family == "epoch" else self._resident
+        held[key] = torch.cat(
+            [
+                torch.from_numpy(chunk.values.copy()).to(self.run.device)
+                for table in tables
+                for chunk in table.chunks
+            ]
+        )
+        return held[key]
+
     def close(self) -> None:
+        self._resident.clear()
+        self._resident_epoch.clear()
         for chunk in self._open.values():
             chunk.close()
         self._open.clear()
@@ -278,19 +301,23 @@ class Shared:
             for at, column in enumerate(names)
             for number, name in enumerate(column)
         }
+        chunks = len(missing)
         while missing:
-            done = []
+            done: list[tuple[int, int]] = []
             for (at, number), name in missing.items():
                 positions = range(number * size, min((number + 1) * size, len(part)))
-                if self._mapped(cut, name) or self._claimed(
-                    part, wanted[at], positions, cut, name, work
-                ):
-                    done.append((at, number))
+                if not self._mapped(cut, name):
+                    ready = chunks - len(missing) + len(done)
+                    self.tell(f"frozen features: {ready} of {chunks} chunks")
+                    if not self._claimed(part, wanted[at], positions, cut, name, work):
+                        continue
+                done.append((at, number))
             for key in done:
                 del missing[key]
             if not done:
                 time.sleep(POLL_SECONDS)
                 work.waited_seconds += POLL_SECONDS
+        self.tell("")
         if wanted[0].family == "epoch":
             self._passing = set(self._open) - before
         return [Table(tuple(self._open[cut, name] for name in column), size) for column in names]
@@ -376,9 +403,9 @@ class Shared:
             return
         chunk = self._open[begin, name]
         for start in range(0, len(positions), size):
-            yield as_tensor(chunk.values[start : start + size].copy(), chunk.format).to(
-                self.run.device
-            )
+            yield as_features(
+                torch.from_numpy(chunk.values[start : start + size].copy()), chunk.format
+            ).to(self.run.device)
 
 
 def chunk_size(images: int) -> int:
@@ -392,9 +419,8 @@ def chunk_name(part: LabelledImages, look: Look, positions: range) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def as_tensor(values: np.ndarray[Any, Any], format: torch.dtype) -> Tensor:
+def as_features(tensor: Tensor, format: torch.dtype) -> Tensor:
     """Stored rows (batch, side, side, channels) as features (batch, channels, side, side), channels last in memory."""
-    tensor = torch.from_numpy(values)
     if format is torch.bfloat16:
         tensor = tensor.view(torch.bfloat16)
     if format is torch.float16:
@@ -416,7 +442,7 @@ class FromStore:
         found = self._tables(images, wanted)
         if found is None:
             return self._plainly(self.plain.training(epoch, order))
-        return self._read(found, which, order, self.plain.config.batch_size)
+        return self._read(found, which, order, self.plain.config.batch_size, wanted[0].family)
 
     def validation(self) -> Batches:
         images = self.plain.data.validation
@@ -424,7 +450,7 @@ class FromStore:
         if found is None:
             return self._plainly(self.plain.validation())
         which = torch.zeros(len(images), dtype=torch.int64)
-        return self._read(found, which, range(len(images)), EVALUATION_BATCH)
+        return self._read(found, which, range(len(images)), EVALUATION_BATCH, "fixed")
 
     def _plainly(self, batches: Batches) -> Batches:
         self.plain.work = self.work
@@ -440,9 +466,26 @@ class FromStore:
             self.shared.give_up(error)
         return None
 
-    def _read(self, tables: list[Table], which: Tensor, order: Sequence[int], size: int) -> Batches:
-        """Batches in `order`, read two ahead by a thread of its own."""
+    def _from_device(
+        self, tables: list[Table], which: Tensor, order: Sequence[int], size: int, family: str
+    ) -> Batches:
+        held = self.shared.resident(tables, family)
+        format = tables[0].chunks[0].format
+        rows = (which * len(which) + torch.arange(len(which)))[torch.tensor(order)].to(held.device)
+        for start in range(0, len(order), size):
+            positions = torch.tensor(order[start : start + size])
+            self.work.shared_images += len(positions)
+            yield positions, as_features(held[rows[start : start + size]], format)
+
+    def _read(
+        self, tables: list[Table], which: Tensor, order: Sequence[int], size: int, family: str
+    ) -> Batches:
+        """Batches in `order`, from the device's memory or read two ahead by a thread of its own."""
         run = self.plain.run
+        assert run.sharing is not None
+        if run.sharing.resident:
+            yield from self._from_device(tables, which, order, size, family)
+            return
         first = tables[0].chunks[0]
         kind = STORED[first.format]
         choice, pinned = which.tolist(), run.device == "cuda"
@@ -452,7 +495,7 @@ class FromStore:
             rows = np.empty(shape, kind)
             for slot, position in enumerate(positions):
                 rows[slot] = tables[choice[position]].row(position)
-            hidden = as_tensor(rows, first.format)
+            hidden = as_features(torch.from_numpy(rows), first.format)
             return torch.tensor(positions), hidden.pin_memory() if pinned else hidden
 
         batches = (order[start : start + size] for start in range(0, len(order), size))

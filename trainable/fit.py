@@ -85,6 +85,8 @@ def fit(
     classes = (len(data.validation) - positives, positives)
 
     epoch, collapsing, best = 0, 0, None
+    if shared is not None and record is not None:
+        shared.tell = record.note
     if record is not None:
         epoch, collapsing, best = _resume(record, model, optimizer)
     saved_at, writing_seconds = time.monotonic(), _first_guess(model)

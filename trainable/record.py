@@ -7,8 +7,10 @@ torch and pandas are imported where they are needed: commands that only read row
 import hashlib
 import json
 import logging
+import math
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION: Final = 1
 LOG = logging.getLogger(__name__)
+NOTE_SECONDS: Final = 5.0
 Origin = Literal["search", "replicate", "audit"]
 
 
@@ -278,6 +281,8 @@ class TrialRecord:
     folder: Path
     session: int | None = None
     _origin: OriginRecord | None = field(init=False, default=None, repr=False)
+    _noted: str = field(init=False, default="", repr=False)
+    _note_again: float = field(init=False, default=-math.inf, repr=False)
 
     @property
     def trial_id(self) -> str:
@@ -344,6 +349,14 @@ class TrialRecord:
     def write_status(self, status: StatusRecord) -> None:
         self._may_write()
         write_json(self.folder / "status.json", asdict(status))
+
+    def note(self, text: str) -> None:
+        """Say in the status what a long step is doing, at most every `NOTE_SECONDS`; "" takes it back."""
+        if text == self._noted or (text and time.monotonic() < self._note_again):
+            return
+        if (self.folder / "status.json").exists():  # whoever trains without a sweep writes none
+            self.write_status(replace(self.status(), reason=text))
+        self._noted, self._note_again = text, time.monotonic() + NOTE_SECONDS
 
     # epochs
 
