@@ -254,7 +254,8 @@ def _resolve(
     looks = cluster.inspect(found, run.path, images, first, len(manifest["sessions"]) + 1)
     if "settings" in manifest:
         settings = RunSettings(
-            **manifest["settings"] | {"folder": run.path, "epochs": config.epochs}
+            **manifest["settings"]
+            | {"folder": run.path, "epochs": config.epochs, "store": own_store()}
         )
         if settings.device == "cuda" and not any(look["gpu"] for look in looks):
             raise RequestError(
@@ -281,6 +282,7 @@ def _resolve(
         precision=precision,
         threads=granted.cpus,
         workers=granted.cpus,
+        store=own_store(),
         store_format=config.store.format if precision == "float32" else "computed",
     )
     settings, manifest["sharing"] = _share_work(run, config, settings, granted, console)
@@ -292,6 +294,11 @@ def _resolve(
     }
     write_json(run.manifest, manifest)
     return settings, granted
+
+
+def own_store() -> Path | None:
+    """`SWEEP_STORE` as it is set here goes for every node; where it is not, each node has its own default."""
+    return Path(os.environ["SWEEP_STORE"]).absolute() if os.environ.get("SWEEP_STORE") else None
 
 
 def _share_work(
@@ -317,6 +324,7 @@ def _share_work(
         settings.device,
         settings.precision,
         config.store.limit,
+        settings.store,
     )
     if isinstance(rates, str):
         console.print(

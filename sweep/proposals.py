@@ -39,8 +39,8 @@ class Proposals:
         tried = {trial.trial_id for trial in trials}
         number = max((trial.number for trial in trials), default=-1) + 1
         if self.config.search.method == "grid":
-            point = next((p for p in self._grid if self._settings(p).trial_id not in tried), None)
-            return None if point is None else (number, self._settings(point))
+            settings = next((s for s in self._grid if s.trial_id not in tried), None)
+            return None if settings is None else (number, settings)
         for attempt in range(number, number + DUPLICATES_IN_A_ROW):
             settings = self._settings(self._propose(trials, attempt))
             if settings.trial_id not in tried:
@@ -84,14 +84,15 @@ class Proposals:
         return units
 
     @cached_property
-    def _grid(self) -> list[Point]:
+    def _grid(self) -> list[TrialConfig]:
         """Every point, shuffled by the seed (in natural order ASHA would prune all or none), `first` in front."""
         space, search = self.config.space, self.config.search
         points = space.points()
         order = np.random.default_rng(search.seed).permutation(len(points))
         shuffled = [points[index] for index in order]
         wanted = [space.check(partial) for partial in search.first]
-        return sorted(shuffled, key=lambda p: not any(space.matches(w, p) for w in wanted))
+        ordered = sorted(shuffled, key=lambda p: not any(space.matches(w, p) for w in wanted))
+        return [self._settings(point) for point in ordered]
 
     def _untried(self, tried: set[str], number: int) -> tuple[int, TrialConfig] | None:
         """A seeded point that nobody tried; None where the space is exhausted."""

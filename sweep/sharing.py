@@ -251,6 +251,7 @@ def measure_rates(
     device: str,
     precision: str,
     limit_bytes: int | None,
+    store: Path | None = None,
 ) -> Rates:
     """Probe this machine with a few images: some seconds at full width on a CPU.
 
@@ -275,7 +276,7 @@ def measure_rates(
             seconds[high] = taken / (repeat * PROBED_IMAGES)
     finally:
         torch.set_num_threads(before)
-    write, read, limit = _disk(limit_bytes)
+    write, read, limit = _disk(store or default_folder(), limit_bytes)
     gpu = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else 0
     return Rates(decode / PROBED_IMAGES / threads, seconds, read, write, limit, gpu)
 
@@ -303,9 +304,9 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return median(times[1:]), result
 
 
-def _disk(limit_bytes: int | None) -> tuple[float, float, int]:
+def _disk(store: Path, limit_bytes: int | None) -> tuple[float, float, int]:
     """Seconds a byte to write and to read in the store's folder, and the bytes it may take."""
-    chunks = default_folder() / "chunks"
+    chunks = store / "chunks"
     chunks.mkdir(parents=True, exist_ok=True)
     content = os.urandom(PROBED_BYTES)
     handle, name = tempfile.mkstemp(dir=chunks.parent, prefix=".probe-")

@@ -69,9 +69,9 @@ def show_store(facts: dict[str, Any], console: Console) -> None:
     if facts["shelves"]:
         console.print(table)
     limit = facts["limit_bytes"]
-    of = f" of {limit / 1e9:.1f} GB (half of what is free, where no --store-limit is given)"
+    of = "" if limit is None else f" of {limit / 1e9:.1f} GB, where no --store-limit says otherwise"
     console.print(
-        f"{facts['folder']}: {facts['bytes'] / 1e9:.3f} GB{of if limit is not None else ''}",
+        f"{facts['folder']}: {facts['bytes'] / 1e9:.3f} GB{of}",
         highlight=False,
         soft_wrap=True,
     )

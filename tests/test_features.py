@@ -118,11 +118,12 @@ def test_features_held_in_the_devices_memory_change_no_bit(
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 24, 100])
 @pytest.mark.parametrize("strategy", ["head", "block5"])
 def test_a_last_batch_of_any_size_changes_no_bit(
-    sharing: Bench, strategy: str, batch_size: int
+    bench: Bench, store: Path, strategy: str, batch_size: int
 ) -> None:
+    once = sharing_of(bench, store, epochs=1)
     config = SMALL.model_copy(update={"strategy": strategy, "batch_size": batch_size})
-    plain = outcome(sharing, train(sharing, config, "plain"), "plain")
-    assert outcome(sharing, train(sharing, config, "cold", shared(sharing)), "cold") == plain
+    plain = outcome(once, train(once, config, "plain"), "plain")
+    assert outcome(once, train(once, config, "cold", shared(once)), "cold") == plain
 
 
 @pytest.mark.parametrize("changed", [{"workers": 3}, {"threads": 2}])

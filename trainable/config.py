@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,7 +96,7 @@ class TrialConfig(Frozen):
             name: value for name, value in self.model_dump().items() if not idle.get(name, False)
         }
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON of the settings that act."""
         canonical = json.dumps(self.effective(), sort_keys=True, separators=(",", ":"))

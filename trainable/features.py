@@ -227,8 +227,6 @@ class Shared:
     def close(self) -> None:
         self._resident.clear()
         self._resident_epoch.clear()
-        for chunk in self._open.values():
-            chunk.close()
         self._open.clear()
         self._passing.clear()
         self.data.training.kept = self.data.validation.kept = None
@@ -324,8 +322,8 @@ class Shared:
 
     def _leave_epoch(self) -> None:
         """Close the last epoch's own views, so that they may be evicted."""
-        for key in self._passing & self._open.keys():
-            self._open.pop(key).close()
+        for key in self._passing:
+            self._open.pop(key, None)
         self._passing.clear()
 
     def _mapped(self, cut: int, name: str) -> bool:

@@ -56,16 +56,11 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk mapped into memory, read-only, and kept from eviction until it is closed."""
+    """A chunk mapped into memory, read-only; the mapping holds its lock, so it is not evicted while anybody has it."""
 
     values: np.ndarray[Any, Any]
     """(images, …) in the number format of `STORED`."""
     format: torch.dtype
-    file: int
-    """The open file, whose shared lock says that the chunk is in use."""
-
-    def close(self) -> None:
-        os.close(self.file)
 
 
 @dataclass(frozen=True)
@@ -109,21 +104,18 @@ class Shelf:
             if os.fstat(file).st_nlink == 0:  # evicted between opening and locking
                 raise BlockingIOError
             chunk = self._map(name, file)
+            with suppress(OSError):
+                os.utime(file)  # least recently used goes first
         except BlockingIOError:
-            os.close(file)
             return None
         except (ValueError, KeyError, TypeError, struct.error) as error:
             LOG.warning("%s is damaged (%s): computed again", path, error)
-            os.close(file)
             path.unlink(missing_ok=True)
             return None
         except OSError as error:
-            os.close(file)
             raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
-        try:
-            os.utime(file)  # least recently used goes first
-        except OSError as error:
-            LOG.info("%s: its time can't be set: %s", path, error.strerror)
+        finally:
+            os.close(file)  # the mapping has its own handle, and with it the lock
         return chunk
 
     def _map(self, name: str, file: int) -> Chunk:
@@ -151,7 +143,7 @@ class Shelf:
             if hashlib.sha256(mapped).hexdigest() != footer["sha256"]:
                 raise ValueError("its digest is another")
             self._sound.add((name, facts.st_ino))
-        return Chunk(np.frombuffer(mapped, kind, count).reshape(shape), format, file)
+        return Chunk(np.frombuffer(mapped, kind, count).reshape(shape), format)
 
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()

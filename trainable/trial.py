@@ -128,13 +128,17 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             os.environ.get("CUDA_VISIBLE_DEVICES"),
             settings,
         )
+        self._rows = self._training(record)
+
+    def _training(self, record: TrialRecord) -> Generator[Row, None, Outcome]:
+        """The loop over this trial's epochs; what trials share is opened for the first of them."""
+        run = self._run
         if self._shared is None:
-            run = self._run
-            data = open_training_data(folder.split, run.images, run.image_size)
+            data = open_training_data(RunFolder(run.folder).split, run.images, run.image_size)
             backbone = load_backbone(run.weights, run.width)
             self._shared = data, backbone, Shared(run, data, backbone) if run.sharing else None
         data, backbone, shared = self._shared
-        self._rows = fit(settings, self._run, data, backbone, record, shared)
+        return fit(record.origin.settings, run, data, backbone, record, shared)
 
     def _device(self) -> str:
         gpus = ", ".join(f"gpu {number}" for number in ray.get_gpu_ids())

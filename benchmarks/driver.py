@@ -1,0 +1,118 @@
+"""What does a trial cost the driver, and does it stay the same as trials pile up?
+
+A real sweep under a real Ray with trials that write two rows and end at once: everything but training. Prints the
+seconds a trial for the first, a middle and the last tenth of the trials, and writes JSON.
+
+    python benchmarks/driver.py [--trials 10000] [--method random] [--asha] [--out driver.json]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Generator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
+
+from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
+from sweep import launcher
+from sweep.config import check_config
+from sweep.manifest import create_run, only_driver
+from sweep.prepare import prepare
+from trainable import trial as trial_module
+from trainable.files import now
+from trainable.record import Outcome, Row, Status, TrialRecord
+from gaps import faces
+from rich.console import Console
+
+assert cluster
+EPOCHS = 2
+
+
+def instant(record: TrialRecord) -> Generator[Row, None, Outcome]:
+    """Two rows with values drawn from the trial's id, and no training."""
+    for epoch in range(1, EPOCHS + 1):
+        value = int(record.trial_id[4 * epoch : 4 * epoch + 4], 16) / 2**16
+        row = Row(epoch, 0.7, 0.5, 1 - value, value, value, value, 1e-3, 0.01, 1.0, 0, now())
+        record.append(row)
+        yield row
+    return Outcome(Status.FINISHED)
+
+
+class InstantTrial(trial_module.FaceTrial):
+    """Opens and ends its record as every trial does, and trains nothing."""
+
+    def _training(self, record: TrialRecord) -> Generator[Row, None, Outcome]:
+        return instant(record)
+
+
+def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
+    """Seconds from each trial's end to the next, by tenths of the sweep."""
+    folder = Path(tempfile.mkdtemp())
+    table = faces(folder, 60)
+    config = check_config(
+        {
+            "name": "driver",
+            "storage": str(folder),
+            "data": {
+                "images": str(folder / "faces"),
+                "table": str(table),
+                "target": "Smiling",
+                "image_size": 32,
+            },
+            "model": {"weights": "none", "width": 0.05},
+            "trial": {"head": "linear", "lr": {"loguniform": [1e-6, 1e-1]}, "epochs": EPOCHS},
+            "search": {"method": method, "trials": trials},
+            "asha": {"grace_period": 1, "reduction_factor": 2} if asha else "off",
+            "resources": {"concurrent": 2, "cpus_per_trial": 1, "gpus_per_trial": 0},
+        },
+        {},
+        "the benchmark",
+    )
+    launcher.FaceTrial = InstantTrial  # type: ignore[misc]
+    run = create_run(config, prepare(config), ["benchmark"])
+    began = time.time()
+    with only_driver(run):
+        code = launcher.run_session(run.path, "local", Console(quiet=True))
+    total = time.time() - began
+    assert code == 0
+    ends = sorted(path.stat().st_mtime for path in run.path.glob("trials/*/status.json"))
+    assert len(ends) == trials
+    gaps = [after - before for before, after in pairwise(ends)]
+    tenth = max(len(gaps) // 10, 1)
+    parts = {"first": gaps[:tenth], "middle": gaps[len(gaps) // 2 :][:tenth], "last": gaps[-tenth:]}
+    return {
+        "trials": trials,
+        "method": method,
+        "asha": asha,
+        "total_seconds": total,
+        "seconds_a_trial": {
+            name: {"mean": statistics.mean(part), "median": statistics.median(part)}
+            for name, part in parts.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--method", default="random", choices=["random", "qmc", "tpe", "gp"])
+    parser.add_argument("--asha", action="store_true")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    found = measure(arguments.trials, arguments.method, arguments.asha)
+    text = json.dumps(found, indent=2)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
