@@ -66,7 +66,12 @@ def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
                 "image_size": 32,
             },
             "model": {"weights": "none", "width": 0.05},
-            "trial": {"head": "linear", "lr": {"loguniform": [1e-6, 1e-1]}, "epochs": EPOCHS},
+            "trial": {
+                "strategy": "head",
+                "head": "linear",
+                "lr": {"loguniform": [1e-6, 1e-1]},
+                "epochs": EPOCHS,
+            },
             "search": {"method": method, "trials": trials},
             "asha": {"grace_period": 1, "reduction_factor": 2} if asha else "off",
             "resources": {"concurrent": 2, "cpus_per_trial": 1, "gpus_per_trial": 0},
