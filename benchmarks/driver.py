@@ -21,13 +21,12 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher
-from sweep.config import check_config
 from sweep.manifest import create_run, only_driver
 from sweep.prepare import prepare
 from trainable import trial as trial_module
 from trainable.files import now
 from trainable.record import Outcome, Row, Status, TrialRecord
-from gaps import faces
+from gaps import tiny_sweep
 from rich.console import Console
 
 assert cluster
@@ -53,31 +52,18 @@ class InstantTrial(trial_module.FaceTrial):
 
 def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
     """Seconds from each trial's end to the next, by tenths of the sweep."""
-    folder = Path(tempfile.mkdtemp())
-    table = faces(folder, 60)
-    config = check_config(
-        {
-            "name": "driver",
-            "storage": str(folder),
-            "data": {
-                "images": str(folder / "faces"),
-                "table": str(table),
-                "target": "Smiling",
-                "image_size": 32,
-            },
-            "model": {"weights": "none", "width": 0.05},
-            "trial": {
-                "strategy": "head",
-                "head": "linear",
-                "lr": {"loguniform": [1e-6, 1e-1]},
-                "epochs": EPOCHS,
-            },
-            "search": {"method": method, "trials": trials},
-            "asha": {"grace_period": 1, "reduction_factor": 2} if asha else "off",
-            "resources": {"concurrent": 2, "cpus_per_trial": 1, "gpus_per_trial": 0},
+    config = tiny_sweep(
+        "driver",
+        width=0.05,
+        trial={
+            "strategy": "head",
+            "head": "linear",
+            "lr": {"loguniform": [1e-6, 1e-1]},
+            "epochs": EPOCHS,
         },
-        {},
-        "the benchmark",
+        search={"method": method, "trials": trials},
+        asha={"grace_period": 1, "reduction_factor": 2} if asha else "off",
+        resources={"concurrent": 2, "cpus_per_trial": 1, "gpus_per_trial": 0},
     )
     launcher.FaceTrial = InstantTrial  # type: ignore[misc]
     run = create_run(config, prepare(config), ["benchmark"])

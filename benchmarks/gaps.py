@@ -26,7 +26,7 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher, scheduler, searcher
-from sweep.config import check_config
+from sweep.config import SweepConfig, check_config
 from sweep.manifest import create_run, only_driver
 from sweep.prepare import prepare
 from trainable import trial as trial_module
@@ -71,34 +71,34 @@ def faces(folder: Path, count: int) -> Path:
     return table
 
 
+def tiny_sweep(name: str, width: float, **sections: object) -> SweepConfig:
+    """A sweep on sixty small images in a temporary folder, with the other sections as given."""
+    folder = Path(tempfile.mkdtemp())
+    data = {"images": str(folder / "faces"), "table": str(faces(folder, 60))}
+    facts = {
+        "name": name,
+        "storage": str(folder),
+        "data": data | {"target": "Smiling", "image_size": 32},
+        "model": {"weights": "none", "width": width},
+    }
+    return check_config(facts | sections, {}, "the benchmark")
+
+
 def measure(trials: int, concurrent: int) -> dict[str, Any]:
     """One sweep of short trials; every gap in seconds."""
-    folder = Path(tempfile.mkdtemp())
-    table = faces(folder, 60)
-    config = check_config(
-        {
-            "name": "gaps",
-            "storage": str(folder),
-            "data": {
-                "images": str(folder / "faces"),
-                "table": str(table),
-                "target": "Smiling",
-                "image_size": 32,
-            },
-            "model": {"weights": "none", "width": 0.25},
-            "trial": {
-                "strategy": "block5",
-                "head": "64",
-                "epochs": 2,
-                "lr": [float(x) for x in np.geomspace(1e-5, 1e-2, trials)],
-            },
-            "search": {"method": "grid"},
-            "asha": "off",
-            "guards": "off",
-            "resources": {"concurrent": concurrent, "cpus_per_trial": 1},
+    config = tiny_sweep(
+        "gaps",
+        width=0.25,
+        trial={
+            "strategy": "block5",
+            "head": "64",
+            "epochs": 2,
+            "lr": [float(x) for x in np.geomspace(1e-5, 1e-2, trials)],
         },
-        {},
-        "the benchmark",
+        search={"method": "grid"},
+        asha="off",
+        guards="off",
+        resources={"concurrent": concurrent, "cpus_per_trial": 1},
     )
     decided: list[float] = []
     end = searcher.RecordSearcher.on_trial_complete

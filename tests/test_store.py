@@ -90,7 +90,8 @@ def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: S
     process.wait()
     with shelf.claim("a") as mine:
         assert mine
-        assert list(shelf.folder.glob("*.tmp")) == []
+        shelf.write("a", VALUES)
+    assert [path.name for path in shelf.folder.iterdir() if path.name != "key.json"] == ["a"]
 
 
 @pytest.fixture

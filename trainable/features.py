@@ -31,6 +31,7 @@ from trainable.views import ORIGINAL, View, normalise, view
 LOG = logging.getLogger(__name__)
 EVALUATION_BATCH: Final = 64  # images; fixed, so that a figure does not depend on the trial
 PIXELS: Final = 0  # the cut before all layers: what is kept there are decoded images
+ANY_CUT: Final = -1
 FILL_BATCH: Final = {"cpu": 8, "cuda": 128}  # images sent through frozen layers at a time
 SMALLEST_CHUNK, LARGEST_CHUNK, CHUNKS = 8, 256, 16  # images; a part has at least so many chunks
 POLL_SECONDS: Final = 0.01
@@ -188,10 +189,11 @@ class Shared:
         self.kept = set(run.sharing.kept)
         self.problem = ""
         self._layers = frozen_layers(backbone).to(run.device)
-        self._digest = backbone.digest()
+        self._digest = backbone.features_digest()
         self._open: dict[tuple[int, str], Chunk] = {}
         self._passing: set[tuple[int, str]] = set()
         self._shelves: dict[int, Shelf] = {}
+        self._fixed_names: dict[tuple[str, View], list[str]] = {}
         self._resident: dict[tuple[int, ...], Tensor] = {}
         self._resident_epoch: dict[tuple[int, ...], Tensor] = {}
         self.tell: Callable[[str], None] = lambda text: None
@@ -235,11 +237,21 @@ class Shared:
 
     def shelf(self, cut: int) -> Shelf:
         if cut not in self._shelves:
-            assert self.run.sharing is not None
-            self._shelves[cut] = Shelf.open(
-                self.run.store or default_folder(), self._facts(cut), self.run.sharing.limit_bytes
-            )
+            self._shelves[cut] = self._shelf(self._facts(cut))
         return self._shelves[cut]
+
+    def _claims(self, cut: int) -> Shelf:
+        """Where a chunk is claimed: decoded images at their own shelf, features at one that holds nothing else."""
+        if cut == PIXELS:
+            return self.shelf(PIXELS)
+        if ANY_CUT not in self._shelves:
+            facts = self._facts(cut) | {"holds": "claims", "layers": "any"}
+            self._shelves[ANY_CUT] = self._shelf(facts)
+        return self._shelves[ANY_CUT]
+
+    def _shelf(self, facts: dict[str, Any]) -> Shelf:
+        assert self.run.sharing is not None
+        return Shelf.open(self.run.store or default_folder(), facts, self.run.sharing.limit_bytes)
 
     def _facts(self, cut: int) -> dict[str, Any]:
         """Everything that changes the values, apart from the images and how they are seen."""
@@ -289,11 +301,7 @@ class Shared:
             self._leave_epoch()
         before = set(self._open)
         size = chunk_size(len(part))
-        starts = range(0, len(part), size)
-        names = [
-            [chunk_name(part, look, range(s, min(s + size, len(part)))) for s in starts]
-            for look in wanted
-        ]
+        names = [self._names(part, look, size) for look in wanted]
         missing = {
             (at, number): name
             for at, column in enumerate(names)
@@ -320,6 +328,17 @@ class Shared:
             self._passing = set(self._open) - before
         return [Table(tuple(self._open[cut, name] for name in column), size) for column in names]
 
+    def _names(self, part: LabelledImages, look: Look, size: int) -> list[str]:
+        """Of every chunk in `look`; those of views that come again are computed once."""
+        key = part.files[0], look.views[0]
+        if look.family == "fixed" and key in self._fixed_names:
+            return self._fixed_names[key]
+        starts = range(0, len(part), size)
+        names = [chunk_name(part, look, range(s, min(s + size, len(part)))) for s in starts]
+        if look.family == "fixed":
+            self._fixed_names[key] = names
+        return names
+
     def _leave_epoch(self) -> None:
         """Close the last epoch's own views, so that they may be evicted."""
         for key in self._passing:
@@ -339,27 +358,22 @@ class Shared:
     ) -> bool:
         """Compute a chunk unless another process does; True if it is mapped now.
 
-        The claim is on the lowest shelf: who computes block 5's features of these images also passes by the head's.
+        One claim is for all cuts: who computes the head's features of these images passes by block 5's.
         """
-        with self.shelf(self._lowest(cut, look.family)).claim(name) as mine:
+        with self._claims(cut).claim(name) as mine:
             if not mine:
                 return False
             if not self._mapped(cut, name):
                 self._compute(part, look, positions, cut, name, work)
         return self._mapped(cut, name)
 
-    def _lowest(self, cut: int, family: str) -> int:
-        """The lowest kept cut of frozen features: the place where all trials claim a chunk of these images."""
-        if cut == PIXELS:
-            return PIXELS
-        return min(each for each in CUTS.values() if each and self.keeps(each, family))
-
     def _compute(
         self, part: LabelledImages, look: Look, positions: range, cut: int, name: str, work: Work
     ) -> None:
         """Run the frozen layers up to `cut` over a chunk and store what is to be kept on the way."""
         if cut == PIXELS:
-            decoded = part.batches(list(positions), 1, lambda file: ORIGINAL, self.run.workers)
+            size = FILL_BATCH[self.run.device]
+            decoded = part.batches(list(positions), size, lambda file: ORIGINAL, self.run.workers)
             self.shelf(PIXELS).write(name, torch.cat([pixels for _, pixels in decoded]))
             return
         self.pixels(part)

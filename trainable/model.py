@@ -35,6 +35,15 @@ def feature_layers(width: float) -> nn.Sequential:
     return layers
 
 
+def _digest(*parts: Mapping[str, Tensor]) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        for name, tensor in sorted(part.items()):
+            sha.update(name.encode())
+            sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
 @dataclass(frozen=True)
 class Backbone:
     """Pretrained weights in float32 under torchvision's names; trials share these tensors, none writes to them."""
@@ -47,12 +56,11 @@ class Backbone:
 
     def digest(self) -> str:
         """SHA-256 over names and values."""
-        sha = hashlib.sha256()
-        for part in (self.features, self.classifier):
-            for name, tensor in sorted(part.items()):
-                sha.update(name.encode())
-                sha.update(tensor.contiguous().numpy().tobytes())
-        return sha.hexdigest()
+        return _digest(self.features, self.classifier)
+
+    def features_digest(self) -> str:
+        """The same of `features` alone, on which frozen features depend."""
+        return _digest(self.features)
 
 
 def load_backbone(weights: str, width: float) -> Backbone:

@@ -25,11 +25,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from trainable.files import read_json, write_json
+from trainable.files import write_json
 
 LOG = logging.getLogger(__name__)
 MAGIC: Final = b"FACECHNK"
 TAIL: Final = struct.Struct("<Q8s")  # length of the JSON before it, and MAGIC
+WRITING_SECONDS: Final = 60  # a half-written file that is older has lost its writer
 FREE_SHARE: Final = 0.5  # of the disk that is free or ours already: the limit where none is given
 STORED: Final[
     Mapping[torch.dtype, np.dtype[Any]]
@@ -165,8 +166,6 @@ class Shelf:
         except OSError as error:
             raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
         try:
-            for left in self.folder.glob(f"{name}*.tmp"):  # by a writer that was killed
-                left.unlink(missing_ok=True)
             yield True
         finally:
             path.unlink(missing_ok=True)  # whoever waits on it looks for the chunk first
@@ -192,12 +191,13 @@ class Shelf:
         make_room(self.folder.parent, content.nbytes, self.limit_bytes)
         aside = self.folder / f"{name}.{os.getpid()}.tmp"
         try:
+            for left in self.folder.glob(f"{name}.*.tmp"):  # by a writer that was killed
+                left.unlink(missing_ok=True)
             with aside.open("wb") as file:
                 file.write(content)
                 file.write(footer + TAIL.pack(len(footer), MAGIC))
-            aside.rename(
-                self.folder / name
-            )  # without fsync: the digest tells what a power cut left
+            # without fsync: the digest tells what a power cut left
+            aside.rename(self.folder / name)
         except OSError as error:
             raise StoreUnavailable(f"{aside} can't be written: {error.strerror}") from None
         finally:
@@ -263,9 +263,9 @@ def make_room(chunks: Path, needed: int, limit_bytes: int | None) -> None:
 
 def evict(path: Path) -> bool:
     """Delete a chunk unless some process reads it; True if it is gone."""
-    if path.suffix == ".tmp" and time.time() - path.stat().st_mtime < 60:
-        return False  # somebody writes it
     try:
+        if path.suffix == ".tmp" and time.time() - path.stat().st_mtime < WRITING_SECONDS:
+            return False  # somebody writes it
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return True
@@ -279,8 +279,3 @@ def evict(path: Path) -> bool:
     finally:
         os.close(file)
     return True
-
-
-def shelf_facts(folder: Path) -> dict[str, Any]:
-    """What the chunks in `folder` are."""
-    return read_json(folder / "key.json")
