@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,15 @@ CASES: dict[str, dict[str, Any]] = {
         "lr": [1e-4, 1e-3],
         "augmentation": ["none", "flip"],
     },
+    "mixed24": {
+        "strategy": ["head", "block5"],
+        "lr": [float(f"{lr:.3g}") for lr in np.geomspace(1e-5, 1e-2, 12)],
+        "augmentation": "flip",
+    },
     "head24": {
         "strategy": "head",
-        "lr": [float(f"{lr:.3g}") for lr in np.geomspace(1e-5, 1e-2, 12)],
-        "augmentation": ["none", "flip"],
+        "lr": [float(f"{lr:.3g}") for lr in np.geomspace(1e-5, 1e-2, 24)],
+        "augmentation": "flip",
     },
 }
 KEYS = ("strategy", "lr", "augmentation", "head", "batch_size", "optimizer")
@@ -448,18 +454,24 @@ COLUMNS = (
 
 
 def table_row(found: Mapping[str, Any]) -> str:
-    """One row of a Markdown table under COLUMNS."""
+    """One row of a Markdown table under COLUMNS; where the plain script did not run, dashes."""
     arguments, bound = found["arguments"], found["floor"]
-    ratio = found["ratio"]
+    peer = ["—"] * 3
+    memory = f"{found['peak_rss_bytes'] / 2**30:.2f}"
+    if "ratio" in found:
+        ratio = found["ratio"]
+        peer = [
+            f"{found['peer_seconds']['median']:.1f} s (n = {found['peer_runs']})",
+            f"{ratio['median']:.2f}× ({ratio['min']:.2f}–{ratio['max']:.2f})",
+            f"{found['training_ratio']['median']:.2f}×",
+        ]
+        memory += f" / {found['peer_peak_rss_bytes'] / 2**30:.2f}"
     fixed = ", ".join(f"{name} {value:.1f} s" for name, value in found["fixed_seconds"].items())
-    memory = " / ".join(f"{found['peak_rss_bytes'][side] / 2**30:.2f}" for side in ("ours", "peer"))
     cells = (
         arguments["case"],
         f"{arguments['images']:,}+{arguments['validation']:,} × {arguments['epochs']}",
-        f"{found['ours_seconds']['median']:.1f} s",
-        f"{found['peer_seconds']['median']:.1f} s",
-        f"{ratio['median']:.2f}× ({ratio['min']:.2f}–{ratio['max']:.2f})",
-        f"{found['training_ratio']['median']:.2f}×",
+        f"{found['ours_seconds']['median']:.1f} s (n = {arguments['repeats']})",
+        *peer,
         f"{bound['ceiling_by_time']:.2f}× by time, {bound['ceiling_by_multiply_adds']:.2f}× by work",
         f"{found['over_floor']['median']:.2f}",
         f"{found['busy']['median']:.0%}",
@@ -477,6 +489,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
     settings: list[dict[str, Any]] = []
     for repeat in range(arguments.repeats):
         for side in ("ours", "peer") if repeat % 2 == 0 else ("peer", "ours"):
+            if side == "peer" and repeat >= arguments.peer_repeats:
+                continue
             if side == "ours":
                 ours.append(run_ours(arguments, folder, table, repeat))
                 order = [trial.setting for trial in ours[-1].trials]
@@ -496,7 +510,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
     files = tuple(parts["file"])
     bound = floor.floor(trials, sizes, threads, files)
     unique = floor.total_multiply_adds(floor.frozen_once(trials, sizes, files))
-    pairs = [compare(*pair) for pair in zip(ours, peers, strict=True)]
+    pairs = [compare(*pair) for pair in zip(ours, cycle(peers), strict=False)]
     commit, changed = git_state()
     names = ours[0].fixed_seconds
     return {
@@ -512,9 +526,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
         "git_dirty": changed,
         "settings": settings,
         "ours_seconds": spread([side.wall_seconds for side in ours]),
-        "peer_seconds": spread([side.wall_seconds for side in peers]),
-        "ratio": spread([pair["ratio"] for pair in pairs]),
-        "training_ratio": spread([pair["training_ratio"] for pair in pairs]),
+        **(against(peers, pairs) if peers else {}),
         "over_floor": spread([(side.last - side.first) / bound["floor_seconds"] for side in ours]),
         "wall_over_floor": spread([side.wall_seconds / bound["floor_seconds"] for side in ours]),
         "frozen_work_over_unique": spread(
@@ -524,18 +536,24 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
         "fixed_seconds": {
             name: statistics.median(side.fixed_seconds[name] for side in ours) for name in names
         },
-        "peak_rss_bytes": {
-            "ours": max(side.peak_rss_bytes for side in ours),
-            "peer": max(side.peak_rss_bytes for side in peers),
-        },
-        "peak_pss_bytes": {
-            "ours": max(side.peak_pss_bytes for side in ours),
-            "peer": max(side.peak_pss_bytes for side in peers),
-        },
+        "peak_rss_bytes": max(side.peak_rss_bytes for side in ours),
+        "peak_pss_bytes": max(side.peak_pss_bytes for side in ours),
         "pairs": pairs,
         "floor": bound,
         "runs": [side.to_json() for side in (*ours, *peers)],
-    }, [ours[-1], peers[-1]]
+    }, [ours[-1], *peers[-1:]]
+
+
+def against(peers: Sequence[Side], pairs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What there is to say where the plain script ran."""
+    return {
+        "peer_runs": len(peers),
+        "peer_seconds": spread([side.wall_seconds for side in peers]),
+        "peer_peak_rss_bytes": max(side.peak_rss_bytes for side in peers),
+        "peer_peak_pss_bytes": max(side.peak_pss_bytes for side in peers),
+        "ratio": spread([pair["ratio"] for pair in pairs]),
+        "training_ratio": spread([pair["training_ratio"] for pair in pairs]),
+    }
 
 
 def processor() -> str:
@@ -569,6 +587,7 @@ def main() -> None:
     parser.add_argument("--gpus-per-trial", type=float, default=0)
     parser.add_argument("--loader-workers", type=int, default=1, help="of the plain script")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer-repeats", type=int, help="fewer runs of the plain script, or none")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for ours")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="--OPTION", help="as --peer=--no-…"
@@ -576,6 +595,8 @@ def main() -> None:
     parser.add_argument("--name", help="of the files, where it is not the case's")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder")
     arguments = parser.parse_args()
+    if arguments.peer_repeats is None:
+        arguments.peer_repeats = arguments.repeats
     name = arguments.name or arguments.case
     with tempfile.TemporaryDirectory() as folder:
         found, sides = measure(arguments, Path(folder))

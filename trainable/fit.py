@@ -251,7 +251,9 @@ def _save(
         "optimizer": optimizer.state_dict(),
     }
     record.save_last(state, best.row.epoch)
-    return time.monotonic() - started
+    seconds = time.monotonic() - started
+    LOG.info("weights and state written in %.3f s", seconds)
+    return seconds
 
 
 def _resume(

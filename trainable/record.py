@@ -21,7 +21,6 @@ from trainable.files import (
     append_json,
     read_json,
     read_json_lines,
-    refuse_damaged_zip,
     replaced,
     sync_folder,
     write_atomically,
@@ -464,11 +463,11 @@ class TrialRecord:
 
     def save_last(self, state: Mapping[str, Any], best_epoch: int) -> None:
         """Replace last.pt, then delete older best epochs. `state` must be loadable with weights_only."""
-        import torch
+        from trainable.state import save_state
 
         self._may_write()
         with replaced(self.last) as aside:
-            torch.save(dict(state), aside)
+            save_state(state, aside)
         self.forget_best_but(best_epoch)
 
     def forget_best_but(self, epoch: int | None) -> None:
@@ -486,17 +485,15 @@ class TrialRecord:
 
     def load_last(self) -> dict[str, Any] | None:
         """What save_last wrote; None where nothing was written or the file is damaged (logged)."""
-        import torch
+        from trainable.state import load_state
 
         try:
-            refuse_damaged_zip(self.last)
-            state: dict[str, Any] = torch.load(self.last, weights_only=True, map_location="cpu")
+            return load_state(self.last)
         except FileNotFoundError:
             return None
         except Exception as error:  # torch raises many kinds for a damaged file
             LOG.warning("%s can't be read (%s): the trial starts again", self.last, error)
             return None
-        return state
 
     def forget_weights(self) -> None:
         """Delete weights and state, not predictions or rows. The driver calls this for trials beyond the best k."""
