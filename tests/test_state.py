@@ -1,15 +1,20 @@
 """State files: what is read is what was written, or nothing."""
 
 import copy
+import hashlib
+import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
-from trainable.state import checksum, load_state, save_state
+from trainable.files import STREAMED_BYTES, Streamed
+from trainable.state import checksum, load_state, save_state, save_weights
 
 
 @pytest.fixture
@@ -82,3 +87,35 @@ def test_every_byte_of_the_values_is_under_the_checksum(
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
             with pytest.raises(ValueError, match="checksum"):
                 load_state(path)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_weights_are_a_safetensors_file_with_the_digest_that_is_said(
+    tmp_path: Path, large: bool
+) -> None:
+    """Read by the library; larger than what is streamed at a time, and without any value."""
+    generator = torch.Generator().manual_seed(0)
+    rows = STREAMED_BYTES // 4 // 1000 + 7 if large else 3
+    weights = {
+        "classifier.0.weight": torch.randn(rows, 1000, generator=generator),
+        "classifier.0.bias": torch.randn(rows, generator=generator),
+        'features."28".weight': torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last),
+        "scalar": torch.tensor(2.5),
+        "nothing": torch.zeros(0, 4),
+    }
+    path = tmp_path / "best.safetensors"
+    digest = save_weights(weights, path)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    found = safetensors.torch.load_file(path)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    assert found["nothing"].shape == (0, 4)
+
+
+def test_a_streamed_file_holds_what_was_written_in_pieces_of_any_size(tmp_path: Path) -> None:
+    content = os.urandom(3 * STREAMED_BYTES + 12345)
+    pieces = (0, 1, 100, STREAMED_BYTES, STREAMED_BYTES + 1, 3 * STREAMED_BYTES, len(content))
+    with Streamed(tmp_path / "large") as file:
+        for start, end in pairwise(pieces):
+            assert file.write(content[start:end]) == end - start
+    assert (tmp_path / "large").read_bytes() == content

@@ -1,5 +1,6 @@
 """Files that survive a crash: write aside, fsync, rename; JSON without NaN; lines that may be cut anywhere."""
 
+import io
 import json
 import logging
 import os
@@ -7,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trainable.config import RequestError
 
 LOG = logging.getLogger(__name__)
+STREAMED_BYTES: Final = 2**25
 
 
 @contextmanager
@@ -29,6 +31,43 @@ def replaced(path: Path) -> Iterator[Path]:
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+class Streamed(io.RawIOBase):
+    """A large file to write once: every 32 MiB go to the disk and leave the page cache before more come.
+
+    Else gigabytes of weights fill it, which takes fresh memory, two to three times as long where that is slow to get
+    (virtual machines), and pushes out what is read again and again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("wb", buffering=0)
+        self._written = self._settled = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content).cast("B")
+        for start in range(0, len(view), STREAMED_BYTES):
+            part = view[start : start + STREAMED_BYTES]
+            while part:
+                part = part[self._file.write(part) :]
+            self._written = self._file.tell()
+            if self._written - self._settled >= STREAMED_BYTES:
+                self._settle()
+        return len(view)
+
+    def _settle(self) -> None:
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.fdatasync(self._file.fileno())
+            os.posix_fadvise(self._file.fileno(), 0, self._written, os.POSIX_FADV_DONTNEED)
+        self._settled = self._written
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -383,7 +383,8 @@ class TrialRecord:
     ) -> None:
         """Write the best epoch's weights where they are wanted, its predictions, then the JSON that names both."""
         import pandas as pd
-        import safetensors.torch
+
+        from trainable.state import save_weights
 
         self._may_write()
         epoch = best.row.epoch
@@ -392,9 +393,7 @@ class TrialRecord:
         digest = None
         if weights:
             with replaced(self._best(epoch, "safetensors")) as aside:
-                safetensors.torch.save_file(best.weights, aside)
-                with aside.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = save_weights(best.weights, aside)
         predictions = BytesIO()
         pd.DataFrame(
             {"file": files, "label": labels.int().numpy(), "logit": best.logits.numpy()}

@@ -1,20 +1,46 @@
-"""A trial's state as one file that torch can load without running code, with a checksum that is looked at."""
+"""A trial's weights and state as files: large, written once, loaded without running code, known when damaged."""
 
+import hashlib
+import json
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from trainable.files import Streamed
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> str:
+    """Write float32 tensors as a safetensors file; its SHA-256.
+
+    The library's own writer can't stream; the format is eight bytes of length, a JSON header, and the values.
+    """
+    header, end = {}, 0
+    ordered = dict(sorted(weights.items()))
+    for name, tensor in ordered.items():
+        assert tensor.dtype == torch.float32
+        start, end = end, end + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    parts = [len(text).to_bytes(8, "little"), text, *map(_bytes, ordered.values())]
+    with Streamed(path) as file:
+        for part in parts:
+            digest.update(part)
+            file.write(part)
+    return digest.hexdigest()
+
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write nested dicts and lists of tensors and plain values."""
-    with _no_checksum_by_torch():
-        torch.save({**state, "checksum": checksum(state)}, path)
+    with _no_checksum_by_torch(), Streamed(path) as file:
+        torch.save({**state, "checksum": checksum(state)}, cast(IO[bytes], file))
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -47,9 +73,13 @@ def _parts(value: object) -> Iterator[bytes | memoryview]:
             for each in value:
                 yield from _parts(each)
         case Tensor():
-            yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            yield _bytes(value)
         case _:
             yield repr(value).encode()
+
+
+def _bytes(tensor: Tensor) -> bytes | memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 @contextmanager
