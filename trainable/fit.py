@@ -201,7 +201,6 @@ def _train(
         optimizer.step()
         loss_sum += losses.detach().sum()
         correct += ((logits > 0) == (labels > 0.5)).sum()
-    optimizer.zero_grad(set_to_none=True)  # as large as the weights, and not needed any more
     return loss_sum.item() / len(all_labels), correct.item() / len(all_labels)
 
 
