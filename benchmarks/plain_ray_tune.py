@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--concurrent", type=int, default=1)
     parser.add_argument("--cpus-per-trial", type=int, default=1)
     parser.add_argument("--gpus-per-trial", type=float, default=0.0)
-    parser.add_argument("--loader-workers", type=int, default=1)
+    parser.add_argument("--loader-workers", type=int, default=0)
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -585,7 +585,7 @@ def main() -> None:
     parser.add_argument("--concurrent", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="CPUs of a trial")
     parser.add_argument("--gpus-per-trial", type=float, default=0)
-    parser.add_argument("--loader-workers", type=int, default=1, help="of the plain script")
+    parser.add_argument("--loader-workers", type=int, default=0, help="of the plain script")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer-repeats", type=int, help="fewer runs of the plain script, or none")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for ours")
