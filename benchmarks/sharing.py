@@ -43,7 +43,7 @@ from trainable.record import RunFolder, Status, TrialRecord
 
 HERE = Path(__file__).parent
 TEST_IMAGES = 4  # never opened, but a split needs some
-MEMORY_EVERY = 1.0  # seconds
+MEMORY_EVERY = 5.0  # seconds; a look at all pages of a process takes a tenth of one
 BLOCKS = (14, 12)  # colours of a made image, before they are blown up
 CASES: dict[str, dict[str, Any]] = {
     "mixed12": {
