@@ -39,7 +39,8 @@ from trainable.files import now, write_atomically
 from trainable.fit import predict
 from trainable.metric import measure
 from trainable.model import Backbone, build_model, load_backbone
-from trainable.record import Best, RunFolder
+from trainable.record import RunFolder
+from trainable.rows import Best
 
 LOG = logging.getLogger(__name__)
 

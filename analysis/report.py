@@ -24,7 +24,8 @@ from trainable.config import RequestError
 from trainable.data import PARTS, balance, read_split
 from trainable.files import now, write_atomically
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status, TrialRecord
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Status
 
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 MANY: Final = 30  # trials; a longer table scrolls in a frame of its own
@@ -77,7 +78,7 @@ def render(run: Path) -> str:
         lacks=lacks,
         ended=_ended(manifest),
         statuses=[(s.value, int((trials["status"] == s.value).sum())) for s in Status],
-        asked_for=config.trials,
+        asked_for=config.asked_for(record.trial_id for record in folder.trials()),
         notices=list(_notices(folder, manifest, selection, openings, lacks)),
         alarm=alarm_of(folder, openings),
         cards=cards,
@@ -375,12 +376,14 @@ def _larger_class(run: RunFolder) -> float:
 def _image_facts(manifest: Mapping[str, Any]) -> Pairs:
     images = manifest.get("images") or {}
     dropped = images.get("dropped") or []
+    unreadable = images.get("unreadable") or []
     return [
         (label, f"{value:,}")
         for label, value in (
             ("images", images.get("count")),
             ("with the same bytes as another", images.get("duplicates")),
             ("rows left out for want of an image", len(dropped) if images else None),
+            ("images left out as unreadable", len(unreadable) if unreadable else None),
         )
         if value is not None
     ]
@@ -404,10 +407,10 @@ def _commands(run: RunFolder, config: SweepConfig, manifest: Mapping[str, Any]) 
 def _origin(manifest: Mapping[str, Any]) -> Pairs:
     """Where the run came from; what the manifest does not say is left out."""
     settings, granted = manifest.get("settings") or {}, manifest.get("resources") or {}
-    command = manifest.get("command")
+    commands = [entry["command"] for entry in manifest.get("configurations", [])]
     dirty = manifest.get("git_dirty")
     found = [
-        ("command", shlex.join(command) if command else None),
+        *(("command", shlex.join(command)) for command in commands),
         ("made", manifest.get("created") and wording.moment(manifest["created"])),
         ("on", manifest.get("host")),
         ("project version", manifest.get("project_version")),

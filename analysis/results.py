@@ -16,7 +16,8 @@ from sweep.ranking import best_row
 from trainable.config import RequestError, TrialConfig
 from trainable.files import write_atomically
 from trainable.metric import Metric
-from trainable.record import RESULT_COLUMNS, Row, RunFolder, TrialRecord, frozen_work
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import RESULT_COLUMNS, Row, frozen_work
 
 TEXT, WHOLE, REAL, TIME = "string", "Int64", "float64", "datetime64[us, UTC]"
 BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting

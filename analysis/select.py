@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from analysis.wording import counted, metric_name, metric_value
 from sweep.ranking import Standing, rank, standing, winner
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status
+from trainable.record import RunFolder
+from trainable.rows import Status
 
 NAMED = 3  # best others that are named where there is no winner
 

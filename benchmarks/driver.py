@@ -21,11 +21,13 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher
-from sweep.manifest import create_run, only_driver
+from sweep.hold import only_driver
+from sweep.manifest import create_run
 from sweep.prepare import prepare
 from trainable import trial as trial_module
 from trainable.files import now
-from trainable.record import Outcome, Row, Status, TrialRecord
+from trainable.record import TrialRecord
+from trainable.rows import Outcome, Row, Status
 from gaps import tiny_sweep
 from rich.console import Console
 

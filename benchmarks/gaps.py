@@ -27,7 +27,8 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher, scheduler, searcher
 from sweep.config import SweepConfig, check_config
-from sweep.manifest import create_run, only_driver
+from sweep.hold import only_driver
+from sweep.manifest import create_run
 from sweep.prepare import prepare
 from trainable import trial as trial_module
 from trainable.config import TrialConfig

@@ -39,7 +39,8 @@ from PIL import Image
 
 from sweep.manifest import git_state
 from trainable.data import read_split
-from trainable.record import RunFolder, Status, TrialRecord
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Status
 
 HERE = Path(__file__).parent
 TEST_IMAGES = 4  # never opened, but a split needs some

@@ -1,4 +1,4 @@
-"""python -m sweep: plan, run, resume, status, store."""
+"""python -m sweep: plan, run, resume, extend, status, store."""
 
 import json
 import sys
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweep.config import SweepConfig, load_config, parse_bytes
-from sweep.manifest import create_run, only_driver, refuse_existing
+from sweep.hold import only_driver
+from sweep.manifest import create_run, read_config, refuse_existing
 from trainable.command import run_command
 from trainable.record import RunFolder
 
@@ -34,6 +35,12 @@ Overrides = Annotated[
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 Address = Annotated[
     str, typer.Option(help="local starts a Ray here; auto or HOST:PORT joins a running cluster.")
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over", help="Take the run from a driver that is gone; one that lives stops."
+    ),
 ]
 StoreLimit = Annotated[
     str | None,
@@ -83,23 +90,66 @@ def start(config: SweepConfig, address: str = "local") -> int:
 
 
 @app.command()
-def resume(run: Run, address: Address = "local", store_limit: StoreLimit = None) -> None:
+def resume(
+    run: Run,
+    address: Address = "local",
+    store_limit: StoreLimit = None,
+    take_over: TakeOver = False,
+) -> None:
     """Go on with a run after any end: interrupted, killed, or out of time."""
     from sweep.status import read_status
 
-    facts = read_status(run)
-    folder = RunFolder(run)
-    with only_driver(folder):
-        from sweep.proposals import nothing_left
+    read_status(run)
+    limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
+    with only_driver(RunFolder(run), take_over, console.print):
+        raise typer.Exit(_go_on(run, address, limit))
 
-        if nothing_left(folder, load_config(folder.config)):
-            counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
-            console.print(
-                f"nothing is left to do in {run}: {counts}", highlight=False, soft_wrap=True
-            )
-            return
-        limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
-        raise typer.Exit(_session(run, address, limit))
+
+@app.command()
+def extend(
+    run: Run,
+    trials: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="+12 for twelve more settings, 36 for as many in all."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a trial in all; finished trials go on.")
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML whose `trial` section replaces what it names."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed trials once more.")
+    ] = False,
+    address: Address = "local",
+    store_limit: StoreLimit = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Ask more of a run, finished or not: settings, epochs, another space; then go on with it."""
+    from sweep.extend import Request
+    from sweep.extend import extend as extend_run
+    from sweep.status import read_status
+
+    read_status(run)
+    limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
+    with only_driver(RunFolder(run), take_over, console.print):
+        request = Request(trials, epochs, space, retry_failed)
+        for line in extend_run(RunFolder(run), request, ["sweep", *sys.argv[1:]]):
+            console.print(line, highlight=False, soft_wrap=True)
+        raise typer.Exit(_go_on(run, address, limit))
+
+
+def _go_on(run: Path, address: str, store_limit: int | None) -> int:
+    """A session of a run that is held, where something is left to do."""
+    from sweep.proposals import nothing_left
+    from sweep.status import read_status
+
+    if nothing_left(RunFolder(run), read_config(RunFolder(run))):
+        counts = ", ".join(f"{n} {status}" for status, n in read_status(run)["counts"].items())
+        console.print(f"nothing is left to do in {run}: {counts}", highlight=False, soft_wrap=True)
+        return 0
+    return _session(run, address, store_limit)
 
 
 def _session(folder: Path, address: str, store_limit: int | None = None) -> int:

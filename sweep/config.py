@@ -1,7 +1,7 @@
 """SweepConfig: the YAML file, checked; overrides key=value; errors that name line and remedy."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -196,6 +196,16 @@ class SweepConfig(Frozen):
         assert self.search.trials is not None
         return self.search.trials
 
+    @cached_property
+    def _grid_ids(self) -> frozenset[str]:
+        return frozenset(self.space.settings(point).trial_id for point in self.space.points())
+
+    def asked_for(self, trial_ids: Iterable[str]) -> int:
+        """How many trials there will be, those on record included: what a changed grid has not comes on top of it."""
+        if self.search.method != "grid":
+            return self.trials
+        return self.trials + sum(trial_id not in self._grid_ids for trial_id in trial_ids)
+
 
 # ---------------------------------------------------------------- YAML
 
@@ -261,11 +271,11 @@ def _note_lines(
             _note_lines(value, (*path, str(key.value)), lines, seen)
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """The configuration in `path` with `key.inner=value` overrides, checked, defaults filled in, paths absolute.
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """The keys in `path`, and where each stands.
 
     Raises:
-        RequestError: one line that names the place, what must hold and what was given.
+        RequestError: it can't be read, or holds no keys.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -283,6 +293,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
             f"{path} must hold keys such as name, data and trial, but it holds {facts!r}"
         )
     places = {key: f"line {line} of {path}" for key, line in lines.items()}
+    return facts, places
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The configuration in `path` with `key.inner=value` overrides, checked, defaults filled in, paths absolute.
+
+    Raises:
+        RequestError: one line that names the place, what must hold and what was given.
+    """
+    facts, places = read_yaml(path)
     for override in overrides:
         _apply(override, facts, places)
     return check_config(facts, places, str(path))

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -17,17 +17,18 @@ from typing import Any
 from rich.console import Console
 
 from sweep import cluster
-from sweep.config import SweepConfig, load_config
-from sweep.manifest import close_session, open_session
+from sweep.config import SweepConfig
+from sweep.manifest import close_session, open_session, read_config
 from sweep.progress import Board, Line, Terminal
 from sweep.ranking import Standing, bar, standing, to_keep
-from sweep.scheduler import RungScheduler, relearn, settle
+from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
 from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for
 from trainable.config import RequestError, RunSettings
 from trainable.data import read_split
 from trainable.files import now, write_json
-from trainable.record import NOTE_SECONDS, RunFolder, Status
+from trainable.record import NOTE_SECONDS, RunFolder, StaleSession
+from trainable.rows import Status
 from trainable.trial import FaceTrial
 
 from ray import tune  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
@@ -129,11 +130,16 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             best=metric.score(found.score) if found else None,
             slot=status.slot,
         )
-        if found is not None and status.status.has_ended:
-            self._holding[trial_id] = found
+        if found is not None and self._terminal.board.is_over(self._terminal.board.lines[trial_id]):
+            self._holding[trial_id] = found  # one that goes on needs its state, whatever its rank
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
+        if (
+            trial.num_failures == 0
+        ):  # those of earlier sessions count; below zero Tune would never give up
+            failures = self._run.trial(trial_id).status().failures
+            trial.max_failures = max(self._config.resources.retries - failures, 0)
         self._note(trial_id)
         self._terminal.started(trial_id, self._run.trial(trial_id).status().slot)
 
@@ -176,6 +182,12 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         if (key := bar(self._holding.values(), best)) is not None:
             write_json(self._run.bar, {"key": list(key)})
 
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial that died or raised an exception, and is tried again."""
+        record = self._run.trial(trial.config["trial_id"], self._session)
+        status = record.status()
+        record.write_status(replace(status, failures=status.failures + 1))
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial whose retries are used up: its record gets the traceback."""
         trial_id = trial.config["trial_id"]
@@ -206,7 +218,7 @@ def run_session(
         RequestError: the cluster or the request can't be used.
     """
     run = RunFolder(folder.absolute())
-    config = load_config(run.config)
+    config = read_config(run)
     interruption = Interruption()
     session = None
     complete = False
@@ -236,9 +248,10 @@ def run_session(
         console.print(f"error: {reason[:300]}; all of it: {run.log}", style="red", soft_wrap=True)
     finally:
         if session is not None:
-            _mark_interrupted(run, session)
+            with suppress(StaleSession):  # what another driver has taken over is his to write
+                _mark_interrupted(run, session)
             how = "finished" if complete else interruption.how or "error"
-            close_session(run, how)
+            close_session(run, session, how)
     return _farewell(run, complete, interruption.how, console)
 
 
@@ -263,6 +276,11 @@ def _resolve(
             )
         if granted.cpus != manifest["resources"]["cpus_per_trial"]:
             LOG.warning("trials keep %d threads, as at the start", settings.threads)
+        if "sharing" not in manifest:  # the run was extended
+            plain = settings.model_copy(update={"sharing": None})
+            settings, manifest["sharing"] = _share_work(run, config, plain, granted, console)
+            manifest["settings"] = settings.model_dump(mode="json")
+            write_json(run.manifest, manifest)
         return settings, granted
     on_gpu = granted.gpus > 0 and any(look["gpu"] for look in looks)
     precision = config.resources.precision
@@ -355,10 +373,14 @@ def _tune(
     # Otherwise Tune starts one actor after another, each some seconds long; our searcher holds back by itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(granted.concurrent)
     settle(run, config.metric, session)
-    board = Board(config.name, config.metric, config.epochs, config.trials, dashboard)
+    asked = config.asked_for(record.trial_id for record in run.trials())
+    board = Board(config.name, config.metric, config.epochs, asked, dashboard)
     terminal = Terminal(board, console)
+    rungs = relearn(config, run)
+    if rungs is not None:
+        catch_up(rungs, config, run, session)
     searcher = RecordSearcher(config, run, session, granted.concurrent)
-    scheduler = RungScheduler(relearn(config, run), config, run, session)
+    scheduler = RungScheduler(rungs, config, run, session)
     tuner = tune.Tuner(
         FaceTrial,
         param_space={

@@ -1,4 +1,4 @@
-"""The run folder's birth, its manifest, and its sessions: one driver at a time."""
+"""The run folder's birth, its manifest: what was asked of it, and its sessions."""
 
 import hashlib
 import os
@@ -6,18 +6,15 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import FileLock, Timeout
-
-from sweep.config import SweepConfig, dump_config
+from sweep.config import SweepConfig, dump_config, load_config
 from trainable.config import RequestError
-from trainable.files import now, sync_folder, write_json
-from trainable.record import FORMAT_VERSION, RunFolder
+from trainable.files import now, sync_folder, write_atomically, write_json
+from trainable.record import FORMAT_VERSION, RunFolder, StaleSession
 
 if TYPE_CHECKING:
     from sweep.prepare import Prepared
@@ -86,15 +83,16 @@ def _manifest(
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "host": socket.gethostname(),
-        "command": list(command),
         "created": now(),
         "seeds": {"split": config.data.split.seed, "search": config.search.seed},
         "target": table.target,
         "classes": list(table.classes),
+        "configurations": [asked_for(config, command)],
         "images": {
             "count": len(table.rows),
             "duplicates": prepared.audit.duplicates,
             "dropped": list(table.dropped),
+            "unreadable": list(table.unreadable),
         },
         "digests": {
             "table": _sha256(table.table),
@@ -106,6 +104,43 @@ def _manifest(
         "image_folder": str(table.images),
         "sessions": [],
     }
+
+
+def asked_for(config: SweepConfig, command: Sequence[str]) -> dict[str, Any]:
+    """One entry of `configurations`; the last one is the run's, and sweep.yaml its copy for reading."""
+    text = dump_config(config)
+    return {"at": now(), "command": list(command), "sha256": _digest(text), "text": text}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_config(run: RunFolder) -> SweepConfig:
+    """The configuration of a run that the caller holds; an extension that was killed half-way is completed.
+
+    Raises:
+        RequestError: sweep.yaml was changed by hand.
+    """
+    entries = run.read_manifest()["configurations"]
+    text = run.config.read_text(encoding="utf-8", errors="replace") if run.config.exists() else ""
+    if _digest(text) != entries[-1]["sha256"]:
+        if text and _digest(text) not in [entry["sha256"] for entry in entries]:
+            raise RequestError(
+                f"{run.config} must stay as the run has it, but it was changed; take the change back or delete the "
+                "file (it is made again), and change the run by `sweep extend`"
+            )
+        write_atomically(run.config, entries[-1]["text"].encode())
+    return load_config(run.config)
+
+
+def change_config(run: RunFolder, config: SweepConfig, command: Sequence[str]) -> None:
+    """Let `config` be what the run in a held folder is asked for. What is worth sharing is decided anew."""
+    manifest = run.read_manifest()
+    manifest["configurations"].append(asked_for(config, command))
+    manifest.pop("sharing", None)
+    write_json(run.manifest, manifest)
+    read_config(run)
 
 
 def _sha256(path: Path) -> str:
@@ -127,30 +162,6 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
-@contextmanager
-def only_driver(run: RunFolder) -> Iterator[None]:
-    """Hold the run folder; a second driver is refused.
-
-    Raises:
-        RequestError: another driver holds it.
-    """
-    run.read_manifest()
-    lock = FileLock(run.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        sessions = run.read_manifest()["sessions"]
-        holder = sessions[-1] if sessions else {"host": "?", "pid": "?", "started": "?"}
-        raise RequestError(
-            f"one driver at a time holds {run.path}, and process {holder['pid']} on {holder['host']} "
-            f"has held it since {holder['started']}; wait for it, or stop it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def open_session(run: RunFolder) -> int:
     """Number of the session that begins now; trials of older ones stop before they write."""
     manifest = run.read_manifest()
@@ -170,8 +181,12 @@ def open_session(run: RunFolder) -> int:
     return number
 
 
-def close_session(run: RunFolder, how: str) -> None:
-    """Write down how the newest session ended."""
+def close_session(run: RunFolder, number: int, how: str) -> None:
+    """Write down how a session ended; one that another has taken over writes nothing any more."""
+    try:
+        run.refuse_stale(number)
+    except StaleSession:
+        return
     manifest = run.read_manifest()
-    manifest["sessions"][-1] |= {"ended": now(), "how": how}
+    manifest["sessions"][number - 1] |= {"ended": now(), "how": how}
     write_json(run.manifest, manifest)

@@ -36,32 +36,48 @@ def prepare(
         RequestError: with one line that names what is wrong.
     """
     backbone = load_backbone(config.model.weights, config.model.width)
-    if "pretrained" in config.values_of("head"):
-        build_model(TrialConfig(strategy="head", head="pretrained"), backbone)
+    check_heads(config, backbone)
     table = open_table(config.data)
     split = make_split(table, config.data.split)
     files = list(table.rows["file"])
     looked = audit(
         table.images, files, default_folder(), begin("looking at every image", len(files))
     )
-    if looked.problems:
+    if looked.problems and config.data.unreadable == "refuse":
         file, problem = looked.problems[0]
         others = f" (and {len(looked.problems) - 1:,} more)" if len(looked.problems) > 1 else ""
         raise RequestError(
             f"every image must be readable, but {table.images / file} {problem}{others}; "
-            f"replace it, or take its row out of {table.table}"
+            f"replace it, or data.unreadable=drop goes on without it"
         )
+    if looked.problems:
+        table = table.without({file for file, _ in looked.problems})
+        split, looked = make_split(table, config.data.split), looked.sound
     split["sha256"] = looked.images["sha256"].to_numpy()
     return Prepared(table, looked, split, backbone, tuple(_warnings(config, table, looked, split)))
+
+
+def check_heads(config: SweepConfig, backbone: Backbone) -> None:
+    """Can every head of the space be built on these weights?
+
+    Raises:
+        RequestError: `head: pretrained` on weights without a classifier.
+    """
+    if "pretrained" in config.values_of("head"):
+        build_model(TrialConfig(strategy="head", head="pretrained"), backbone)
 
 
 def _warnings(
     config: SweepConfig, table: FaceTable, looked: Audit, split: pd.DataFrame
 ) -> list[str]:
     found = split_warnings(split)
-    if table.dropped:
-        shown = ", ".join(table.dropped[:5]) + (", …" if len(table.dropped) > 5 else "")
-        found.append(f"{len(table.dropped):,} rows without an image are left out: {shown}")
+    for files, what in (
+        (table.dropped, "rows without an image"),
+        (table.unreadable, "images that can't be decoded"),
+    ):
+        if files:
+            shown = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
+            found.append(f"{len(files):,} {what} are left out: {shown}")
     if looked.duplicates:
         found.append(
             f"{looked.duplicates:,} images have the same bytes as another: "

@@ -15,7 +15,7 @@ from rich.text import Text
 from trainable.command import duration
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.record import Status
+from trainable.rows import Status
 
 COLOURS = {
     Status.RUNNING: "cyan",
@@ -64,7 +64,12 @@ class Board:
 
     @property
     def ended(self) -> int:
-        return sum(line.status.has_ended for line in self.lines.values())
+        return sum(self.is_over(line) for line in self.lines.values())
+
+    def is_over(self, line: Line) -> bool:
+        """Does nothing remain to be done? One that finished may have been given more epochs since."""
+        goes_on = line.status is Status.FINISHED and line.epoch < self.epochs
+        return line.status.has_ended and not goes_on
 
     def leader(self) -> tuple[str, Line] | None:
         """The trial with the best value so far."""
@@ -75,7 +80,7 @@ class Board:
         """From this session's epochs per second; trials to come are taken to last as long as those that ended."""
         if not self.epochs_done:
             return None
-        over = [line.epoch for line in self.lines.values() if line.status.has_ended]
+        over = [line.epoch for line in self.lines.values() if self.is_over(line)]
         typical = sum(over) / len(over) if over else self.epochs
         running = [line for line in self.lines.values() if line.status is Status.RUNNING]
         left = sum(max(typical - line.epoch, 0) for line in running)

@@ -20,7 +20,8 @@ DRAWS = 1_000  # at random for an untried point of a space that can't be listed
 def nothing_left(run: RunFolder, config: SweepConfig) -> bool:
     """Has everything that was asked for ended?"""
     trials = [recorded(record, config.metric) for record in run.trials()]
-    return all(t.status.has_ended for t in trials) and Proposals(config).next(trials) is None
+    over = all(trial.is_over(config.epochs) for trial in trials)
+    return over and Proposals(config).next(trials) is None
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Proposals:
 
         Numbers go on from the highest on record. A duplicate costs nothing: the next number is tried.
         """
-        if len(trials) >= self.config.trials:
-            return None
         tried = {trial.trial_id for trial in trials}
+        if len(tried) >= self.config.asked_for(tried):
+            return None
         number = max((trial.number for trial in trials), default=-1) + 1
         if self.config.search.method == "grid":
             settings = next((s for s in self._grid if s.trial_id not in tried), None)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trainable.metric import Metric
-from trainable.record import Origin, Row, Status, TrialRecord, is_better, key_of
+from trainable.record import TrialRecord
+from trainable.rows import Origin, Row, Status, is_better, key_of
 
 
 def best_row(rows: Iterable[Row], metric: Metric) -> Row | None:

@@ -6,11 +6,13 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sweep.asha import Decision, Rungs
+from sweep.asha import Decision, Rungs, Verdict
 from sweep.config import SweepConfig
+from sweep.study import recorded
 from trainable.files import append_json, now, read_json_lines
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status
+from trainable.record import RunFolder, readable
+from trainable.rows import Status
 
 LOG = logging.getLogger(__name__)
 
@@ -24,18 +26,61 @@ def relearn(config: SweepConfig, run: RunFolder) -> Rungs | None:
         for record in run.trials()
         if record.status().status in (Status.DIVERGED, Status.COLLAPSED)
     }
-    decisions = map(Decision.from_json, read_json_lines(run.rungs))
     rungs = Rungs(config.asha.rungs(config.epochs), config.asha.reduction_factor)
-    return rungs.replay(decisions, broken)
+    return rungs.replay(decisions(run), broken)
+
+
+def decisions(run: RunFolder) -> list[Decision]:
+    """Those on record.
+
+    Raises:
+        RequestError: a line is none.
+    """
+    with readable(run.rungs, "put the old one back; what was pruned is not known without it"):
+        return [Decision.from_json(facts) for facts in read_json_lines(run.rungs)]
 
 
 def settle(run: RunFolder, metric: Metric, session: int) -> None:
     """Mark as pruned what a decision on record stopped, where the driver died before it could say so."""
-    for facts in read_json_lines(run.rungs):
-        decision = Decision.from_json(facts)
+    for decision in decisions(run):
         record = run.trial(decision.trial_id, session)
         if decision.verdict == "stop" and not record.status().status.has_ended:
             mark_pruned(run, decision, metric, session)
+
+
+def catch_up(rungs: Rungs, config: SweepConfig, run: RunFolder, session: int) -> None:
+    """Take the decisions that nobody has taken yet on epochs on record, in the order in which these ended.
+
+    The driver died between an epoch and its decision; or the run was given more epochs, and so another rung among
+    those that trials had finished.
+    """
+    late = []
+    for record in run.trials():
+        trial = recorded(record, config.metric)
+        if record.origin.origin != "search" or trial.is_over(config.epochs):
+            continue
+        rows = record.rows()
+        for epoch, judged in rungs.recorded.items():
+            if epoch <= len(rows) and trial.trial_id not in judged:
+                moment, value = rows[epoch - 1].ended_at, trial.values[epoch - 1]
+                late.append((moment, trial.number, epoch, trial.trial_id, value))
+    stopped: set[str] = set()
+    for _, _, epoch, trial_id, value in sorted(late):
+        if trial_id not in stopped:
+            decision = rungs.decide(trial_id, epoch, config.metric.score(value))
+            assert decision is not None
+            if take(decision, rungs, config.metric, run, session) == "stop":
+                stopped.add(trial_id)
+
+
+def take(decision: Decision, rungs: Rungs, metric: Metric, run: RunFolder, session: int) -> Verdict:
+    """Put a decision on record, then let it hold."""
+    run.refuse_stale(session)
+    append_json(run.rungs, decision.to_json() | {"at": now()})
+    rungs.record(decision)
+    if decision.verdict == "stop":
+        mark_pruned(run, decision, metric, session)
+    return decision.verdict
 
 
 def mark_pruned(run: RunFolder, decision: Decision, metric: Metric, session: int) -> None:
@@ -76,13 +121,9 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         decision = self._rungs.decide(trial_id, result["epoch"], score)
         if decision is None:
             return continue_
-        append_json(self._run.rungs, decision.to_json() | {"at": now()})
-        self._rungs.record(decision)
-        if decision.verdict == "go on":
-            return continue_
-        mark_pruned(self._run, decision, self._decides, self._session)
+        verdict = take(decision, self._rungs, self._decides, self._run, self._session)
         stop: str = TrialScheduler.STOP
-        return stop
+        return stop if verdict == "stop" else continue_
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """One that diverged or collapsed leaves the rungs."""

@@ -9,7 +9,8 @@ from ray.tune.search import Searcher
 from sweep.config import SweepConfig
 from sweep.proposals import Proposals
 from sweep.study import Recorded, recorded
-from trainable.record import RunFolder, Status, TrialRecord
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Status
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             for record in run.trials()
             if record.origin.origin == "search"
         }
-        self._waiting = deque(t for t in self._trials.values() if not t.status.has_ended)
+        self._waiting = deque(t for t in self._trials.values() if not t.is_over(config.epochs))
         self._live: dict[str, str] = {}
         self._exhausted = False
 
@@ -58,11 +59,12 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     def _new_trial(self) -> str | None:
         proposed = self._proposals.next(list(self._trials.values()))
         if proposed is None:
-            if len(self._trials) < self._config.trials:
+            asked = self._config.asked_for(self._trials)
+            if len(self._trials) < asked:
                 LOG.warning(
                     "the space is exhausted: it has %d distinct settings, %d were asked for",
                     len(self._trials),
-                    self._config.trials,
+                    asked,
                 )
             return None
         number, settings = proposed

@@ -13,7 +13,8 @@ from sweep.progress import COLOURS, describe
 from sweep.ranking import best_row
 from trainable.command import frozen_work_said
 from trainable.config import RequestError
-from trainable.record import Row, RunFolder, Status, frozen_work
+from trainable.record import RunFolder
+from trainable.rows import Row, Status, frozen_work
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def read_status(folder: Path) -> dict[str, Any]:
         "name": config.name,
         "metric": metric.value,
         "epochs": config.epochs,
-        "trials_asked": config.trials,
+        "trials_asked": config.asked_for(trial["trial_id"] for trial in trials),
         "counts": {
             status.value: count
             for status in Status

@@ -24,7 +24,8 @@ from sweep.ranking import best_so_far
 from sweep.space import Choice, Point, Range, SearchSpace, Value
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.record import Status, TrialRecord
+from trainable.record import TrialRecord
+from trainable.rows import Status
 
 LOG = logging.getLogger(__name__)
 Sampler = Literal["tpe", "gp"]
@@ -46,6 +47,11 @@ class Recorded:
     @property
     def trial_id(self) -> str:
         return self.settings.trial_id
+
+    def is_over(self, epochs: int) -> bool:
+        """Does nothing remain to be done? One that finished may have been given more `epochs` since."""
+        goes_on = self.status is Status.FINISHED and len(self.values) < epochs
+        return self.status.has_ended and not goes_on
 
 
 def recorded(record: TrialRecord, metric: Metric) -> Recorded:

@@ -17,13 +17,15 @@ import torch
 from conftest import write_faces
 
 from sweep.config import check_config, dump_config
+from sweep.manifest import asked_for
 from sweep.space import SearchSpace
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
 from trainable.data import add_digests, find_images, make_split, open_table, open_training_data
 from trainable.files import now, read_json, write_json
 from trainable.fit import fit
 from trainable.model import load_backbone
-from trainable.record import Outcome, RunFolder, Status, StatusRecord, TrialRecord
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Outcome, Status, StatusRecord
 
 WIDTH = 0.05  # of VGG-16's channels: a step takes milliseconds
 EPOCHS = 3
@@ -117,7 +119,7 @@ def make_run(
             "python": sys.version.split()[0],
             "packages": {"torch": torch.__version__},
             "host": "here",
-            "command": ["sweep", "run", "smiling.yaml"],
+            "configurations": [asked_for(config, ["sweep", "run", "smiling.yaml"])],
             "created": now(),
             "seeds": {"split": 42, "search": 0},
             "digests": {

@@ -26,7 +26,8 @@ from trainable.data import (
 from trainable.features import evaluation_batches
 from trainable.fit import fit, predict
 from trainable.model import Backbone, TransferVGG16, load_backbone
-from trainable.record import RESULT_COLUMNS, Outcome, Row, RunFolder, TrialRecord
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import RESULT_COLUMNS, Outcome, Row
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")

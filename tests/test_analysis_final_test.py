@@ -34,7 +34,8 @@ from trainable.data import images as data
 from trainable.data import read_split
 from trainable.files import read_json, write_json
 from trainable.model import build_model, load_backbone
-from trainable.record import RunFolder, Status
+from trainable.record import RunFolder
+from trainable.rows import Status
 
 RUN = CliRunner()
 ROOT = Path(__file__).parent.parent

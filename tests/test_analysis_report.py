@@ -15,7 +15,8 @@ from analysis.final_test import final_test
 from analysis.report import render, write_report
 from trainable.files import read_json, write_json
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status
+from trainable.record import RunFolder
+from trainable.rows import Status
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -167,7 +168,8 @@ def test_the_report_of_a_run_without_trials_and_with_a_bare_manifest_is_whole(
     tmp_path: Path,
 ) -> None:
     run = make_run(tmp_path, [], how=None)
-    write_json(RunFolder(run).manifest, {"format_version": 1})
+    bare = {"format_version": 1, "configurations": [], "sessions": []}
+    write_json(RunFolder(run).manifest, bare)
     page = page_of(run)
     assert "No trial is on record" in page.text
     assert "it has not been started" in page.text

@@ -22,7 +22,8 @@ from analysis.__main__ import app
 from analysis.select import select, why_unfinished
 from trainable.config import RequestError, TrialConfig
 from trainable.metric import Metric
-from trainable.record import RunFolder, Status
+from trainable.record import RunFolder
+from trainable.rows import Status
 
 RUN = CliRunner()
 

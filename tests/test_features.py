@@ -15,7 +15,7 @@ from trainable.data import LabelledImages, open_training_data
 from trainable.features import Look, Shared, Work, chunk_name, chunk_size
 from trainable.fit import fit
 from trainable.model import CUTS, multiply_adds
-from trainable.record import Row
+from trainable.rows import Row
 from trainable.store import stored
 from trainable.views import ORIGINAL
 

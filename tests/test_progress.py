@@ -9,7 +9,7 @@ from sweep.progress import Board, Line, Terminal, describe
 from trainable.command import duration
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.record import Status
+from trainable.rows import Status
 
 
 def board(metric: Metric = Metric.VAL_ACCURACY) -> Board:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sweep.ranking import Standing, bar, best_row, best_so_far, rank, to_keep, winner
 from trainable.metric import Metric
-from trainable.record import Row, Status
+from trainable.rows import Row, Status
 
 VALUES = st.sampled_from([0.1, 0.5, 0.5, 0.9])
 

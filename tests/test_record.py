@@ -27,16 +27,8 @@ from trainable.files import (
     write_atomically,
     write_json,
 )
-from trainable.record import (
-    RESULT_COLUMNS,
-    Best,
-    Row,
-    RunFolder,
-    StaleSession,
-    Status,
-    StatusRecord,
-    TrialRecord,
-)
+from trainable.record import RunFolder, StaleSession, TrialRecord
+from trainable.rows import RESULT_COLUMNS, Best, Row, Status, StatusRecord
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 FILES = ("a.jpg", "b.jpg", "c.jpg")
@@ -414,7 +406,8 @@ def test_a_run_of_another_format_is_refused(
     with pytest.raises(RequestError) as caught:
         run.read_manifest()
     assert told in refused(caught)
-    write_json(run.manifest, {"format_version": 1, "seed": 3})
+    whole = {"format_version": 1, "configurations": [], "sessions": []}
+    write_json(run.manifest, whole | {"seed": 3})
     assert run.read_manifest()["seed"] == 3
 
 

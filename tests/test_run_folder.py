@@ -1,5 +1,6 @@
 """Before the first trial: what is refused, what is written at once, and that one driver holds a run."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,13 +14,16 @@ from typer.testing import CliRunner
 
 from sweep.__main__ import app
 from sweep.config import SweepConfig, check_config, load_config
-from sweep.manifest import close_session, create_run, only_driver, open_session
+from sweep.hold import only_driver
+from sweep.manifest import close_session, create_run, open_session
 from sweep.prepare import prepare
 from sweep.proposals import nothing_left
 from sweep.status import read_status
-from tests.conftest import Faces
+from tests.conftest import Faces, write_faces
 from trainable.config import RequestError, TrialConfig
-from trainable.record import StaleSession, Status, StatusRecord, TrialRecord
+from trainable.files import now
+from trainable.record import StaleSession, TrialRecord
+from trainable.rows import Row, Status, StatusRecord
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +91,7 @@ def test_a_birth_that_fails_leaves_nothing(
     assert list(config.storage.iterdir()) == []
 
 
-def test_a_second_driver_is_refused_and_told_who_holds_the_run(config: SweepConfig) -> None:
+def test_the_command_refuses_to_be_a_second_driver(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
     with only_driver(run):
         open_session(run)
@@ -95,6 +99,14 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_run(config: SweepConf
     assert second.returncode == 2
     assert f"process {os.getpid()}" in second.stderr
     assert second.stderr.count("\n") == 1
+
+
+def test_a_session_that_was_taken_over_does_not_write_its_end(config: SweepConfig) -> None:
+    run = create_run(config, prepare(config), [])
+    first = open_session(run)
+    open_session(run)
+    close_session(run, first, "SIGTERM")
+    assert [session["how"] for session in run.read_manifest()["sessions"]] == [None, None]
 
 
 def test_a_trial_of_an_older_session_stops_before_it_writes(config: SweepConfig) -> None:
@@ -115,10 +127,11 @@ def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig)
     assert "running since" in read_status(run.path)["state"]
     for number, point in enumerate(config.space.points()):
         settings = config.space.settings(point)
-        TrialRecord.create(run, settings, number, session).write_status(
-            StatusRecord(Status.FINISHED)
-        )
-    close_session(run, "SIGTERM")
+        record = TrialRecord.create(run, settings, number, session)
+        for epoch in range(1, config.epochs + 1):
+            record.append(Row(epoch, 0.6, 0.7, 0.5, 0.75, 0.7, 0.8, 1e-4, 1.5, 16.0, 0, now()))
+        record.write_status(StatusRecord(Status.FINISHED))
+    close_session(run, session, "SIGTERM")
     facts = read_status(run.path)
     assert "ended by SIGTERM" in facts["state"] and "sweep resume" in facts["state"]
     assert facts["counts"] == {"finished": 2}
@@ -193,3 +206,28 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
         done = command(*arguments)
         assert done.returncode == 2
         assert done.stderr.startswith("sweep: ") and done.stderr.count("\n") == 1
+
+
+def test_unreadable_images_are_refused_or_left_out_by_name(
+    config: SweepConfig, tmp_path: Path
+) -> None:
+    own = write_faces(tmp_path, 44)
+    data = config.data.model_copy(update={"images": own.images, "table": own.table})
+    config = config.model_copy(update={"data": data})
+    for file in (own.files[3], own.files[10]):
+        (own.images / file).write_bytes(b"<html>")
+    with pytest.raises(RequestError, match=r"000004.jpg .* \(and 1 more\); .*data.unreadable=drop"):
+        prepare(config)
+    config = config.model_copy(update={"data": data.model_copy(update={"unreadable": "drop"})})
+    prepared = prepare(config)
+    assert set(prepared.split["file"]) == set(own.files) - {own.files[3], own.files[10]}
+    assert (
+        "2 images that can't be decoded are left out: 000004.jpg, 000011.jpg" in prepared.warnings
+    )
+    whole = [
+        hashlib.sha256((own.images / f).read_bytes()).hexdigest() for f in prepared.split["file"]
+    ]
+    assert list(prepared.split["sha256"]) == whole
+    assert len(prepared.table.attributes) == 42
+    run = create_run(config, prepared, [])
+    assert run.read_manifest()["images"]["unreadable"] == ["000004.jpg", "000011.jpg"]

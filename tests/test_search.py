@@ -16,7 +16,7 @@ from sweep.space import SearchSpace, parse_space
 from sweep.study import Recorded, build_study
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.record import Status
+from trainable.rows import Status
 
 MIXED = {
     "strategy": ["head", "block5"],

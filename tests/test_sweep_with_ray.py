@@ -22,7 +22,8 @@ from trainable.data import open_training_data
 from trainable.fit import fit
 from trainable.metric import Metric
 from trainable.model import load_backbone
-from trainable.record import RunFolder, Status, TrialRecord
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Status
 
 pytestmark = pytest.mark.ray
 GOOD, FLAT, BROKEN = 3e-3, 1e-9, 1e15
@@ -152,7 +153,7 @@ def test_one_trial_diverges_one_is_pruned_and_one_is_killed_and_goes_on(
         BROKEN: Status.DIVERGED,
         FLAT: Status.PRUNED,
     }
-    assert victim.status().attempt == 2
+    assert (victim.status().attempt, victim.status().failures) == (2, 1)
     assert len(by_rate[FLAT].rows()) == 20
     decisions = [json.loads(line) for line in run.rungs.read_text().splitlines()]
     assert [(d["trial_id"], d["verdict"]) for d in decisions] == [
@@ -203,6 +204,34 @@ def test_an_interrupted_sweep_resumes_to_what_a_calm_one_gives(
         rows, _ = calm(run, record)
         assert results(record.rows()) == rows
     assert [s["number"] for s in run.read_manifest()["sessions"]] == [1, 2]
+
+
+def test_a_finished_sweep_is_extended_by_epochs_and_settings(
+    configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
+) -> None:
+    """The one trial goes on from its state; what it gives, and the new one too, equals trainings in one go."""
+    run = RunFolder(tmp_path / "run")
+    config = configure({"lr": GOOD, "augmentation": "flip_jitter", "epochs": 6})
+    code, out, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
+    assert code == 0, out + err
+    (first,) = run.trials()
+    before = first.rows()
+    (tmp_path / "wider.yaml").write_text(yaml.safe_dump({"trial": {"lr": [GOOD, 1e-3]}}))
+    more = ("extend", run.path, "--epochs", 12, "--space", tmp_path / "wider.yaml")
+    code, out, err = end(sweep(*more, tmp=tmp_path, address=two_gpus.address))
+    assert code == 0, out + err
+    assert "1 go on from their kept state" in out
+    assert first.rows()[:6] == before
+    assert len(run.trials()) == 2
+    for record in run.trials():
+        assert record.status().status is Status.FINISHED
+        rows, _ = calm(run, record)
+        assert len(rows) == 12
+        assert results(record.rows()) == rows
+    commands = [entry["command"][1] for entry in run.read_manifest()["configurations"]]
+    assert commands == ["run", "extend"]
+    code, out, err = end(sweep("resume", run.path, tmp=tmp_path, address=two_gpus.address))
+    assert code == 0 and "nothing is left to do" in out, out + err
 
 
 def test_the_time_limit_ends_a_sweep_orderly_and_resumably(

@@ -38,6 +38,12 @@ class Audit:
         return list(zip(bad["file"], bad["problem"], strict=True))
 
     @property
+    def sound(self) -> "Audit":
+        """Without the images that can't be used."""
+        rows = self.images[self.images["problem"] == ""]
+        return Audit(rows.reset_index(drop=True), self.newly_read)
+
+    @property
     def digest(self) -> str:
         """SHA-256 over every file's name and content digest, in the order of names."""
         lines = sorted(zip(self.images["file"], self.images["sha256"], strict=True))
@@ -48,8 +54,7 @@ class Audit:
     @property
     def duplicates(self) -> int:
         """How many images have the same bytes as an earlier one; those with a problem are left out."""
-        sound = self.images[self.images["problem"] == ""]
-        return int(sound["sha256"].duplicated().sum())
+        return int(self.sound.images["sha256"].duplicated().sum())
 
 
 def audit(

@@ -130,6 +130,8 @@ class DataConfig(Frozen):
     """Side in pixels of the square that VGG-16 sees."""
     missing: Literal["refuse", "drop"] = "refuse"
     """What to do with rows that have no image."""
+    unreadable: Literal["refuse", "drop"] = "refuse"
+    """What to do with images that can't be decoded, found before the start."""
     split: Annotated[SplitConfig, BeforeValidator(_split)] = SplitConfig()
 
 

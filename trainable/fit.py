@@ -25,7 +25,8 @@ from trainable.model import (
     make_optimizer,
     multiply_adds,
 )
-from trainable.record import Best, Outcome, Row, Status, TrialRecord, is_better
+from trainable.record import TrialRecord
+from trainable.rows import Best, Outcome, Row, Status, is_better
 
 LOG = logging.getLogger(__name__)
 WRITING_SHARE = (

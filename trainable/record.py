@@ -9,12 +9,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
 
 from trainable.config import RequestError, TrialConfig
 from trainable.files import (
@@ -27,6 +29,7 @@ from trainable.files import (
     write_json,
 )
 from trainable.metric import Metric
+from trainable.rows import Best, Origin, OriginRecord, Row, Status, StatusRecord, key_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,29 +38,28 @@ if TYPE_CHECKING:
 FORMAT_VERSION: Final = 1
 LOG = logging.getLogger(__name__)
 NOTE_SECONDS: Final = 5.0
-Origin = Literal["search", "replicate", "audit"]
-
-
-class Status(StrEnum):
-    """What became of a trial. A divergence or collapse is an outcome; `failed` is an exception."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    FINISHED = "finished"
-    PRUNED = "pruned"
-    DIVERGED = "diverged"
-    COLLAPSED = "collapsed"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-
-    @property
-    def has_ended(self) -> bool:
-        """Nothing more happens to this trial unless somebody asks for it."""
-        return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
 
 
 class StaleSession(Exception):
     """Another driver has taken over the run folder since this trial began: it must not write any more."""
+
+
+@contextmanager
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """Whatever is wrong with what is read from `path` becomes one line that names it and the remedy."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{error}; {remedy}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        if isinstance(error, KeyError):
+            said = f"{error} is missing"
+        elif isinstance(error, ValidationError):
+            said = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+        raise RequestError(
+            f"{path} must be as this project wrote it, but {said}; {remedy}"
+        ) from None
 
 
 # ---------------------------------------------------------------- the run folder
@@ -95,8 +97,9 @@ class RunFolder:
         return self.path / "session.json"
 
     @property
-    def lock(self) -> Path:
-        return self.path / ".driver.lock"
+    def hold(self) -> Path:
+        """Names the driver that holds the run, while there is one."""
+        return self.path / "driver.json"
 
     @property
     def log(self) -> Path:
@@ -122,6 +125,12 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    def refuse_stale(self, session: int) -> None:
+        """Raises StaleSession where a later one has taken over."""
+        newest = read_json(self.session)["number"]
+        if newest != session:
+            raise StaleSession(f"session {newest} has taken over from session {session}")
+
     def trial(self, trial_id: str, session: int | None = None) -> "TrialRecord":
         return TrialRecord(self.path / "trials" / trial_id, session)
 
@@ -143,131 +152,17 @@ class RunFolder:
                 f"{self.manifest} must have format_version {FORMAT_VERSION} or older, but it has {version}; "
                 "use the version of this project that made it"
             )
+        lacking = [
+            key for key in ("configurations", "sessions") if not isinstance(manifest.get(key), list)
+        ]
+        if lacking:
+            raise RequestError(
+                f"{self.manifest} must be as this project wrote it, but {lacking[0]} is missing; put the old one back"
+            )
         return manifest
 
 
 # ---------------------------------------------------------------- one trial
-
-
-@dataclass(frozen=True)
-class Row:
-    """One finished epoch. The first group must repeat exactly on a CPU; the second is measured."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_balanced_accuracy: float
-    val_auc: float
-    lr: float
-    """Learning rate of the head at the epoch's last step."""
-    seconds: float
-    images_per_second: float
-    """Training images over the whole epoch's seconds."""
-    gpu_memory_bytes: int
-    """Peak of the epoch; 0 on the CPU."""
-    ended_at: str
-    frozen_images: int = 0
-    """Images that this trial sent through frozen layers."""
-    frozen_multiply_adds: int = 0
-    frozen_seconds: float = 0.0
-    saved_multiply_adds: int = 0
-    """Of frozen layers without sharing, less those done; what is filled for later epochs may make it negative."""
-    shared_images: int = 0
-    """Images whose frozen features were read from the store instead."""
-    waited_seconds: float = 0.0
-    """For frozen features that other trials were computing."""
-    collapsed: bool = False
-    """The guard ends the trial with this epoch. Not written: the status says it."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "collapsed"}
-
-    @staticmethod
-    def from_json(facts: Mapping[str, Any]) -> "Row":
-        return Row(**{column.name: facts[column.name] for column in fields(Row)[:-1]})
-
-
-RESULT_COLUMNS: Final = tuple(column.name for column in fields(Row)[:8])
-
-
-def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
-    """Does `row` beat `best`: by the metric, then by lower validation loss? An earlier epoch keeps a tie."""
-    if best is None:
-        return True
-    key, best_key = (
-        (metric.score(getattr(each, metric.value)), -each.val_loss) for each in (row, best)
-    )
-    return key > best_key
-
-
-def frozen_work(rows: Iterable[Row]) -> dict[str, float]:
-    """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved at the rate measured here."""
-    names = [
-        c.name
-        for c in fields(Row)
-        if c.name.startswith(("frozen_", "saved_", "shared_", "waited_"))
-    ]
-    sums = dict.fromkeys(names, 0.0)
-    for row in rows:
-        for name in names:
-            sums[name] += getattr(row, name)
-    done = sums["frozen_multiply_adds"]
-    sums["saved_seconds"] = (
-        sums["saved_multiply_adds"] * sums["frozen_seconds"] / done if done else 0.0
-    )
-    return sums
-
-
-def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:
-    """By which trials are ranked, smaller first: score, then validation loss, earlier epoch, smaller id."""
-    return -metric.score(getattr(best, metric.value)), best.val_loss, best.epoch, trial_id
-
-
-@dataclass(frozen=True)
-class OriginRecord:
-    """What a trial was asked to be: config.json."""
-
-    settings: TrialConfig
-    number: int
-    """Of the suggestion, from 0."""
-    origin: Origin = "search"
-
-
-@dataclass(frozen=True)
-class StatusRecord:
-    """status.json."""
-
-    status: Status
-    reason: str = ""
-    attempt: int = 0
-    """How often the trial was opened to run."""
-    host: str = ""
-    device: str = ""
-    slot: str = ""
-    pid: int = 0
-    started: str = ""
-    ended: str = ""
-    seconds: float = 0.0
-    """Of all epochs on record."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial's training ended by itself."""
-
-    status: Status
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best validation epoch so far: its row, trained parameters and validation predictions."""
-
-    row: Row
-    weights: "dict[str, Tensor]"
-    logits: "Tensor"  # (validation images,) float32, in the split's order
 
 
 @dataclass
@@ -303,11 +198,8 @@ class TrialRecord:
         return self.folder / f"best-{epoch}.{suffix}"
 
     def _may_write(self) -> None:
-        if self.session is None:
-            return
-        newest = read_json(RunFolder(self.folder.parent.parent).session)["number"]
-        if newest != self.session:
-            raise StaleSession(f"session {newest} has taken over from session {self.session}")
+        if self.session is not None:
+            RunFolder(self.folder.parent.parent).refuse_stale(self.session)
 
     # what was asked, and what became of it
 
@@ -335,15 +227,21 @@ class TrialRecord:
     def origin(self) -> OriginRecord:
         """config.json, read once: it never changes."""
         if self._origin is None:
-            facts = read_json(self.folder / "config.json")
-            self._origin = OriginRecord(
-                TrialConfig(**facts["settings"]), facts["number"], facts["origin"]
-            )
+            path = self.folder / "config.json"
+            remedy = f"put the old one back, or delete {self.folder}: the search will make it anew"
+            with readable(path, remedy):
+                self._origin = OriginRecord.from_json(read_json(path))
+                if self._origin.settings.trial_id != self.trial_id:
+                    raise ValueError(f"its settings are those of {self._origin.settings.trial_id}")
         return self._origin
 
     def status(self) -> StatusRecord:
-        facts = read_json(self.folder / "status.json")
-        return StatusRecord(**{**facts, "status": Status(facts["status"])})
+        """status.json; without one the trial counts as interrupted."""
+        path = self.folder / "status.json"
+        with readable(path, "delete it, and the trial counts as interrupted"):
+            if not path.exists():
+                return StatusRecord(Status.INTERRUPTED, "its status.json was gone")
+            return StatusRecord.from_json(read_json(path))
 
     def write_status(self, status: StatusRecord) -> None:
         self._may_write()
@@ -361,7 +259,12 @@ class TrialRecord:
 
     def rows(self) -> list[Row]:
         """One row per finished epoch, in order."""
-        return [Row.from_json(facts) for facts in read_json_lines(self._rows)]
+        with readable(self._rows, "delete it, and the trial starts again"):
+            rows = [Row.from_json(facts) for facts in read_json_lines(self._rows)]
+            for number, row in enumerate(rows, start=1):
+                if row.epoch != number:
+                    raise ValueError(f"line {number} is of epoch {row.epoch}")
+        return rows
 
     def append(self, row: Row) -> None:
         self._may_write()

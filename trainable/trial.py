@@ -23,7 +23,8 @@ from trainable.features import Shared
 from trainable.files import now
 from trainable.fit import fit
 from trainable.model import Backbone, load_backbone
-from trainable.record import Outcome, Row, RunFolder, Status, TrialRecord
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Outcome, Row, Status
 
 LOG = logging.getLogger("trainable")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h

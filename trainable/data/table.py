@@ -1,8 +1,8 @@
 """The image table in any of the layouts that people have, and where its images are."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,18 @@ class FaceTable:
     """The table as it was read, one row a row of `rows`."""
     dropped: tuple[str, ...] = ()
     """Files that the table names and nobody found (`data.missing: drop`)."""
+    unreadable: tuple[str, ...] = ()
+    """Files that are there and can't be decoded (`data.unreadable: drop`)."""
+
+    def without(self, unreadable: Collection[str]) -> "FaceTable":
+        """The table less the rows of these files."""
+        stays = ~self.rows["file"].isin(unreadable)
+        return replace(
+            self,
+            rows=self.rows[stays].reset_index(drop=True),
+            attributes=self.attributes[stays.to_numpy()].reset_index(drop=True),
+            unreadable=tuple(self.rows["file"][~stays]),
+        )
 
 
 def open_table(config: DataConfig) -> FaceTable:

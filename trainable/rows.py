@@ -1,0 +1,179 @@
+"""What is recorded of a trial: a row for each epoch, what was asked, what became of it, the best epoch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from trainable.config import TrialConfig
+from trainable.metric import Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Origin = Literal["search", "replicate", "audit"]
+
+
+class Status(StrEnum):
+    """What became of a trial. A divergence or collapse is an outcome; `failed` is an exception."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    COLLAPSED = "collapsed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing more happens to this trial unless somebody asks for it."""
+        return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished epoch. The first group must repeat exactly on a CPU; the second is measured."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_balanced_accuracy: float
+    val_auc: float
+    lr: float
+    """Learning rate of the head at the epoch's last step."""
+    seconds: float
+    images_per_second: float
+    """Training images over the whole epoch's seconds."""
+    gpu_memory_bytes: int
+    """Peak of the epoch; 0 on the CPU."""
+    ended_at: str
+    frozen_images: int = 0
+    """Images that this trial sent through frozen layers."""
+    frozen_multiply_adds: int = 0
+    frozen_seconds: float = 0.0
+    saved_multiply_adds: int = 0
+    """Of frozen layers without sharing, less those done; what is filled for later epochs may make it negative."""
+    shared_images: int = 0
+    """Images whose frozen features were read from the store instead."""
+    waited_seconds: float = 0.0
+    """For frozen features that other trials were computing."""
+    collapsed: bool = False
+    """The guard ends the trial with this epoch. Not written: the status says it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "collapsed"}
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "Row":
+        """The row that `to_json` gave.
+
+        Raises:
+            KeyError, ValueError: a column is missing, or is no number.
+        """
+        values = {column.name: facts[column.name] for column in fields(Row)[:-1]}
+        for name, value in values.items():
+            if name != "ended_at" and (
+                isinstance(value, bool) or not isinstance(value, int | float)
+            ):
+                raise ValueError(f"{name} is {value!r}")
+        return Row(**values)
+
+
+RESULT_COLUMNS: Final = tuple(column.name for column in fields(Row)[:8])
+
+
+def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
+    """Does `row` beat `best`: by the metric, then by lower validation loss? An earlier epoch keeps a tie."""
+    if best is None:
+        return True
+    key, best_key = (
+        (metric.score(getattr(each, metric.value)), -each.val_loss) for each in (row, best)
+    )
+    return key > best_key
+
+
+def frozen_work(rows: Iterable[Row]) -> dict[str, float]:
+    """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved at the rate measured here."""
+    names = [
+        c.name
+        for c in fields(Row)
+        if c.name.startswith(("frozen_", "saved_", "shared_", "waited_"))
+    ]
+    sums = dict.fromkeys(names, 0.0)
+    for row in rows:
+        for name in names:
+            sums[name] += getattr(row, name)
+    done = sums["frozen_multiply_adds"]
+    sums["saved_seconds"] = (
+        sums["saved_multiply_adds"] * sums["frozen_seconds"] / done if done else 0.0
+    )
+    return sums
+
+
+def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:
+    """By which trials are ranked, smaller first: score, then validation loss, earlier epoch, smaller id."""
+    return -metric.score(getattr(best, metric.value)), best.val_loss, best.epoch, trial_id
+
+
+@dataclass(frozen=True)
+class OriginRecord:
+    """What a trial was asked to be: config.json."""
+
+    settings: TrialConfig
+    number: int
+    """Of the suggestion, from 0."""
+    origin: Origin = "search"
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "OriginRecord":
+        """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        number, origin = facts["number"], facts["origin"]
+        if not isinstance(number, int) or origin not in get_args(Origin):
+            raise ValueError(f"number and origin are {number!r} and {origin!r}")
+        return OriginRecord(TrialConfig(**facts["settings"]), number, origin)
+
+
+@dataclass(frozen=True)
+class StatusRecord:
+    """status.json."""
+
+    status: Status
+    reason: str = ""
+    attempt: int = 0
+    """How often the trial was opened to run."""
+    failures: int = 0
+    """How often it died or raised an exception and was tried again, over all sessions."""
+    host: str = ""
+    device: str = ""
+    slot: str = ""
+    pid: int = 0
+    started: str = ""
+    ended: str = ""
+    seconds: float = 0.0
+    """Of all epochs on record."""
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "StatusRecord":
+        """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        return StatusRecord(**{**facts, "status": Status(facts["status"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial's training ended by itself."""
+
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation epoch so far: its row, trained parameters and validation predictions."""
+
+    row: Row
+    weights: "dict[str, Tensor]"
+    logits: "Tensor"  # (validation images,) float32, in the split's order
