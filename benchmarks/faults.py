@@ -9,6 +9,7 @@ decisions of ASHA and the winner must equal the calm sweep's to the last bit; a 
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -28,7 +29,7 @@ from gaps import faces
 from ray.cluster_utils import Cluster
 
 from sweep.ranking import standing, winner
-from trainable.files import read_json, read_json_lines
+from trainable.files import read_json_lines
 from trainable.metric import Metric
 from trainable.record import RunFolder
 from trainable.rows import RESULT_COLUMNS
@@ -36,7 +37,7 @@ from trainable.rows import RESULT_COLUMNS
 KINDS = ("driver", "worker", "node")
 SHARES = (2, 2, 1)
 KILLS_A_SWEEP = 5
-LATEST_KILL = 12.0  # seconds after the first epoch of a session
+LATEST_KILL = 4.0  # seconds after the first epoch of a session
 PATIENCE = 300.0  # seconds that a session may take
 
 
@@ -154,9 +155,8 @@ def outcome(run: RunFolder) -> dict[str, Any]:
     """What must be equal."""
     found: dict[str, Any] = {}
     for record in run.trials():
-        weights = sorted(
-            read_json(path)["sha256"] or "" for path in record.folder.glob("best-*.json")
-        )
+        kept = sorted(record.folder.glob("best-*.safetensors"))
+        weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in kept]
         found[record.trial_id] = {
             "status": record.status().status.value,
             "rows": [[getattr(row, name) for name in RESULT_COLUMNS] for row in record.rows()],

@@ -166,8 +166,8 @@ def _move_away(run: RunFolder, holder: Holder | None, me: Holder) -> None:
         run.hold.rename(aside)
     except FileNotFoundError:
         return
-    if holder is not None and json.loads(aside.read_bytes())["token"] != holder.token:
-        aside.rename(run.hold)  # another newcomer was faster, and this is his
+    if holder is not None and holder.token.encode() not in aside.read_bytes():
+        aside.rename(run.hold)  # another newcomer was faster, and this is his, perhaps half written
         return
     aside.unlink()
 
@@ -183,20 +183,22 @@ class _Beat(threading.Thread):
     def run(self) -> None:
         missed = 0
         while not self._ended.wait(BEAT_SECONDS):
-            os.utime(self._handle)
             missed = 0 if self._is_ours() else missed + 1
             if missed == 2:  # once may be a newcomer who moves it away and puts it back
                 print(f"{self._path.parent} was taken over; this driver stops", file=sys.stderr)
-                os.kill(
-                    os.getpid(), signal.SIGTERM
-                )  # SIGINT is ignored in what a shell started with &
+                # not SIGINT, which is ignored in what a shell started with &
+                os.kill(os.getpid(), signal.SIGTERM)
                 return
 
     def _is_ours(self) -> bool:
+        """Move the time, and look whether the file is still the one that we made; an error of the disk says nothing."""
         try:
+            os.utime(self._handle)
             return os.stat(self._path).st_ino == os.fstat(self._handle).st_ino
         except FileNotFoundError:
             return False
+        except OSError:
+            return True
 
     def stop(self) -> None:
         self._ended.set()
