@@ -1,7 +1,7 @@
 """sweep extend: more trials, more epochs, another space, failed trials once more. Resume does the rest.
 
 What is asked is written into the run's configuration; which trials it concerns follows from the records, so after a
-kill `sweep resume` goes on with it. Failed trials are marked one by one: a --retry-failed that was killed is asked again.
+kill `sweep resume` goes on with it. Failed trials are marked one by one: --retry-failed, killed, is asked again.
 """
 
 from collections.abc import Sequence
