@@ -1,17 +1,19 @@
-"""python -m analysis: results, test, report."""
+"""python -m analysis: explore, results, select, cost, test, plots, report."""
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from trainable.command import run_command
+from trainable.command import PlainConsole, progress, run_command
 
 if TYPE_CHECKING:
     from analysis.final_test import Tested
+    from analysis.finalists import Finalists
+    from analysis.replicates import Replication
 
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
@@ -19,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+console = PlainConsole()
 if not console.is_terminal:
     console.width = 400  # where nobody's terminal sets a limit, rows stay whole for grep
 
@@ -38,6 +40,27 @@ STYLES = {
 
 
 @app.command()
+def explore(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as data.target=Male."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; explore-NAME otherwise.")
+    ] = None,
+) -> None:
+    """Look at the data set before training: one HTML page, and its pictures as PNG. No test image is opened."""
+    from analysis.explore import write_exploration
+    from sweep.config import load_config
+
+    loaded = load_config(config, overrides or [])
+    with progress(console) as begin:
+        page = write_exploration(loaded, out or Path(f"explore-{loaded.name}"), begin)
+    _line(str(page))
+
+
+@app.command()
 def results(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
@@ -50,6 +73,48 @@ def results(
         print(json.dumps(facts, indent=2, allow_nan=False))
     else:
         show_results(facts)
+
+
+@app.command()
+def select(
+    run: Run,
+    top: Annotated[int, typer.Option(min=2, help="How many of the best to compare.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare the winner with the runners-up on the same validation images; the test set stays closed."""
+    from analysis.effects import effects_of
+    from analysis.finalists import compare_finalists
+    from analysis.replicates import compare_replicates
+
+    finalists, replication = compare_finalists(run, top), compare_replicates(run)
+    effects = effects_of(run)
+    if as_json:
+        facts = {
+            "finalists": finalists.to_json(),
+            "replication": replication.to_json(),
+            "effects": effects.to_json(),
+        }
+        print(json.dumps(facts, indent=2, allow_nan=False))
+    else:
+        show_finalists(finalists)
+        show_replication(replication)
+        for sentence in effects.said():
+            _line(sentence)
+
+
+@app.command()
+def cost(
+    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+) -> None:
+    """What the run cost, what pruning and sharing saved, and whether ASHA may have stopped a winner."""
+    from analysis.cost import cost_of
+
+    found = cost_of(run)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+        return
+    for sentence in found.said():
+        _line(sentence)
 
 
 @app.command()
@@ -71,6 +136,21 @@ def test(
 
 
 @app.command()
+def plots(
+    run: Run,
+    kind: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; RUN/results otherwise.")
+    ] = None,
+) -> None:
+    """Write every plot of the report as a picture; needs a Chrome or Chromium."""
+    from analysis.pictures import write_pictures
+
+    for path in write_pictures(run, kind, out):
+        _line(str(path))
+
+
+@app.command()
 def report(run: Run) -> None:
     """Write one HTML file about the run that opens offline."""
     from analysis.report import write_report
@@ -79,8 +159,8 @@ def report(run: Run) -> None:
 
 
 def _line(text: str, style: str | None = None) -> None:
-    """A line as it is: neither wrapped nor read as markup."""
-    console.print(text, style=style, soft_wrap=True, markup=False)
+    """A line that is not wrapped."""
+    console.print(text, style=style, soft_wrap=True)
 
 
 def read_results(run: Path) -> dict[str, Any]:
@@ -132,7 +212,7 @@ def show_results(facts: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(
             row["trial_id"],
-            f"[{STYLES[row['status']]}]{row['status']}[/]",
+            Text(row["status"], STYLES[row["status"]]),
             metric_value(metric, row[metric.value]),
             f"{row['best_epoch'] or NO_VALUE} of {row['epochs']}",
             *((number(row["val_loss"]), duration(row["seconds"])) if roomy else ()),
@@ -152,6 +232,65 @@ def show_results(facts: dict[str, Any]) -> None:
     _line(f"test set opened: {times(facts['times_test_opened'])}")
     for path in facts["files"]:
         _line(path, "bright_black")
+
+
+def show_finalists(finalists: "Finalists") -> None:
+    """Print the finalists with their intervals, and what the comparisons say."""
+    from analysis.wording import percent
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("trial", "validation accuracy", "95 % interval", "right alone", "wrong alone"):
+        table.add_column(column, no_wrap=True, justify="left" if column == "trial" else "right")
+    for column in ("p", "p, Holm"):
+        table.add_column(column, no_wrap=True, justify="right")
+    table.add_column("setting")
+    for each in finalists.each:
+        versus = each.versus
+        table.add_row(
+            each.trial_id,
+            percent(each.accuracy),
+            f"{percent(each.interval.low)} to {percent(each.interval.high)}",
+            *(
+                (
+                    f"{versus.only_second:,}",
+                    f"{versus.only_first:,}",
+                    f"{versus.p:.3g}",
+                    f"{each.p_holm:.3g}",
+                )
+                if versus
+                else ("", "", "", "")
+            ),
+            each.setting,
+            style=None if versus else "bold",
+        )
+    console.print(table)
+    for sentence in finalists.said():
+        _line(sentence)
+
+
+def show_replication(replication: "Replication") -> None:
+    """Print the means of replicated settings, and what they say."""
+    if not replication.each:
+        _line(
+            "no setting was replicated: `sweep replicate` trains the best ones again with other seeds"
+        )
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("setting")
+    for column in (f"mean {replication.metric.value}", "95 % interval", "deviation", "runs"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for each in replication.each:
+        low, high = each.mean.interval.low, each.mean.interval.high
+        table.add_row(
+            each.setting,
+            replication.value(each.mean.mean),
+            f"{replication.value(low)} to {replication.value(high)}",
+            replication.value(each.mean.deviation),
+            str(each.mean.runs),
+        )
+    console.print(table)
+    for sentence in replication.said():
+        _line(sentence)
 
 
 def show_tested(run: Path, tested: "Tested") -> None:

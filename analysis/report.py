@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from analysis import plots, results, wording
+from analysis.cost import cost_of
+from analysis.effects import effects_of
+from analysis.finalists import Finalists, compare_finalists
 from analysis.ledger import Opening, alarm_of, how_often, read_ledger, reasons
+from analysis.page import figure_json, render_page
+from analysis.reference import beside_reports
+from analysis.replicates import compare_replicates
 from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import Confusion, confusion
 from sweep.config import SweepConfig
 from sweep.space import Choice, Dimension, Range
+from sweep.study import asked_in_all
 from trainable.command import duration, frozen_work_said
 from trainable.config import RequestError
 from trainable.data import PARTS, balance, read_split
@@ -27,7 +31,7 @@ from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status
 
-TEMPLATE: Final = Path(__file__).with_name("report.html")
+FINALISTS: Final = 5
 MANY: Final = 30  # trials; a longer table scrolls in a frame of its own
 Pairs = list[tuple[str, str]]
 
@@ -56,20 +60,10 @@ def render(run: Path) -> str:
     settings = results.varied(trials)
     winner = selection.winner.trial_id if selection.winner is not None else None
     lacks = why_unfinished(folder)
+    effects = effects_of(run)
     cards = _cards(folder, trials, epochs, selection, settings)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "percent": wording.percent,
-        "number": wording.number,
-        "duration": duration,
-        "moment": wording.moment,
-        "counted": wording.counted,
-        "setting_value": wording.setting_value,
-        "capitalize_first": lambda text: text[:1].upper() + text[1:],
-    }
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_page(
+        "report.html",
         name=config.name,
         target=config.data.target,
         classes=manifest.get("classes") or ["0", "1"],
@@ -78,23 +72,37 @@ def render(run: Path) -> str:
         lacks=lacks,
         ended=_ended(manifest),
         statuses=[(s.value, int((trials["status"] == s.value).sum())) for s in Status],
-        asked_for=config.asked_for(record.trial_id for record in folder.trials()),
+        asked_for=asked_in_all(config, folder.trials()),
         notices=list(_notices(folder, manifest, selection, openings, lacks)),
         alarm=alarm_of(folder, openings),
         cards=cards,
         winner=next((card for card in cards if card.trial_id == winner), None),
         settings=settings,
         many=len(cards) > MANY,
+        finalists=_finalists(run),
+        replication=compare_replicates(run),
+        beside=results.to_records(beside_reports(run)),
+        cost=list(cost_of(run).said()),
         openings=openings,
         how_often=how_often(openings),
         test_command=f"analysis test {shlex.quote(str(run))}",
         scale=_scale(openings),
         larger_class=_larger_class(folder),
-        overview=_figure(
+        history=figure_json(plots.history(trials, config.metric, settings, winner)),
+        timeline=figure_json(plots.timeline(trials, settings, winner)),
+        heat_map=_heat_map(trials, config.metric),
+        effects=effects,
+        importances=figure_json(plots.importances(effects.importances))
+        if effects.importances
+        else None,
+        overview=figure_json(
             plots.validation_by_epoch(epochs, trials, config.metric, settings, winner)
         ),
         by_setting=[
-            (name, _figure(plots.best_by_setting(trials, config.metric, name, settings, winner)))
+            (
+                name,
+                figure_json(plots.best_by_setting(trials, config.metric, name, settings, winner)),
+            )
             for name in settings
             if trials[f"config/{name}"].nunique() > 1
         ],
@@ -105,6 +113,7 @@ def render(run: Path) -> str:
         yaml=folder.config.read_text(encoding="utf-8"),
         split=_split(folder),
         image_facts=_image_facts(manifest),
+        overlap=_overlap(manifest),
         commands=_commands(folder, config, manifest),
         frozen_work=frozen_work_said(results.work(run)),
         origin=_origin(manifest),
@@ -113,7 +122,6 @@ def render(run: Path) -> str:
         digests=_pairs(manifest.get("digests")),
         sessions=manifest.get("sessions") or [],
         written=now(),
-        plotly=Markup(get_plotlyjs()),
     )
 
 
@@ -182,8 +190,8 @@ def _card(
         value=wording.metric_value(metric, row[metric.value]),
         setting=wording.setting(row, settings),
         gap=wording.points(row["train_accuracy"] - row["val_accuracy"]) if best_epoch else "",
-        loss=None if curve is None else _figure(plots.loss(curve, best_epoch)),
-        accuracy=None if curve is None else _figure(plots.accuracy(curve, best_epoch)),
+        loss=None if curve is None else figure_json(plots.loss(curve, best_epoch)),
+        accuracy=None if curve is None else figure_json(plots.accuracy(curve, best_epoch)),
         matrix=matrix,
         no_matrix=no_matrix,
     )
@@ -211,10 +219,20 @@ def _winner_settings(run: RunFolder, winner: str | None) -> Pairs:
     return [(name, wording.setting_value(value)) for name, value in settings.items()]
 
 
-def _figure(figure: go.Figure) -> Markup:
-    """The figure as JSON that can stand inside a script element."""
-    text: str = figure.to_json()
-    return Markup(text.replace("<", "\\u003c"))
+def _heat_map(trials: pd.DataFrame, metric: Metric) -> Markup | None:
+    """Strategy × learning rate; None where one of them does not vary."""
+    known = trials[trials[metric.value].notna()]
+    if min(known["config/strategy"].nunique(), known["config/lr"].nunique()) < 2:
+        return None
+    return figure_json(plots.heat_map(trials, metric))
+
+
+def _finalists(run: Path) -> Finalists | None:
+    """The best finished trials compared; None where there are not two, or their predictions are gone."""
+    try:
+        return compare_finalists(run, FINALISTS)
+    except RequestError:
+        return None
 
 
 # ---------------------------------------------------------------- what must be said
@@ -381,12 +399,34 @@ def _image_facts(manifest: Mapping[str, Any]) -> Pairs:
         (label, f"{value:,}")
         for label, value in (
             ("images", images.get("count")),
-            ("with the same bytes as another", images.get("duplicates")),
             ("rows left out for want of an image", len(dropped) if images else None),
             ("images left out as unreadable", len(unreadable) if unreadable else None),
         )
         if value is not None
     ]
+
+
+def _overlap(manifest: Mapping[str, Any]) -> str:
+    """What of the test images the training has seen before, in a sentence; "" where nobody looked."""
+    found = (manifest.get("images") or {}).get("overlap")
+    if found is None:
+        return ""
+    pairs = found["pairs_across_parts"]
+    pictures = (
+        f"{wording.counted(len(pairs), 'pair')} of the same or nearly the same picture stand in two parts of the split"
+        if pairs
+        else "no picture was found in two parts of the split"
+    )
+    if found["persons_across_parts"] is None:
+        persons = "who is on the pictures is not known, so a person may be in several parts"
+    elif found["persons_across_parts"]:
+        persons = (
+            f"{wording.counted(found['persons_across_parts'], 'person')} are in several parts, with "
+            f"{wording.counted(found['test_images_of_known_persons'], 'test image')}"
+        )
+    else:
+        persons = "no person is in two parts"
+    return f"Overlap: {pictures}; {persons}."
 
 
 # ---------------------------------------------------------------- how to repeat it

@@ -55,6 +55,7 @@ TRIAL_DTYPES: Final = {
     "attempt": WHOLE,
     "host": TEXT,
     "device": TEXT,
+    "slot": TEXT,
     "started": TIME,
     "ended": TIME,
 }
@@ -123,6 +124,7 @@ def _trial(record: TrialRecord, metric: Metric) -> dict[str, Any]:
         "attempt": status.attempt,
         "host": status.host or None,
         "device": status.device or None,
+        "slot": status.slot or None,
         "started": _time(status.started),
         "ended": _time(status.ended),
     }

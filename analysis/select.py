@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from analysis.wording import counted, metric_name, metric_value
-from sweep.ranking import Standing, rank, standing, winner
+from sweep.ranking import Standing, rank, single_winner, standing, winner
 from trainable.metric import Metric
 from trainable.record import RunFolder
 from trainable.rows import Status
@@ -19,6 +19,8 @@ class Selection:
     metric: Metric
     winner: Standing | None
     ranked: tuple[Standing, ...]
+    single: Standing | None = None
+    """The best single trial of the search: the winner, unless settings were replicated."""
 
     @property
     def better_unfinished(self) -> Standing | None:
@@ -39,6 +41,11 @@ class Selection:
         return list(self._remarks())
 
     def _remarks(self) -> Iterator[str]:
+        if self.winner is not None and self.single is not None and self.single != self.winner:
+            yield (
+                f"settings were replicated, and the winner is the best replicate of the one with the highest mean: "
+                f"{self.say(self.winner)}; the best single trial of the search is {self.say(self.single)}"
+            )
         better = self.better_unfinished
         if better is not None:
             yield (
@@ -62,7 +69,7 @@ def select(run: RunFolder, metric: Metric) -> Selection:
     """
     found = (standing(record, metric) for record in run.trials())
     ranked = rank(each for each in found if each is not None)
-    return Selection(metric, winner(ranked), tuple(ranked))
+    return Selection(metric, winner(ranked), tuple(ranked), single_winner(ranked))
 
 
 def why_unfinished(run: RunFolder) -> str | None:

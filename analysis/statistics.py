@@ -1,12 +1,20 @@
-"""Intervals and counts behind the final number, thin over statsmodels and scikit-learn's conventions."""
+"""Intervals, counts and paired tests behind the numbers, thin over statsmodels and scikit-learn's conventions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIDENCE = 0.95
+EXACT_BELOW = 25  # discordant images; beyond them McNemar's chi-squared with continuity correction
+BOOTSTRAPS = 2_000
+
+Right = np.ndarray[Any, np.dtype[np.bool_]]
+"""(images,): was the prediction right?"""
 
 
 @dataclass(frozen=True)
@@ -74,3 +82,97 @@ def confusion(logits: "Tensor", labels: "Tensor") -> Confusion:
         false_negative=int((~predicted & actual).sum()),
         true_positive=int((predicted & actual).sum()),
     )
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same images: where they differ, and how likely so much of a difference is by chance."""
+
+    only_first: int
+    """Images that the first model alone gets right."""
+    only_second: int
+    p: float
+    """Of McNemar's test (McNemar 1947): two-sided, that both are right equally often."""
+
+
+def mcnemar(first: Right, second: Right) -> Paired:
+    """McNemar's test: exact where fewer than EXACT_BELOW images tell the models apart."""
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    table = [
+        [int((first & second).sum()), only_first],
+        [only_second, int((~first & ~second).sum())],
+    ]
+    exact = only_first + only_second < EXACT_BELOW
+    return Paired(only_first, only_second, float(test(table, exact=exact).pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of a family of tests, made larger so that one false alarm in all is as rare as said (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return []
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def optimism(right: "np.ndarray[Any, np.dtype[np.bool_]]", seed: int = 0) -> float:
+    """By how much the best of several accuracies on the same images is too high, because it was chosen on them.
+
+    `right` is (models, images). Efron's bootstrap (1983): images are drawn again, the best model chosen on the draw,
+    and its accuracy there compared with its accuracy on the images as they are; the mean of BOOTSTRAPS such
+    differences. Epochs were chosen on the same images too, which this does not see.
+    """
+    draw = np.random.default_rng(seed)
+    images = right.shape[1]
+    weights = draw.multinomial(images, np.full(images, 1 / images), size=BOOTSTRAPS)
+    drawn = right.astype(np.float64) @ weights.T / images  # (models, bootstraps)
+    best = drawn.argmax(axis=0)
+    return float((drawn[best, np.arange(BOOTSTRAPS)] - right.mean(axis=1)[best]).mean())
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a few runs, and what it could be."""
+
+    runs: int
+    mean: float
+    deviation: float
+    """Standard deviation of the runs."""
+    interval: Interval
+    """Of the mean, by Student's t."""
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """Mean, standard deviation and t interval of two values or more (Student 1908)."""
+    from scipy.stats import t
+
+    found = np.asarray(values, dtype=np.float64)
+    deviation = float(found.std(ddof=1))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * deviation / np.sqrt(len(found))
+    mean = float(found.mean())
+    return Mean(len(found), mean, deviation, Interval(mean - half, mean + half, method="t"))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much the mean of one group of runs is higher than that of another."""
+
+    difference: float
+    interval: Interval
+    p: float
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Welch's t test for groups of two runs or more with variances of their own (Welch 1947)."""
+    from scipy.stats import ttest_ind
+
+    difference = float(np.mean(first) - np.mean(second))
+    if np.ptp(first) == np.ptp(second) == 0:  # no spread: nothing to divide by
+        p = 0.0 if difference else 1.0
+        return Difference(difference, Interval(difference, difference, method="Welch"), p)
+    found = ttest_ind(first, second, equal_var=False)
+    low, high = found.confidence_interval(CONFIDENCE)
+    interval = Interval(float(low), float(high), method="Welch")
+    return Difference(difference, interval, float(found.pvalue))

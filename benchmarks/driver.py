@@ -25,11 +25,11 @@ from sweep.hold import only_driver
 from sweep.manifest import create_run
 from sweep.prepare import prepare
 from trainable import trial as trial_module
+from trainable.command import PlainConsole
 from trainable.files import now
 from trainable.record import TrialRecord
 from trainable.rows import Outcome, Row, Status
 from gaps import tiny_sweep
-from rich.console import Console
 
 assert cluster
 EPOCHS = 2
@@ -71,7 +71,7 @@ def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
     run = create_run(config, prepare(config), ["benchmark"])
     began = time.time()
     with only_driver(run):
-        code = launcher.run_session(run.path, "local", Console(quiet=True))
+        code = launcher.run_session(run.path, "local", PlainConsole(quiet=True))
     total = time.time() - began
     assert code == 0
     ends = sorted(path.stat().st_mtime for path in run.path.glob("trials/*/status.json"))

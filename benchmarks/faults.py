@@ -32,7 +32,7 @@ from sweep.ranking import standing, winner
 from trainable.files import read_json_lines
 from trainable.metric import Metric
 from trainable.record import RunFolder
-from trainable.rows import RESULT_COLUMNS
+from trainable.rows import RESULT_COLUMNS, Status
 
 KINDS = ("driver", "worker", "node")
 SHARES = (2, 2, 1)
@@ -73,14 +73,15 @@ def configuration(name: str, folder: Path, table: Path) -> Path:
         "model": {"weights": "none", "width": 0.05},
         "trial": {
             "strategy": ["head", "full"],
-            "lr": [3e-4, 3e-3],
+            "lr": [3e-4, 1e-3, 3e-3],
             "augmentation": "flip_jitter",
             "head": "64",
             "batch_size": 16,
-            "epochs": 20,
+            "epochs": 60,
         },
         "search": {"method": "grid"},
-        "asha": {"grace_period": 4, "reduction_factor": 3},
+        "metric": "val_loss",
+        "asha": {"grace_period": 5, "reduction_factor": 3},
         "guards": "off",
         "resources": {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0, "retries": 1000},
     }
@@ -132,7 +133,7 @@ def strike(
         5,
         0.0005,
     )
-    if driver.poll() is not None:
+    if driver.poll() is not None or all(r.status().status.has_ended for r in run.trials()):
         return None
     if kind == "driver":
         driver.kill()
@@ -155,14 +156,16 @@ def outcome(run: RunFolder) -> dict[str, Any]:
     """What must be equal."""
     found: dict[str, Any] = {}
     for record in run.trials():
+        status = record.status().status
+        # a pruned trial's weights are those of its last kept state, and when that is written goes by the clock
         kept = sorted(record.folder.glob("best-*.safetensors"))
         weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in kept]
         found[record.trial_id] = {
-            "status": record.status().status.value,
+            "status": status.value,
             "rows": [[getattr(row, name) for name in RESULT_COLUMNS] for row in record.rows()],
-            "weights": weights,
+            "weights": weights if status is Status.FINISHED else None,
         }
-    standings = [s for r in run.trials() if (s := standing(r, Metric.VAL_ACCURACY))]
+    standings = [s for r in run.trials() if (s := standing(r, Metric.VAL_LOSS))]
     best = winner(standings)
     keys = ("trial_id", "rung", "score", "cutoff", "verdict")
     return {

@@ -31,9 +31,10 @@ from sweep.hold import only_driver
 from sweep.manifest import create_run
 from sweep.prepare import prepare
 from trainable import trial as trial_module
+from trainable.command import PlainConsole
 from trainable.config import TrialConfig
 from trainable.model import build_model, load_backbone
-from rich.console import Console
+
 from torch import nn
 import torchvision
 
@@ -112,7 +113,7 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
     launcher.FaceTrial = TimedTrial  # type: ignore[misc]
     run = create_run(config, prepare(config), ["benchmark"])
     with only_driver(run):
-        code = launcher.run_session(run.path, "local", Console())
+        code = launcher.run_session(run.path, "local", PlainConsole())
     assert code == 0 and scheduler
     notes = [
         json.loads(line)

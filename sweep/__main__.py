@@ -1,20 +1,17 @@
-"""python -m sweep: plan, run, resume, extend, status, store."""
+"""python -m sweep: plan, run, resume, extend, replicate, status, dashboard, store."""
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweep.config import SweepConfig, load_config, parse_bytes
 from sweep.hold import only_driver
 from sweep.manifest import create_run, read_config, refuse_existing
-from trainable.command import run_command
+from trainable.command import PlainConsole, progress, run_command
 from trainable.record import RunFolder
 
 app = typer.Typer(
@@ -23,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(width=None if sys.stdout.isatty() else 160)  # a log file has no edge
+console = PlainConsole(width=None if sys.stdout.isatty() else 160)  # a log file has no edge
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.")]
 Overrides = Annotated[
@@ -57,7 +54,7 @@ def plan(config: Config, overrides: Overrides = None) -> None:
     from sweep.prepare import prepare
 
     loaded = load_config(config, overrides or [])
-    with _progress() as begin:
+    with progress(console) as begin:
         prepared = prepare(loaded, begin)
     show_plan(loaded, prepared, console)
 
@@ -80,7 +77,7 @@ def start(config: SweepConfig, address: str = "local") -> int:
     from sweep.prepare import prepare
 
     refuse_existing(config.folder)
-    with _progress() as begin:
+    with progress(console) as begin:
         prepared = prepare(config, begin)
     show_split(prepared, console)
     folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
@@ -97,12 +94,7 @@ def resume(
     take_over: TakeOver = False,
 ) -> None:
     """Go on with a run after any end: interrupted, killed, or out of time."""
-    from sweep.status import read_status
-
-    read_status(run)
-    limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
-    with only_driver(RunFolder(run), take_over, console.print):
-        raise typer.Exit(_go_on(run, address, limit))
+    _change(run, address, store_limit, take_over, lambda folder, command: [])
 
 
 @app.command()
@@ -129,26 +121,60 @@ def extend(
     """Ask more of a run, finished or not: settings, epochs, another space; then go on with it."""
     from sweep.extend import Request
     from sweep.extend import extend as extend_run
+
+    request = Request(trials, epochs, space, retry_failed)
+    _change(run, address, store_limit, take_over, lambda f, c: extend_run(f, request, c))
+
+
+@app.command()
+def replicate(
+    run: Run,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best settings.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="How many new seeds each.")] = 5,
+    address: Address = "local",
+    store_limit: StoreLimit = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Train the best settings again with other seeds: is it the setting, or was it luck?"""
+    from sweep.replicate import replicate as replicate_best
+
+    _change(run, address, store_limit, take_over, lambda f, c: replicate_best(f, top, seeds, c))
+
+
+def _change(
+    run: Path,
+    address: str,
+    store_limit: str | None,
+    take_over: bool,
+    change: Callable[[RunFolder, list[str]], list[str]],
+) -> None:
+    """Hold the run, change what is asked of it, and go on with it."""
     from sweep.status import read_status
 
     read_status(run)
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
     with only_driver(RunFolder(run), take_over, console.print):
-        request = Request(trials, epochs, space, retry_failed)
-        for line in extend_run(RunFolder(run), request, ["sweep", *sys.argv[1:]]):
-            console.print(line, highlight=False, soft_wrap=True)
+        for line in change(RunFolder(run), ["sweep", *sys.argv[1:]]):
+            console.print(line, soft_wrap=True)
         raise typer.Exit(_go_on(run, address, limit))
 
 
 def _go_on(run: Path, address: str, store_limit: int | None) -> int:
     """A session of a run that is held, where something is left to do."""
+    from sweep.prepare import check_unchanged
     from sweep.proposals import nothing_left
     from sweep.status import read_status
 
-    if nothing_left(RunFolder(run), read_config(RunFolder(run))):
+    folder = RunFolder(run)
+    config = read_config(folder)
+    if nothing_left(folder, config):
         counts = ", ".join(f"{n} {status}" for status, n in read_status(run)["counts"].items())
-        console.print(f"nothing is left to do in {run}: {counts}", highlight=False, soft_wrap=True)
+        console.print(f"nothing is left to do in {run}: {counts}", soft_wrap=True)
         return 0
+    with progress(console) as begin:
+        remarks = check_unchanged(folder, config, begin)
+    for remark in remarks:
+        console.warn(remark)
     return _session(run, address, store_limit)
 
 
@@ -173,6 +199,18 @@ def status(
 
 
 @app.command()
+def dashboard(run: Run, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8080) -> None:
+    """Show the run in optuna-dashboard, live; Ctrl-C ends it, and nothing else."""
+    from sweep.dashboard import Dashboard
+    from sweep.status import read_status
+
+    read_status(run)
+    served = Dashboard(run, port)
+    console.print(f"{served.address}/dashboard shows {run}; Ctrl-C ends it", soft_wrap=True)
+    served.serve()
+
+
+@app.command()
 def store(
     clear: Annotated[
         bool, typer.Option("--clear", help="Delete what no process is reading.")
@@ -186,33 +224,11 @@ def store(
         freed, left = clear_store()
         console.print(
             f"freed {freed / 1e9:.3f} GB" + (f"; {left} chunks are in use" if left else ""),
-            highlight=False,
         )
     elif as_json:
         print(json.dumps(read_store(), indent=2))
     else:
         show_store(read_store(), console)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-
-        def begin(text: str, total: int) -> Callable[[int], None]:
-            task = bar.add_task(text, total=total)
-            return lambda count: bar.advance(task, count)
-
-        yield begin
 
 
 def main() -> None:

@@ -18,6 +18,9 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 import torch
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep.config import ResourcesConfig
@@ -26,6 +29,20 @@ from trainable.config import RequestError
 from trainable.model import load_backbone
 
 LOG = logging.getLogger(__name__)
+
+
+class _ActorManager(RayActorManager):  # type: ignore[misc]
+    """Tune's own, but for Ray's memory monitor: it kills a worker with an error that Tune does not expect, and Tune
+    would end the whole sweep. Taken for what it is, the end of one actor, the trial is tried again (docs/ray.md).
+    """
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(f"Ray's memory monitor ended it:\n{exception}")
+        super()._actor_task_failed(tracked_actor_task, exception)
+
+
+tune_controller.RayActorManager = _ActorManager
 
 
 @dataclass(frozen=True)
@@ -106,6 +123,7 @@ def _refuse_closed(address: str) -> None:
 def _log_to(path: Path) -> None:
     """What Ray has to say belongs in the run's log, not between the lines of our progress."""
     handler = logging.FileHandler(path)
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is said elsewhere
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logger = logging.getLogger(name)
@@ -157,14 +175,22 @@ def share(resources: ResourcesConfig, found: list[Node], trials: int) -> Share:
             "lower resources.gpus_per_trial or resources.cpus_per_trial"
         )
 
-    def slots(node: Node, cpus: int) -> int:
-        by_cpu = node.cpus // cpus
-        return min(by_cpu, _shares_of(node.gpus, gpus)) if gpus else by_cpu
-
-    most = sum(slots(node, 1 if asked == "auto" else asked) for node in fitting)
-    concurrent = min(most, trials if resources.concurrent == "auto" else resources.concurrent)
+    concurrent = at_a_time(
+        resources, fitting, Share(gpus, 1 if asked == "auto" else asked, 0), trials
+    )
     cpus = asked if asked != "auto" else _even_cpus(fitting, gpus, concurrent)
     return Share(gpus, cpus, concurrent)
+
+
+def at_a_time(resources: ResourcesConfig, found: list[Node], granted: Share, trials: int) -> int:
+    """How many trials the nodes hold, as many as are asked for at most, one at least: a node may come back."""
+    asked = trials if resources.concurrent == "auto" else resources.concurrent
+    return max(1, min(asked, sum(_slots(node, granted) for node in found)))
+
+
+def _slots(node: Node, granted: Share) -> int:
+    by_cpu = node.cpus // granted.cpus
+    return min(by_cpu, _shares_of(node.gpus, granted.gpus)) if granted.gpus else by_cpu
 
 
 def _shares_of(node_gpus: int, gpus: float) -> int:

@@ -116,6 +116,8 @@ class AshaConfig(Frozen):
 class GuardsConfig(Frozen):
     collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
     """Epochs in a row that predict one class before a trial ends as collapsed."""
+    hung_after: Annotated[float | None, BeforeValidator(_seconds), *OrOff] = Field(None, gt=0)
+    """Seconds (or 30m) without a row or word from a trial, after which its worker is killed and it is tried again."""
 
 
 class KeepConfig(Frozen):

@@ -48,7 +48,7 @@ def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str
     if "pretrained" in after.values_of("head"):
         check_heads(after, load_backbone(after.model.weights, after.model.width))
     records = [record for record in run.trials() if record.origin.origin == "search"]
-    failed = [r for r in records if r.status().status is Status.FAILED]
+    failed = [r for r in run.trials() if r.status().status is Status.FAILED]
     if request.retry_failed and not failed:
         raise RequestError(f"--retry-failed needs a failed trial, but {run.path} has none")
     tried = [recorded(record, after.metric) for record in records]

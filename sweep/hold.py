@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -83,8 +83,9 @@ def only_driver(
     finally:
         beat.stop()
         os.close(handle)
-        if (holder := read_holder(run)) is not None and holder.token == me.token:
-            run.hold.unlink(missing_ok=True)
+        with suppress(RequestError, OSError):  # nothing to let go of, or no way to
+            if (holder := read_holder(run)) is not None and holder.token == me.token:
+                run.hold.unlink(missing_ok=True)
 
 
 def read_holder(run: RunFolder) -> Holder | None:
@@ -185,7 +186,8 @@ class _Beat(threading.Thread):
         while not self._ended.wait(BEAT_SECONDS):
             missed = 0 if self._is_ours() else missed + 1
             if missed == 2:  # once may be a newcomer who moves it away and puts it back
-                print(f"{self._path.parent} was taken over; this driver stops", file=sys.stderr)
+                what = "was taken over" if self._path.parent.exists() else "is gone"
+                print(f"{self._path.parent} {what}; this driver stops", file=sys.stderr)
                 # not SIGINT, which is ignored in what a shell started with &
                 os.kill(os.getpid(), signal.SIGTERM)
                 return

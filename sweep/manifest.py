@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweep.config import SweepConfig, dump_config, load_config
 from trainable.config import RequestError
-from trainable.files import now, sync_folder, write_atomically, write_json
+from trainable.files import now, sha256_of, sync_folder, write_atomically, write_json
 from trainable.record import FORMAT_VERSION, RunFolder, StaleSession
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def create_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]
     try:
         (partial / "trials").mkdir(parents=True)
         run = RunFolder(partial)
-        prepared.split.to_parquet(run.split, index=False)
+        prepared.data.split.to_parquet(run.split, index=False)
         run.config.write_text(dump_config(config), encoding="utf-8")
         write_json(run.manifest, _manifest(config, prepared, run, command))
         sync_folder(partial)
@@ -74,7 +74,7 @@ def _manifest(
     config: SweepConfig, prepared: "Prepared", run: RunFolder, command: Sequence[str]
 ) -> dict[str, Any]:
     commit, dirty = git_state()
-    table = prepared.table
+    table = prepared.data.table
     return {
         "format_version": FORMAT_VERSION,
         "project_version": metadata.version(PROJECT),
@@ -90,18 +90,19 @@ def _manifest(
         "configurations": [asked_for(config, command)],
         "images": {
             "count": len(table.rows),
-            "duplicates": prepared.audit.duplicates,
+            "overlap": prepared.data.overlap.facts(),
             "dropped": list(table.dropped),
             "unreadable": list(table.unreadable),
         },
         "digests": {
-            "table": _sha256(table.table),
-            "images": prepared.audit.digest,
-            "split": _sha256(run.split),
+            "table": sha256_of(table.table),
+            "images": prepared.data.audit.digest,
+            "split": sha256_of(run.split),
             "weights": prepared.backbone.digest(),
         },
         "warnings": list(prepared.warnings),
         "image_folder": str(table.images),
+        "table": str(table.table),
         "sessions": [],
     }
 
@@ -141,10 +142,6 @@ def change_config(run: RunFolder, config: SweepConfig, command: Sequence[str]) -
     manifest.pop("sharing", None)
     write_json(run.manifest, manifest)
     read_config(run)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def git_state() -> tuple[str | None, bool | None]:

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sweep.config import SweepConfig
 from sweep.prepare import Prepared
 from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for, measure_rates
+from trainable.command import PlainConsole
 from trainable.config import Strategy, TrialConfig
 from trainable.data import balance
 from trainable.model import CUTS, Backbone, build_model, multiply_adds
@@ -65,11 +66,11 @@ def trial_bytes(config: SweepConfig, sizes: Iterable[ModelSize]) -> int:
     return largest * max(BYTES_PER_PARAMETER[optimizer] for optimizer in optimizers)
 
 
-def show_plan(config: SweepConfig, prepared: Prepared, console: Console) -> None:
+def show_plan(config: SweepConfig, prepared: Prepared, console: PlainConsole) -> None:
     """Print the plan."""
     sizes = model_sizes(config, prepared.backbone)
     rungs = config.asha.rungs(config.epochs) if config.asha else []
-    console.print(f"[bold]{config.name}[/bold]  →  {config.folder}", highlight=False)
+    console.print(Text(config.name, "bold"), f" →  {config.folder}", soft_wrap=True)
     console.print(
         f"{config.trials} trials of at most {config.epochs} epochs by {config.search.method}, "
         f"judged by {config.metric}; "
@@ -78,7 +79,6 @@ def show_plan(config: SweepConfig, prepared: Prepared, console: Console) -> None
             if rungs
             else "no pruning"
         ),
-        highlight=False,
     )
     show_split(prepared, console)
     table = Table("strategy", "head", "trained parameters", "frozen work", "trained work", box=None)
@@ -92,11 +92,10 @@ def show_plan(config: SweepConfig, prepared: Prepared, console: Console) -> None
             f"{size.trained_multiply_adds / 1e6:,.0f} M multiply-adds an image",
         )
     console.print(table)
-    console.print(_sharing(config, prepared), highlight=False, soft_wrap=True)
+    console.print(_sharing(config, prepared), soft_wrap=True)
     console.print(
         f"disk: up to {trial_bytes(config, sizes) / 1e9:.2f} GB of weights and state for each trial that runs, "
         f"and for the best {config.keep.best} that are kept",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -105,8 +104,10 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
     """What would be kept, were the trials to run on this machine's CPUs."""
     if config.sharing == "off":
         return "sharing: off"
-    parts = prepared.split["part"].value_counts()
-    files = prepared.split.loc[prepared.split["part"] == "train", "file"].iloc[:PROBED_IMAGES]
+    parts = prepared.data.split["part"].value_counts()
+    files = prepared.data.split.loc[prepared.data.split["part"] == "train", "file"].iloc[
+        :PROBED_IMAGES
+    ]
     cpus = len(os.sched_getaffinity(0))
     asked = config.resources.cpus_per_trial
     threads = max(1, cpus // min(cpus, config.trials)) if asked == "auto" else asked
@@ -114,7 +115,7 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
         rates = measure_rates(
             prepared.backbone,
             cuts_of(config),
-            [prepared.table.images / file for file in files],
+            [prepared.data.table.images / file for file in files],
             config.data.image_size,
             threads,
             "cpu",
@@ -127,14 +128,14 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
     return f"{decision.said()} (measured on this machine's CPU)"
 
 
-def show_split(prepared: Prepared, console: Console) -> None:
+def show_split(prepared: Prepared, console: PlainConsole) -> None:
     """Print counts and balance of the split, and every warning."""
-    negative, positive = prepared.table.classes
-    target = prepared.table.target
+    negative, positive = prepared.data.table.classes
+    target = prepared.data.table.target
     table = Table(
         "part", f"{target} {negative}", f"{target} {positive}", "images", "share", box=None
     )
-    for part, row in balance(prepared.split).iterrows():
+    for part, row in balance(prepared.data.split).iterrows():
         table.add_row(
             str(part),
             f"{int(row['negative']):,}",
@@ -144,4 +145,4 @@ def show_split(prepared: Prepared, console: Console) -> None:
         )
     console.print(table)
     for warning in prepared.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False, soft_wrap=True)
+        console.warn(warning)

@@ -1,35 +1,29 @@
 """Everything that can be refused before Ray starts: table, images, split, weights. Nothing is written to the run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import pandas as pd
+from pathlib import Path
 
 from sweep.config import SweepConfig
-from trainable.audit import Audit, audit
+from trainable.audit import audit
 from trainable.config import RequestError, TrialConfig
-from trainable.data import FaceTable, make_split, open_table, split_warnings
+from trainable.data import PARTS, read_split
+from trainable.examine import Begin, Examined, examine, no_progress
+from trainable.files import sha256_of
 from trainable.model import Backbone, build_model, load_backbone
+from trainable.record import RunFolder
 from trainable.store import default_folder
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What a run is made from."""
 
-    table: FaceTable
-    audit: Audit
-    split: pd.DataFrame
+    data: Examined
     backbone: Backbone
     warnings: tuple[str, ...]
 
 
-def prepare(
-    config: SweepConfig,
-    begin: Callable[[str, int], Progress] = lambda text, total: lambda count: None,
-) -> Prepared:
+def prepare(config: SweepConfig, begin: Begin = no_progress) -> Prepared:
     """Read and check everything the trials need; `begin(text, total)` gives a progress callback.
 
     Raises:
@@ -37,24 +31,42 @@ def prepare(
     """
     backbone = load_backbone(config.model.weights, config.model.width)
     check_heads(config, backbone)
-    table = open_table(config.data)
-    split = make_split(table, config.data.split)
-    files = list(table.rows["file"])
-    looked = audit(
-        table.images, files, default_folder(), begin("looking at every image", len(files))
-    )
-    if looked.problems and config.data.unreadable == "refuse":
-        file, problem = looked.problems[0]
-        others = f" (and {len(looked.problems) - 1:,} more)" if len(looked.problems) > 1 else ""
+    data = examine(config.data, begin)
+    return Prepared(data, backbone, (*data.warnings(), *_warnings(config)))
+
+
+def check_unchanged(run: RunFolder, config: SweepConfig, begin: Begin = no_progress) -> list[str]:
+    """Is what the run was begun with still what it was? What has changed and does not matter, in lines.
+
+    Raises:
+        RequestError: the split, an image or the weights have changed.
+    """
+    manifest = run.read_manifest()
+    digests, images = manifest["digests"], Path(manifest["image_folder"])
+    if sha256_of(run.split) != digests["split"]:
         raise RequestError(
-            f"every image must be readable, but {table.images / file} {problem}{others}; "
-            f"replace it, or data.unreadable=drop goes on without it"
+            f"{run.split} must stay as it was when the run began, but it has changed; put the old one back"
         )
-    if looked.problems:
-        table = table.without({file for file, _ in looked.problems})
-        split, looked = make_split(table, config.data.split), looked.sound
-    split["sha256"] = looked.images["sha256"].to_numpy()
-    return Prepared(table, looked, split, backbone, tuple(_warnings(config, table, looked, split)))
+    rows = read_split(run.split, PARTS)
+    looked = audit(
+        images, list(rows["file"]), default_folder(), begin("looking at images", len(rows))
+    )
+    changed = rows.loc[(looked.images["sha256"] != rows["sha256"]).to_numpy(), "file"]
+    if len(changed):
+        raise RequestError(
+            f"every image must stay as it was when the run began, but {images / changed.iloc[0]} has changed or is gone"
+            f"{f' (and {len(changed) - 1:,} more)' if len(changed) > 1 else ''}; "
+            "put the old one back, or begin another run"
+        )
+    if load_backbone(config.model.weights, config.model.width).digest() != digests["weights"]:
+        raise RequestError(
+            f"the weights {config.model.weights} must stay as they were when the run began, but they have changed; "
+            "put the old ones back, or begin another run"
+        )
+    table = Path(manifest["table"])
+    if not table.exists() or sha256_of(table) != digests["table"]:
+        return [f"{table} has changed or is gone: the run keeps the labels that it began with"]
+    return []
 
 
 def check_heads(config: SweepConfig, backbone: Backbone) -> None:
@@ -67,22 +79,8 @@ def check_heads(config: SweepConfig, backbone: Backbone) -> None:
         build_model(TrialConfig(strategy="head", head="pretrained"), backbone)
 
 
-def _warnings(
-    config: SweepConfig, table: FaceTable, looked: Audit, split: pd.DataFrame
-) -> list[str]:
-    found = split_warnings(split)
-    for files, what in (
-        (table.dropped, "rows without an image"),
-        (table.unreadable, "images that can't be decoded"),
-    ):
-        if files:
-            shown = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
-            found.append(f"{len(files):,} {what} are left out: {shown}")
-    if looked.duplicates:
-        found.append(
-            f"{looked.duplicates:,} images have the same bytes as another: "
-            "pictures may stand in two parts of the split"
-        )
+def _warnings(config: SweepConfig) -> list[str]:
+    found = []
     if config.model.weights == "none" and config.values_of("strategy") != ["full"]:
         found.append(
             "model.weights is none: a frozen backbone of random weights learns next to nothing"

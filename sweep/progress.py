@@ -184,7 +184,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A line that stays, above what is redrawn."""
-        self.console.print(Text(text, "yellow"), soft_wrap=True, highlight=False)
+        self.console.print(Text(text, "yellow"), soft_wrap=True)
 
     def started(self, trial_id: str, slot: str) -> None:
         line = self.board.lines[trial_id]
@@ -207,4 +207,4 @@ class Terminal:
             f"{trial_id}  {line.epoch:>2} epochs  {best}  {describe(line.settings)}",
             (f"  ({reason})" if reason else "", "bright_black"),
         )
-        self.console.print(text, soft_wrap=True, highlight=False)
+        self.console.print(text, soft_wrap=True)

@@ -1,7 +1,9 @@
 """Which trial is better, in one place: what is kept, winner, replication."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from trainable.metric import Metric
 from trainable.record import TrialRecord
@@ -32,6 +34,8 @@ class Standing:
     """Where a trial stands: its best epoch and what became of it."""
 
     trial_id: str
+    setting_id: str
+    """Trials that differ in their seed alone have the same."""
     status: Status
     origin: Origin
     best: Row
@@ -53,7 +57,15 @@ def standing(record: TrialRecord, metric: Metric) -> Standing | None:
     best = best_row(record.rows(), metric)
     if best is None:
         return None
-    return Standing(record.trial_id, record.status().status, record.origin.origin, best, metric)
+    origin = record.origin
+    return Standing(
+        record.trial_id,
+        origin.settings.setting_id,
+        record.status().status,
+        origin.origin,
+        best,
+        metric,
+    )
 
 
 def rank(standings: Iterable[Standing]) -> list[Standing]:
@@ -61,20 +73,56 @@ def rank(standings: Iterable[Standing]) -> list[Standing]:
     return sorted(standings, key=lambda each: each.key)
 
 
-def winner(standings: Iterable[Standing]) -> Standing | None:
+def single_winner(standings: Iterable[Standing]) -> Standing | None:
     """The best finished trial of the search; None where none finished."""
     eligible = [s for s in standings if s.status is Status.FINISHED and s.origin == "search"]
     return min(eligible, key=lambda each: each.key, default=None)
 
 
+REPLICATED = (Status.FINISHED, Status.DIVERGED, Status.COLLAPSED)
+"""What became of a setting with another seed, for better or worse."""
+
+
+def replicates(standings: Iterable[Standing]) -> dict[str, list[Standing]]:
+    """By setting, its replicates that ended by themselves, where there are two or more."""
+    found: dict[str, list[Standing]] = defaultdict(list)
+    for each in standings:
+        if each.origin == "replicate" and each.status in REPLICATED:
+            found[each.setting_id].append(each)
+    return {setting: runs for setting, runs in found.items() if len(runs) > 1}
+
+
+def winner(standings: Iterable[Standing]) -> Standing | None:
+    """The trial to test; None where none finished.
+
+    After a replication it is the best finished replicate of the setting whose replicates have the highest mean. The
+    trial that made the setting stand out was chosen for its luck too, so it counts no more. Else the best single trial.
+    """
+    found = list(standings)
+    settings = replicates(found)
+    if not settings:
+        return single_winner(found)
+    best = max(settings, key=lambda setting: (fmean(r.score for r in settings[setting]), setting))
+    runs = [run for run in settings[best] if run.status is Status.FINISHED]
+    return min(runs, key=lambda each: each.key, default=single_winner(found))
+
+
 def bar(kept: Iterable[Standing], best: int) -> tuple[float, float, int, str] | None:
     """The key that a trial must not be behind to be kept; None while fewer than `best` have finished."""
-    keys = sorted(each.key for each in kept if each.status is Status.FINISHED)
+    keys = sorted(
+        each.key for each in kept if each.status is Status.FINISHED and each.origin == "search"
+    )
     return keys[best - 1] if len(keys) >= best else None
 
 
 def to_keep(standings: Iterable[Standing], best: int) -> set[str]:
-    """Ids of the `best` ended trials whose weights stay: finished ones before all others."""
+    """Ids of the ended trials whose weights stay: the `best` of the search, finished ones before all others, and the
+    best replicate of each setting."""
     ended = [s for s in standings if s.status.has_ended]
     ended.sort(key=lambda each: (each.status is not Status.FINISHED, each.key))
-    return {each.trial_id for each in ended[:best]}
+    kept = {each.trial_id for each in [s for s in ended if s.origin == "search"][:best]}
+    best_replicates: dict[str, str] = {}
+    for each in ended:
+        if each.origin == "replicate":
+            best_replicates.setdefault(each.setting_id, each.trial_id)
+    return kept | set(best_replicates.values())

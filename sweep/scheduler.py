@@ -112,14 +112,14 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         self._session = session
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """A collapsed trial ends by itself, and is not compared with others."""
+        """A collapsed trial ends by itself, and is not compared with others; a fault has no epoch."""
         continue_: str = TrialScheduler.CONTINUE
-        if self._rungs is None or result["collapsed"]:
+        if self._rungs is None or result.get("collapsed", True):
             return continue_
         trial_id = trial.config["trial_id"]
         score = self._decides.score(result["best_value"])
         decision = self._rungs.decide(trial_id, result["epoch"], score)
-        if decision is None:
+        if decision is None or self._run.trial(trial_id).origin.origin != "search":
             return continue_
         verdict = take(decision, self._rungs, self._decides, self._run, self._session)
         stop: str = TrialScheduler.STOP

@@ -26,14 +26,12 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self._config = config
         self._run = run
         self._session = session
-        self._concurrent = concurrent
+        self.concurrent = concurrent
+        """How many trials may be live; it follows the nodes that there are."""
         self._proposals = Proposals(config)
-        self._trials = {
-            record.trial_id: recorded(record, config.metric)
-            for record in run.trials()
-            if record.origin.origin == "search"
-        }
-        self._waiting = deque(t for t in self._trials.values() if not t.is_over(config.epochs))
+        found = [(r.origin.origin, recorded(r, config.metric)) for r in run.trials()]
+        self._trials = {trial.trial_id: trial for origin, trial in found if origin == "search"}
+        self._waiting = deque(trial for _, trial in found if not trial.is_over(config.epochs))
         self._live: dict[str, str] = {}
         self._exhausted = False
 
@@ -47,12 +45,14 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 
     def suggest(self, trial_id: str) -> Any:
         """`trial_id` is Tune's; ours is the identity of the settings."""
-        if len(self._live) >= self._concurrent:
+        if len(self._live) >= self.concurrent:
             return None
-        own = self._waiting.popleft().trial_id if self._waiting else self._new_trial()
-        if own is None:
-            self._exhausted = True
-            return Searcher.FINISHED
+        own = self._waiting.popleft().trial_id if self._waiting else None
+        if own is None and not self._exhausted:
+            own = self._new_trial()
+            self._exhausted = own is None
+        if own is None:  # while others live, one of them may have to be tried again
+            return None if self._live else Searcher.FINISHED
         self._live[trial_id] = own
         return {"trial_id": own}
 
@@ -83,7 +83,15 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         found = recorded(self._run.trial(own), self._config.metric)
         if error:
             found = Recorded(found.settings, found.number, Status.FAILED, found.values)
-        self._trials[own] = found
+        if own in self._trials:  # the search learns nothing from replicates
+            self._trials[own] = found
+
+    def again(self, own: str) -> None:
+        """Suggest a trial once more that Tune has given up."""
+        found = recorded(self._run.trial(own), self._config.metric)
+        if own in self._trials:
+            self._trials[own] = found
+        self._waiting.append(found)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records are the state."""

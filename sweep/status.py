@@ -7,10 +7,12 @@ from typing import Any
 import psutil
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sweep.config import load_config
 from sweep.progress import COLOURS, describe
 from sweep.ranking import best_row
+from sweep.study import asked_in_all
 from trainable.command import frozen_work_said
 from trainable.config import RequestError
 from trainable.record import RunFolder
@@ -39,6 +41,7 @@ def read_status(folder: Path) -> dict[str, Any]:
             {
                 "trial_id": record.trial_id,
                 "number": record.origin.number,
+                "origin": record.origin.origin,
                 "status": status.status.value,
                 "reason": status.reason,
                 "epoch": len(rows),
@@ -59,7 +62,7 @@ def read_status(folder: Path) -> dict[str, Any]:
         "name": config.name,
         "metric": metric.value,
         "epochs": config.epochs,
-        "trials_asked": config.asked_for(trial["trial_id"] for trial in trials),
+        "trials_asked": asked_in_all(config, run.trials()),
         "counts": {
             status.value: count
             for status in Status
@@ -92,13 +95,12 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
     """Print what `read_status` gave."""
     counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
     console.print(
-        f"[bold]{facts['name']}[/bold]  {facts['state']}; "
-        f"{facts['trials_asked']} trials asked for: {counts or 'none yet'}",
-        highlight=False,
+        Text(facts["name"], "bold"),
+        f" {facts['state']}; {facts['trials_asked']} trials asked for: {counts or 'none yet'}",
         soft_wrap=True,
     )
     if said := frozen_work_said(facts["frozen_work"]):
-        console.print(said, highlight=False, soft_wrap=True)
+        console.print(said, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in (
         "#",
@@ -121,7 +123,7 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
         table.add_row(
             str(trial["number"]),
             trial["trial_id"],
-            f"[{COLOURS[Status(trial['status'])]}]{trial['status']}[/]",
+            Text(trial["status"], COLOURS[Status(trial["status"])]),
             f"{trial['epoch']}/{facts['epochs']}",
             f"{trial['best']:.4f}" if trial["best"] is not None else "–",
             str(trial["best_epoch"] or "–"),

@@ -72,7 +72,6 @@ def show_store(facts: dict[str, Any], console: Console) -> None:
     of = "" if limit is None else f" of {limit / 1e9:.1f} GB, where no --store-limit says otherwise"
     console.print(
         f"{facts['folder']}: {facts['bytes'] / 1e9:.3f} GB{of}",
-        highlight=False,
         soft_wrap=True,
     )
 

@@ -9,6 +9,8 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import optuna
@@ -20,11 +22,12 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweep.config import SweepConfig, load_config
 from sweep.ranking import best_so_far
 from sweep.space import Choice, Point, Range, SearchSpace, Value
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.record import TrialRecord
+from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +62,13 @@ def recorded(record: TrialRecord, metric: Metric) -> Recorded:
     origin = record.origin
     values = best_so_far(record.rows(), metric)
     return Recorded(origin.settings, origin.number, record.status().status, tuple(values))
+
+
+def asked_in_all(config: SweepConfig, records: Iterable[TrialRecord]) -> int:
+    """How many trials there will be: of the search, and what is on record besides (replicates)."""
+    origins = [(record.trial_id, record.origin.origin) for record in records]
+    search = [trial_id for trial_id, origin in origins if origin == "search"]
+    return config.asked_for(search) + len(origins) - len(search)
 
 
 def to_distribution(domain: Choice | Range) -> BaseDistribution:
@@ -119,15 +129,49 @@ def build_study(
     metric: Metric,
     trials: Iterable[Recorded],
     sampler: optuna.samplers.BaseSampler | None = None,
+    name: str | None = None,
 ) -> tuple[optuna.Study, int]:
     """An in-memory study of `trials` with the present space's distributions, and how many lie outside it."""
     _quiet()
     study = optuna.create_study(
-        direction="maximize" if metric.higher_is_better else "minimize", sampler=sampler
+        direction="maximize" if metric.higher_is_better else "minimize",
+        sampler=sampler,
+        study_name=name,
     )
     frozen = [to_frozen_trial(space, trial) for trial in trials]
     study.add_trials([trial for trial in frozen if trial is not None])
     return study, frozen.count(None)
+
+
+def study_of(folder: Path) -> optuna.Study:
+    """The search of the run in `folder` as an Optuna study in memory, finished or under way, with the trials' times.
+
+    Any of Optuna's tools works on it: importances, visualisation, dashboard. Replicates are no part of it.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    run = RunFolder(folder)
+    run.read_manifest()
+    config = load_config(run.config)
+    records = {r.trial_id: r for r in run.trials() if r.origin.origin == "search"}
+    trials = [recorded(record, config.metric) for record in records.values()]
+    study, _ = build_study(config.space, config.metric, (), name=config.name)
+    for trial in trials:
+        frozen = to_frozen_trial(config.space, trial)
+        if frozen is not None:
+            status = records[trial.trial_id].status()
+            if status.started:
+                frozen.datetime_start = _moment(status.started)
+            if status.ended and frozen.state.is_finished():
+                frozen.datetime_complete = _moment(status.ended)
+            study.add_trial(frozen)
+    return study
+
+
+def _moment(iso: str) -> datetime:
+    """As Optuna has it: local, without a zone."""
+    return datetime.fromisoformat(iso).astimezone().replace(tzinfo=None)
 
 
 def sampler_for(method: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:

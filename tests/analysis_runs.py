@@ -24,9 +24,13 @@ from trainable.data import add_digests, find_images, make_split, open_table, ope
 from trainable.files import now, read_json, write_json
 from trainable.fit import fit
 from trainable.model import load_backbone
+from trainable.overlap import Overlap
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Outcome, Status, StatusRecord
 
+NO_OVERLAP = Overlap(
+    same=0, near=0, pairs=(), persons=None, test_images_of_known_persons=None
+).facts()
 WIDTH = 0.05  # of VGG-16's channels: a step takes milliseconds
 EPOCHS = 3
 SPACE: dict[str, Any] = {
@@ -129,7 +133,7 @@ def make_run(
             },
             "target": target,
             "classes": list(table.classes),
-            "images": {"count": len(table.rows), "duplicates": 0, "dropped": []},
+            "images": {"count": len(table.rows), "overlap": NO_OVERLAP, "dropped": []},
             "warnings": [],
             "settings": settings.model_dump(mode="json"),
             "resources": {"gpus_per_trial": 0, "cpus_per_trial": 1, "concurrent": 2},

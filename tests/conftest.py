@@ -6,11 +6,13 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import settings
 from PIL import Image
 
@@ -201,6 +203,55 @@ def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     return analysis_runs.copy_of(
         analysis_runs.template(tmp_path_factory.getbasetemp()), tmp_path / "run"
     )
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Faces:
+    return write_faces(tmp_path_factory.mktemp("many"), 120)
+
+
+def sweep_facts(
+    faces: Faces, folder: Path, trial: dict[str, Any], **sections: Any
+) -> dict[str, Any]:
+    """What the YAML of a small, quick sweep named `run` holds."""
+    return {
+        "name": "run",
+        "storage": str(folder),
+        "data": {
+            "images": str(faces.images),
+            "table": str(faces.table),
+            "target": "Smiling",
+            "image_size": 32,
+        },
+        "model": {"weights": "none", "width": WIDTH},
+        "trial": {"head": "linear"} | trial,
+        "search": {"method": "grid"},
+    } | sections
+
+
+@pytest.fixture
+def configure(many: Faces, tmp_path: Path) -> Callable[..., Path]:
+    """Write a sweep.yaml: one trial at a time, none of them stopped."""
+
+    def write(trial: dict[str, Any], **sections: Any) -> Path:
+        plain = {
+            "asha": "off",
+            "guards": "off",
+            "resources": {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0},
+        }
+        path = tmp_path / "sweep.yaml"
+        trial = {"strategy": "full", "batch_size": 16} | trial
+        path.write_text(yaml.safe_dump(sweep_facts(many, tmp_path, trial, **plain | sections)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that holds what this test shares and remembers."""
+    monkeypatch.setenv("SWEEP_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
 
 
 # ---------------------------------------------------------------- programs from outside Python

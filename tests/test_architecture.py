@@ -14,6 +14,7 @@ PACKAGES = {
 }
 IMPORT_RAY = {
     "trainable/trial.py",
+    "sweep/bookkeeper.py",
     "sweep/cluster.py",
     "sweep/launcher.py",
     "sweep/scheduler.py",

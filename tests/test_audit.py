@@ -221,13 +221,3 @@ def test_the_digest_is_of_names_and_contents_in_any_order(own: Faces, memory: Pa
     other.rename(one)
     (own.images / "aside").rename(other)
     assert audit(own.images, own.files, memory).digest != digest
-
-
-def test_images_with_the_same_bytes_are_counted_and_unreadable_ones_are_not(
-    own: Faces, memory: Path
-) -> None:
-    for number in (4, 9):
-        shutil.copyfile(own.images / own.files[0], own.images / own.files[number])
-    for number in (1, 2, 3):
-        (own.images / own.files[number]).unlink()
-    assert audit(own.images, own.files, memory).duplicates == 2

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -749,3 +750,63 @@ def test_a_damaged_image_stops_the_batches_with_its_error(tmp_path: Path) -> Non
     images = LabelledImages(faces.images, faces.files, torch.zeros(6), 32, digests)
     with pytest.raises(OSError, match=faces.files[4]):
         list(images.batches(range(6), 2, lambda file: ORIGINAL, 2))
+
+
+# ---------------------------------------------------------------- persons kept together
+
+
+def people(root: Path, count: int, each: int) -> FaceTable:
+    """`count` images, `each` in a row of one person."""
+    faces = write_faces(root, count)
+    lines = (f"{file} {number // each}\n" for number, file in enumerate(faces.files))
+    (root / "identity_CelebA.txt").write_text("".join(lines))
+    return opened(faces.images)
+
+
+def test_a_split_by_identity_keeps_persons_together_with_both_classes_and_the_shares(
+    tmp_path: Path,
+) -> None:
+    table = people(tmp_path, 400, 4)
+    split = make_split(table, SplitConfig(group="identity"))
+    assert split.groupby("identity")["part"].nunique().max() == 1
+    counts = split["part"].value_counts().to_dict()
+    assert counts == {"train": 320, "validation": 40, "test": 40}
+    assert split.groupby("part")["label"].mean().tolist() == [0.5, 0.5, 0.5]
+    again = make_split(table, SplitConfig(group="identity"))
+    assert split.equals(again)
+    assert not split.equals(make_split(table, SplitConfig(group="identity", seed=1)))
+    shares = make_split(table, SplitConfig(group="identity", test=0.125, validation=0.25))
+    assert shares["part"].value_counts().to_dict() == {"train": 248, "validation": 100, "test": 52}
+
+
+def test_a_split_goes_by_any_column_and_a_row_without_one_stands_alone(tmp_path: Path) -> None:
+    faces = write_faces(tmp_path, 200)
+    frame = pd.read_csv(faces.table)
+    frame["session"] = [None if number < 20 else f"s{number // 5}" for number in range(200)]
+    frame.to_csv(faces.table, index=False)
+    split = make_split(opened(faces.images), SplitConfig(group="session"))
+    groups = frame["session"].to_numpy()
+    assert split.groupby(groups)["part"].nunique().max() == 1
+    assert split.loc[:19, "part"].nunique() > 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"group": "identty"}, "must be identity, with identity_CelebA.txt beside"),
+        ({"group": "Smilng"}, "did you mean Smiling"),
+        ({"group": "Smiling"}, "must give at least 10 groups"),
+        ({"group": "identity", "test": 0.6, "validation": 0.5}, "leave some images to train on"),
+        ({"group": "identity", "test": 0.001}, "must be shares such as 0.1"),
+    ],
+)
+def test_a_group_that_can_not_be_kept_together_is_refused(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        make_split(people(tmp_path, 40, 2), SplitConfig(**changed))
+
+
+def test_official_parts_and_a_group_contradict_each_other() -> None:
+    with pytest.raises(ValueError, match="official parts are given"):
+        SplitConfig(official=True, group="identity")

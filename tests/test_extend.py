@@ -17,7 +17,7 @@ from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
 from sweep.scheduler import catch_up, decisions, relearn, take
 from sweep.study import build_study, recorded
-from tests.conftest import Faces
+from tests.conftest import Faces, sweep_facts
 from trainable.config import RequestError
 from trainable.files import read_json, write_json
 from trainable.record import RunFolder, TrialRecord
@@ -32,28 +32,10 @@ def row(epoch: int, value: float, ended_at: str = "") -> Row:
 
 
 @pytest.fixture
-def config(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepConfig:
+def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
     """A grid of four."""
-    monkeypatch.setenv("SWEEP_STORE", str(tmp_path / "store"))
-    facts = {
-        "name": "run",
-        "storage": str(tmp_path / "runs"),
-        "data": {
-            "images": str(faces.images),
-            "table": str(faces.table),
-            "target": "Smiling",
-            "image_size": 32,
-        },
-        "model": {"weights": "none", "width": 0.05},
-        "trial": {
-            "strategy": ["head", "block5"],
-            "lr": [1e-4, 1e-3],
-            "head": "linear",
-            "epochs": EPOCHS,
-        },
-        "search": {"method": "grid"},
-    }
-    return check_config(facts, {}, "test")
+    trial = {"strategy": ["head", "block5"], "lr": [1e-4, 1e-3], "epochs": EPOCHS}
+    return check_config(sweep_facts(faces, tmp_path / "runs", trial), {}, "test")
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ def stand(
     loss: float = 1.0,
     epoch: int = 1,
 ) -> Standing:
-    return Standing(trial_id, status, "search", row(epoch, accuracy, loss), Metric.VAL_ACCURACY)
+    best = row(epoch, accuracy, loss)
+    return Standing(trial_id, trial_id, status, "search", best, Metric.VAL_ACCURACY)
 
 
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=8))

@@ -16,37 +16,22 @@ from sweep.__main__ import app
 from sweep.config import SweepConfig, check_config, load_config
 from sweep.hold import only_driver
 from sweep.manifest import close_session, create_run, open_session
-from sweep.prepare import prepare
+from sweep.prepare import check_unchanged, prepare
 from sweep.proposals import nothing_left
 from sweep.status import read_status
-from tests.conftest import Faces, write_faces
+from tests.conftest import Faces, sweep_facts, write_faces
 from trainable.config import RequestError, TrialConfig
 from trainable.files import now
 from trainable.record import StaleSession, TrialRecord
 from trainable.rows import Row, Status, StatusRecord
 
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SWEEP_STORE", str(tmp_path / "store"))
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 @pytest.fixture
 def config(faces: Faces, tmp_path: Path) -> SweepConfig:
-    facts = {
-        "name": "run",
-        "storage": str(tmp_path / "runs"),
-        "data": {
-            "images": str(faces.images),
-            "table": str(faces.table),
-            "target": "Smiling",
-            "image_size": 32,
-        },
-        "model": {"weights": "none", "width": 0.05},
-        "trial": {"strategy": ["head", "block5"], "head": "linear", "epochs": 3},
-        "search": {"method": "grid"},
-    }
-    return check_config(facts, {}, "test")
+    trial = {"strategy": ["head", "block5"], "epochs": 3}
+    return check_config(sweep_facts(faces, tmp_path / "runs", trial), {}, "test")
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -220,14 +205,69 @@ def test_unreadable_images_are_refused_or_left_out_by_name(
         prepare(config)
     config = config.model_copy(update={"data": data.model_copy(update={"unreadable": "drop"})})
     prepared = prepare(config)
-    assert set(prepared.split["file"]) == set(own.files) - {own.files[3], own.files[10]}
+    assert set(prepared.data.split["file"]) == set(own.files) - {own.files[3], own.files[10]}
     assert (
         "2 images that can't be decoded are left out: 000004.jpg, 000011.jpg" in prepared.warnings
     )
     whole = [
-        hashlib.sha256((own.images / f).read_bytes()).hexdigest() for f in prepared.split["file"]
+        hashlib.sha256((own.images / f).read_bytes()).hexdigest()
+        for f in prepared.data.split["file"]
     ]
-    assert list(prepared.split["sha256"]) == whole
-    assert len(prepared.table.attributes) == 42
+    assert list(prepared.data.split["sha256"]) == whole
+    assert len(prepared.data.table.attributes) == 42
     run = create_run(config, prepared, [])
     assert run.read_manifest()["images"]["unreadable"] == ["000004.jpg", "000011.jpg"]
+
+
+# ---------------------------------------------------------------- what a run was begun with
+
+
+@pytest.fixture
+def own_config(config: SweepConfig, tmp_path: Path) -> SweepConfig:
+    """On images that may be changed."""
+    faces = write_faces(tmp_path / "own", 40)
+    data = config.data.model_copy(update={"images": faces.images, "table": faces.table})
+    return config.model_copy(update={"data": data})
+
+
+def test_a_run_goes_on_only_with_the_split_images_and_weights_that_it_began_with(
+    own_config: SweepConfig,
+) -> None:
+    run = create_run(own_config, prepare(own_config), [])
+    assert check_unchanged(run, own_config) == []
+    images = own_config.data.images
+
+    aside = images / "aside"
+    first = images / "000003.jpg"
+    before = first.read_bytes()
+    first.write_bytes((images / "000004.jpg").read_bytes())
+    with pytest.raises(RequestError, match=f"{first} has changed or is gone; put the old one back"):
+        check_unchanged(run, own_config)
+    first.rename(aside)
+    (images / "000004.jpg").rename(images / "b")
+    with pytest.raises(RequestError, match=r"has changed or is gone \(and 1 more\)"):
+        check_unchanged(run, own_config)
+    (images / "b").rename(images / "000004.jpg")
+    first.write_bytes(before)
+    assert check_unchanged(run, own_config) == []
+
+    narrower = own_config.model.model_copy(update={"width": 0.04})
+    with pytest.raises(RequestError, match="weights none must stay as they were"):
+        check_unchanged(run, own_config.model_copy(update={"model": narrower}))
+
+    split = pd.read_parquet(run.split)
+    split["label"] = 1 - split["label"]
+    split.to_parquet(run.split, index=False)
+    with pytest.raises(RequestError, match=r"split\.parquet must stay as it was"):
+        check_unchanged(run, own_config)
+
+
+def test_a_table_that_changes_changes_no_label_and_is_said(own_config: SweepConfig) -> None:
+    run = create_run(own_config, prepare(own_config), [])
+    table = own_config.data.table
+    assert table is not None
+    table.write_text(table.read_text() + "\n")
+    (said,) = check_unchanged(run, own_config)
+    assert said.endswith("has changed or is gone: the run keeps the labels that it began with")
+    table.unlink()
+    assert len(check_unchanged(run, own_config)) == 1

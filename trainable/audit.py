@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import imagehash
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
@@ -19,7 +20,17 @@ from trainable.data import upright
 from trainable.files import write_atomically
 
 LOG = logging.getLogger(__name__)
-COLUMNS = ["file", "bytes", "changed_ns", "sha256", "width", "height", "problem"]
+COLUMNS = [
+    "file",
+    "bytes",
+    "changed_ns",
+    "sha256",
+    "width",
+    "height",
+    "problem",
+    "pixels",
+    "perceptual",
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,8 @@ class Audit:
     """What a look at every image found."""
 
     images: pd.DataFrame
-    """file, bytes, changed_ns, sha256, width and height in pixels, problem ("" where there is none)."""
+    """file, bytes, changed_ns, sha256, width and height in pixels, problem ("" where there is none), pixels (SHA-256 of
+    the decoded image) and perceptual (its pHash in 64 hexadecimal digits)."""
     newly_read: int
     """How many files were opened; the others had been looked at before and had not changed since."""
 
@@ -51,10 +63,9 @@ class Audit:
             "".join(f"{sha}  {file}\n" for file, sha in lines).encode()
         ).hexdigest()
 
-    @property
-    def duplicates(self) -> int:
-        """How many images have the same bytes as an earlier one; those with a problem are left out."""
-        return int(self.sound.images["sha256"].duplicated().sum())
+    def column(self, name: str) -> dict[str, str]:
+        """One finding by file."""
+        return dict(zip(self.images["file"], self.images[name], strict=True))
 
 
 def audit(
@@ -116,19 +127,26 @@ def _recall(path: Path) -> dict[str, tuple[object, ...]]:
 
 def _look(folder: Path, file: str, size: int, changed_ns: int) -> tuple[object, ...]:
     """One row of `COLUMNS`; the file is read once, and from that decoded as for training."""
+    digest = ""
+
+    def bad(problem: str) -> tuple[object, ...]:
+        return file, size, changed_ns, digest, 0, 0, problem, "", ""
+
     try:
         content = (folder / file).read_bytes()
     except OSError as error:
-        return file, size, changed_ns, "", 0, 0, f"can't be read: {error.strerror}"
+        return bad(f"can't be read: {error.strerror}")
     digest = hashlib.sha256(content).hexdigest()
     if not content:
-        return file, size, changed_ns, digest, 0, 0, "is empty"
+        return bad("is empty")
     try:
         with Image.open(BytesIO(content)) as image:
             width, height = image.size
-            upright(image)
+            colours = upright(image)
     except UnidentifiedImageError:  # its text names a buffer in memory
-        return file, size, changed_ns, digest, 0, 0, "is no readable image: of no known format"
+        return bad("is no readable image: of no known format")
     except Exception as error:  # Pillow raises many kinds for a damaged file
-        return file, size, changed_ns, digest, 0, 0, f"is no readable image: {error}"
-    return file, size, changed_ns, digest, width, height, ""
+        return bad(f"is no readable image: {error}")
+    pixels = hashlib.sha256(f"{colours.size}".encode() + colours.tobytes()).hexdigest()
+    perceptual = str(imagehash.phash(colours, hash_size=16))
+    return file, size, changed_ns, digest, width, height, "", pixels, perceptual

@@ -1,9 +1,37 @@
-"""What the commands share: how they end when a request is wrong, and how they say a duration."""
+"""What the commands share: where they print, how they end when a request is wrong, how they say a duration."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from trainable.config import RequestError
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with every character that a terminal would obey, or can't encode, as an escape; those of `keep` stay."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+class PlainConsole(Console):
+    """Prints text as it is: names from tables and paths hold no markup and no emoji, and no terminal obeys them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string comes by here, in tables too."""
+        return super().render_str(printable(text, keep="\n"), **options)
+
+    def warn(self, text: str) -> None:
+        """A line that begins with a yellow `warning:`."""
+        self.print(Text.assemble(("warning:", "yellow"), " ", printable(text)), soft_wrap=True)
 
 
 def run_command(name: str, app: Callable[..., object]) -> None:
@@ -11,13 +39,35 @@ def run_command(name: str, app: Callable[..., object]) -> None:
     try:
         app(prog_name=name)
     except RequestError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"{name}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        said = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"{name}: {printable(said)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+
+        def begin(text: str, total: int) -> Callable[[int], None]:
+            task = bar.add_task(text, total=total)
+            return lambda count: bar.advance(task, count)
+
+        yield begin
 
 
 def frozen_work_said(work: Mapping[str, float]) -> str:

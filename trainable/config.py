@@ -22,6 +22,10 @@ class RequestError(Exception):
     """The request or its input is wrong: one line that says what must hold, what was given, what to do."""
 
 
+class ChangedInput(RequestError):
+    """What a run was begun with is not what it was: no trial can go on."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """A hint ` (did you mean ...?)` with the nearest of `known`, or nothing where none is near."""
     near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
@@ -96,6 +100,15 @@ class TrialConfig(Frozen):
             name: value for name, value in self.model_dump().items() if not idle.get(name, False)
         }
 
+    def with_seed(self, seed: int) -> "TrialConfig":
+        """The same setting, drawn anew: initialisation, batch order and dropout."""
+        return TrialConfig(**{**self.model_dump(), "seed": seed})
+
+    @cached_property
+    def setting_id(self) -> str:
+        """What trials that differ in their seed alone have in common."""
+        return self.with_seed(0).trial_id
+
     @cached_property
     def trial_id(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON of the settings that act."""
@@ -110,6 +123,15 @@ class SplitConfig(Frozen):
     validation: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, gt=0, lt=1)
     official: bool = False
+    group: str | None = None
+    """`identity` (of identity_CelebA.txt beside the table) or a column of the table: images that have it in common,
+    such as those of one person, come into one part."""
+
+    @model_validator(mode="after")
+    def _official_parts_are_given(self) -> "SplitConfig":
+        if self.official and self.group is not None:
+            raise ValueError("official parts are given: group can't change them")
+        return self
 
 
 def _split(value: object) -> object:

@@ -1,5 +1,6 @@
 """Files that survive a crash: write aside, fsync, rename; JSON without NaN; lines that may be cut anywhere."""
 
+import hashlib
 import io
 import json
 import logging
@@ -154,6 +155,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file's content in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def now() -> str:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from trainable.config import RequestError, TrialConfig
 from trainable.files import (
     append_json,
+    now,
     read_json,
     read_json_lines,
     replaced,
@@ -191,6 +192,11 @@ class TrialRecord:
         return self.folder / "last.pt"
 
     @property
+    def lost(self) -> Path:
+        """Epochs that had to be repeated, a line for each time."""
+        return self.folder / "lost.jsonl"
+
+    @property
     def _rows(self) -> Path:
         return self.folder / "epochs.jsonl"
 
@@ -205,7 +211,11 @@ class TrialRecord:
 
     @staticmethod
     def create(
-        run: RunFolder, settings: TrialConfig, number: int, session: int, origin: Origin = "search"
+        run: RunFolder,
+        settings: TrialConfig,
+        number: int,
+        session: int | None,
+        origin: Origin = "search",
     ) -> "TrialRecord":
         """Open the record of a new trial as `pending`. config.json comes last: with it the trial exists."""
         record = run.trial(settings.trial_id, session)
@@ -255,6 +265,16 @@ class TrialRecord:
             self.write_status(replace(self.status(), reason=text))
         self._noted, self._note_again = text, time.monotonic() + NOTE_SECONDS
 
+    def last_written(self) -> tuple[int, ...]:
+        """When rows and status were last written, in nanoseconds of the file system's clock; 0 where they were not."""
+        found = []
+        for path in (self._rows, self.folder / "status.json"):
+            try:
+                found.append(path.stat().st_mtime_ns)
+            except FileNotFoundError:
+                found.append(0)
+        return tuple(found)
+
     # epochs
 
     def rows(self) -> list[Row]:
@@ -271,10 +291,12 @@ class TrialRecord:
         append_json(self._rows, row.to_json())
 
     def cut(self, epoch: int) -> list[Row]:
-        """Drop the rows after `epoch`, and return them."""
+        """Drop the rows after `epoch`, and return them; what they cost is kept in lost.jsonl."""
         rows = self.rows()
-        if rows[epoch:]:
+        if cut := rows[epoch:]:
             self._may_write()
+            seconds = sum(row.seconds for row in cut)
+            append_json(self.lost, {"epochs": len(cut), "seconds": seconds, "at": now()})
             lines = [json.dumps(row.to_json(), allow_nan=False) + "\n" for row in rows[:epoch]]
             write_atomically(self._rows, "".join(lines).encode())
         return rows[epoch:]
@@ -359,7 +381,11 @@ class TrialRecord:
         """Might this trial, ended with this best epoch, be among those whose weights stay? See RunFolder.bar."""
         try:
             bar = read_json(RunFolder(self.folder.parent.parent).bar)["key"]
-        except RequestError:  # fewer have finished than are kept
+            if (
+                self.origin.origin != "search"
+            ):  # the best replicate of a setting is kept, wherever it stands
+                return True
+        except RequestError:  # fewer have finished than are kept, or nobody ranks this one
             return True
         return key_of(metric, best, self.trial_id) <= tuple(bar)
 

@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import socket
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,11 +20,12 @@ from ray.util.metrics import Gauge
 
 from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
+from trainable.faults import fault_of_run
 from trainable.features import Shared
 from trainable.files import now
 from trainable.fit import fit
 from trainable.model import Backbone, load_backbone
-from trainable.record import RunFolder, TrialRecord
+from trainable.record import RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Row, Status
 
 LOG = logging.getLogger("trainable")
@@ -62,6 +64,8 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
                 ("epoch", "Epochs finished"),
             )
         }
+        self._fault = ""
+        self._emptied = False
         self._await(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -78,16 +82,36 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     def step(self) -> dict[str, Any]:
         """Train one epoch; the step after the last one writes weights and status."""
+        if self._fault:
+            time.sleep(1)  # the driver is ending the session
+            return {"fault": self._fault}
         try:
-            if self._rows is None:
-                self._open()
-            assert self._rows is not None
+            return self._epoch()
+        except torch.OutOfMemoryError:
+            if self._emptied:
+                LOG.exception("trial %s failed", self._config["trial_id"])
+                raise
+            LOG.warning("the GPU's memory was full: emptied, and tried once more", exc_info=True)
+        except StaleSession:
+            raise
+        except Exception as error:
+            LOG.exception("trial %s failed", self._config["trial_id"])
+            self._fault = fault_of_run(RunFolder(self._run.folder), error)
+            if not self._fault:
+                raise
+            return {"fault": self._fault}
+        self._emptied = True  # only here is nothing held any more by what was raised
+        self._let_go()
+        return self.step()
+
+    def _epoch(self) -> dict[str, Any]:
+        if self._rows is None:
+            self._open()
+        assert self._rows is not None
+        try:
             row = next(self._rows)
         except StopIteration as end:
             return self._end(end.value)
-        except BaseException:
-            LOG.exception("trial %s failed", self._config["trial_id"])
-            raise
         return self._report(row)
 
     def _await(self, config: dict[str, Any]) -> None:
@@ -95,16 +119,20 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._rows: Generator[Row, None, Outcome] | None = None
         self._record: TrialRecord | None = None
         self._handler: logging.Handler | None = None
+        self._fault = ""
+        self._emptied = False
 
     def _open(self) -> None:
         """Take the trial on record, say so there, and begin or go on."""
         folder = RunFolder(self._run.folder)
         record = folder.trial(self._config["trial_id"], self._config["session"])
         self._record = record
-        self._handler = logging.FileHandler(record.log)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        LOG.addHandler(self._handler)
-        LOG.setLevel(logging.INFO)
+        if self._handler is None:
+            self._handler = logging.FileHandler(record.log)
+            self._handler.handleError = lambda record: None  # type: ignore[method-assign]  # of a full disk
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            LOG.addHandler(self._handler)
+            LOG.setLevel(logging.INFO)
         status = record.status()
         record.write_status(
             replace(
@@ -187,12 +215,16 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     def _leave(self) -> None:
         """Let go of the last trial: its model, and its log."""
-        if self._rows is not None:
-            self._rows.close()
-        self._rows = None
+        self._let_go()
         if self._handler is not None:
             LOG.removeHandler(self._handler)
             self._handler.close()
             self._handler = None
+
+    def _let_go(self) -> None:
+        """Close the training, and give the GPU's memory back."""
+        if self._rows is not None:
+            self._rows.close()
+        self._rows = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

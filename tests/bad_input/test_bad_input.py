@@ -220,6 +220,14 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     "an image of a pixel": (key("data.image_size", 1), "image_size"),
     "a split of more than all": (key("data.split", {"validation": 0.7, "test": 0.7}), "split"),
     "an unknown split": (key("data.split", "mine"), "split"),
+    "a group that nobody knows": (key("data.split", {"group": "Smilng"}), "did you mean Smiling"),
+    "identities without their file": (key("data.split", {"group": "identity"}), "identity_CelebA"),
+    "official parts and a group": (
+        key("data.split", {"official": True, "group": "Male"}),
+        "official parts are given",
+    ),
+    "a patience in words": (key("guards.hung_after", "long"), "guards.hung_after"),
+    "less than no patience": (key("guards.hung_after", -5), "guards.hung_after"),
     "an override without a value": (override("trial.epochs"), "key=value"),
     "an override of nothing": (override("=3"), "key=value"),
     "an override of an unknown key": (override("trial.epoch=3"), "epoch"),
@@ -517,6 +525,11 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         damaged("split.parquet", b"PAR1"),
         ["analysis", "test", "RUN"],
         "split.parquet",
+    ),
+    "a picture of no kind": (
+        lambda run: None,
+        ["analysis", "plots", "RUN", "--format", "bmp"],
+        "--format must be",
     ),
     "extended by nothing": (lambda run: None, ["sweep", "extend", "RUN"], "--trials +12"),
     "extended backwards": (

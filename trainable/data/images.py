@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from trainable.config import RequestError
+from trainable.config import ChangedInput
 from trainable.data.split import read_split
 from trainable.views import View, look
 
@@ -34,11 +34,11 @@ def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
 
     Raises:
         OSError: it can't be read or decoded.
-        RequestError: its content has not the digest `sha256`, where one is given.
+        ChangedInput: its content has not the digest `sha256`, where one is given.
     """
     content = path.read_bytes()
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-        raise RequestError(
+        raise ChangedInput(
             f"every image must stay as it was when the run began, but {path} has changed; "
             "put the old one back, or begin another run"
         )

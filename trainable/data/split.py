@@ -7,13 +7,15 @@ from typing import Final, Literal
 
 import pandas as pd
 import pyarrow.parquet as pq
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from trainable.config import RequestError, SplitConfig
+from trainable.config import RequestError, SplitConfig, did_you_mean
 from trainable.data.table import FaceTable
 
 Part = Literal["train", "validation", "test"]
 PARTS: Final[tuple[Part, ...]] = ("train", "validation", "test")
+MOST_FOLDS: Final = 40
+SHARE_TOLERANCE: Final = 0.005
 FEW_VALIDATION_IMAGES: Final = 10  # of a class: below this a validation accuracy says little
 
 
@@ -21,7 +23,8 @@ def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
     """`table.rows` with a column `part` (train | validation | test), in the table's order.
 
     Two stratified steps of scikit-learn's `train_test_split` with one seed: first the test images, then the
-    validation images from the rest; or the parts of the official partition file.
+    validation images from the rest; with `group` folds of its `StratifiedGroupKFold`; or the parts of the official
+    partition file.
 
     Raises:
         RequestError: a part would lack a class, or the partition file is missing or incomplete.
@@ -29,6 +32,8 @@ def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
     rows = table.rows
     if config.official:
         part = _official_parts(table)
+    elif config.group is not None:
+        part = _grouped_parts(table, config, config.group)
     else:
         n = len(rows)
         n_test, n_validation = round(n * config.test), round(n * config.validation)
@@ -82,6 +87,58 @@ def _official_parts(table: FaceTable) -> "pd.Series[str]":
         file = table.rows.loc[part.isna(), "file"].iloc[0]
         raise RequestError(f"the partition file must name every image, but it lacks {file}")
     return part
+
+
+def _grouped_parts(table: FaceTable, config: SplitConfig, group: str) -> "pd.Series[str]":
+    """Folds of whole groups, as many for test and validation as their shares ask for."""
+    groups = _groups(table, group)
+    folds, n_test, n_validation = _folds(config)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=config.seed)
+    part = pd.Series("train", index=table.rows.index)
+    try:
+        pieces = list(splitter.split(groups, table.rows["label"], groups))
+    except ValueError as error:
+        raise RequestError(
+            f"data.split.group {group!r} must give at least {folds} groups and {folds} images of each class, "
+            f"but {table.table} gives {groups.nunique()} groups: {error}"
+        ) from None
+    for number, (_, inside) in enumerate(pieces[: n_test + n_validation]):
+        part.iloc[inside] = "test" if number < n_test else "validation"
+    return part
+
+
+def _groups(table: FaceTable, group: str) -> "pd.Series[str]":
+    """The group of each row; a row without one is a group of its own."""
+    known = table.rows if group == "identity" and group in table.rows else table.attributes
+    if group not in known:
+        hint = did_you_mean(group, map(str, table.attributes.columns))
+        raise RequestError(
+            f"data.split.group must be identity, with identity_CelebA.txt beside {table.table}, or a column of it, "
+            f"but it is {group!r}{hint}"
+        )
+    groups = known[group]
+    alone = "alone " + table.rows["file"]
+    return groups.astype(str).where(groups.notna(), alone)
+
+
+def _folds(config: SplitConfig) -> tuple[int, int, int]:
+    """Folds in all, of the test part, of the validation part: the fewest that meet the shares.
+
+    Raises:
+        RequestError: no number of folds up to MOST_FOLDS does.
+    """
+    for folds in range(2, MOST_FOLDS + 1):
+        n_test, n_validation = round(config.test * folds), round(config.validation * folds)
+        near = all(
+            count and abs(count / folds - share) <= SHARE_TOLERANCE
+            for count, share in ((n_test, config.test), (n_validation, config.validation))
+        )
+        if near and n_test + n_validation < folds:
+            return folds, n_test, n_validation
+    raise RequestError(
+        "with data.split.group, test and validation must be shares such as 0.1, 0.15 or 0.125 that leave some images "
+        f"to train on, but they are {config.test:g} and {config.validation:g}"
+    )
 
 
 def balance(split: pd.DataFrame) -> pd.DataFrame:

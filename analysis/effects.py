@@ -1,0 +1,226 @@
+"""What mattered: importances, effects of settings, the edge of the space, and how curves ended."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analysis import results
+from analysis.plots.style import in_order
+from analysis.select import select
+from analysis.statistics import Difference, holm, welch
+from analysis.wording import counted, is_rate, number, points, setting_value
+from sweep.config import SweepConfig
+from sweep.space import Choice
+from sweep.study import study_of
+from trainable.metric import Metric
+from trainable.record import RunFolder
+
+FEWEST_TRIALS: Final = 6
+"""Complete trials that importances are estimated from."""
+EDGE: Final = 0.1
+"""Share of a range at either end that counts as its edge."""
+ALPHA: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Two values of a setting, over all trials that have them, whatever else these have."""
+
+    name: str
+    first: str
+    second: str
+    versus: Difference
+    """Mean of the first less mean of the second, turned so that higher is better."""
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The winner lies at the edge of what was searched."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    next_low: float
+    next_high: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """How training ended in the trials that ran all their epochs."""
+
+    finished: int
+    rising: int
+    """Of them, those whose best epoch is the last one."""
+    gap_best: float | None
+    """Training less validation accuracy at the best epoch, mean over them."""
+    gap_last: float | None
+
+
+@dataclass(frozen=True)
+class Effects:
+    """All of it, for one run."""
+
+    metric: Metric
+    importances: dict[str, float]
+    """Share of the differences between trials that each setting explains (fANOVA, Hutter et al. 2014)."""
+    each: tuple[Effect, ...]
+    edges: tuple[Edge, ...]
+    curves: Curves
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        for effect in self.each:
+            ends = effect.versus.interval
+            by = f"{self._step(effect.versus.difference)} ({self._step(ends.low)} to {self._step(ends.high)})"
+            verdict = (
+                f"is better than {effect.second} by {by} in the mean of trials"
+                if effect.p_holm < ALPHA
+                else f"and {effect.second} can't be told apart by the mean of trials: {by}"
+            )
+            yield f"{effect.name} {effect.first} {verdict}"
+        for edge in self.edges:
+            value, low, high, next_low, next_high = map(
+                setting_value, (edge.value, edge.low, edge.high, edge.next_low, edge.next_high)
+            )
+            yield (
+                f"the winner's {edge.name} {value} lies at the edge of {low} to {high}: "
+                f"try {next_low} to {next_high} next"
+            )
+        if self.curves.rising:
+            yield (
+                f"{self.curves.rising} of {counted(self.curves.finished, 'finished trial')} had their best epoch last: "
+                "more epochs (`sweep extend --epochs`) may do more"
+            )
+        if self.curves.gap_best is not None and self.curves.gap_last is not None:
+            yield (
+                f"training less validation accuracy is {points(self.curves.gap_best)} at the best epoch and "
+                f"{points(self.curves.gap_last)} at the last one, in the mean of finished trials"
+            )
+
+    def _step(self, difference: float) -> str:
+        return points(difference) if is_rate(self.metric) else number(difference)
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {**asdict(self), "metric": self.metric.value, "said": list(self.said())}
+
+
+def effects_of(run: Path) -> Effects:
+    """What mattered in the run in folder `run`.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    config = results.load_config(run)
+    frame = results.trials(run)
+    search = frame[(frame["origin"] == "search") & frame[config.metric.value].notna()]
+    return Effects(
+        config.metric,
+        importances_of(run),
+        tuple(_effects(search, config)),
+        tuple(_edges(run, config)),
+        _curves(run, search),
+    )
+
+
+def importances_of(run: Path) -> dict[str, float]:
+    """fANOVA over the complete trials, for settings that all of them have; {} where they are too few or all alike."""
+    import optuna
+
+    study = study_of(run)
+    done = [t for t in study.trials if t.state is optuna.trial.TrialState.COMPLETE]
+    common = set.intersection(*(set(t.params) for t in done)) if done else set()
+    varied = [name for name in common if len({t.params[name] for t in done}) > 1]
+    values = {t.value for t in done}
+    if len(done) < FEWEST_TRIALS or not varied or len(values) < 2:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
+    return {str(name): float(share) for name, share in found.items()}
+
+
+def _effects(search: pd.DataFrame, config: SweepConfig) -> Iterator[Effect]:
+    """Neighbouring values of every listed setting, the better mean first; Holm over all of them."""
+    found: list[tuple[str, str, str, Difference]] = []
+    for dimension in config.space.dimensions:
+        column = search[f"config/{dimension.name}"]
+        if not isinstance(dimension.domain, Choice):
+            continue
+        groups = {
+            value: [
+                config.metric.score(score)
+                for score in search.loc[column == value, config.metric.value]
+            ]
+            for value in in_order(dimension.name, column.dropna().unique())
+        }
+        large = {value: scores for value, scores in groups.items() if len(scores) > 1}
+        ordered = sorted(large, key=lambda value: -float(np.mean(large[value])))
+        for first, second in pairwise(ordered):
+            versus = welch(large[first], large[second])
+            found.append((dimension.name, setting_value(first), setting_value(second), versus))
+    adjusted = holm([versus.p for *_, versus in found])
+    for (name, first, second, versus), p in zip(found, adjusted, strict=True):
+        yield Effect(name, first, second, versus, p)
+
+
+def _edges(run: Path, config: SweepConfig) -> Iterator[Edge]:
+    """Settings in numbers whose best value lies at an end of what was searched."""
+    winner = select(RunFolder(run), config.metric).winner
+    if winner is None:
+        return
+    settings = RunFolder(run).trial(winner.trial_id).origin.settings.effective()
+    for dimension in config.space.dimensions:
+        value = settings.get(dimension.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if isinstance(dimension.domain, Choice):
+            numbers = [v for v in dimension.domain.values if isinstance(v, int | float)]
+            if len(numbers) < 2:
+                continue
+            low, high, logarithmic = min(numbers), max(numbers), min(numbers) > 0
+            at_edge = value in (low, high)
+        else:
+            low, high = dimension.domain.low, dimension.domain.high
+            logarithmic = dimension.domain.kind.startswith("log")
+            place = _place(value, low, high, logarithmic)
+            at_edge = min(place, 1 - place) < EDGE
+        if at_edge and low < high:
+            upper = _place(value, low, high, logarithmic) > 0.5
+            yield Edge(dimension.name, value, low, high, *_shifted(low, high, logarithmic, upper))
+
+
+def _place(value: float, low: float, high: float, logarithmic: bool) -> float:
+    """Where between 0 (`low`) and 1 (`high`) a value lies."""
+    if logarithmic:
+        value, low, high = np.log([value, low, high])
+    return float((value - low) / (high - low))
+
+
+def _shifted(low: float, high: float, logarithmic: bool, upper: bool) -> tuple[float, float]:
+    """A range as wide as low to high, moved by half of it to the edge where the best lies."""
+    if logarithmic:
+        factor = float(np.sqrt(high / low))
+        return (low * factor, high * factor) if upper else (low / factor, high / factor)
+    half = (high - low) / 2
+    return (low + half, high + half) if upper else (low - half, high - half)
+
+
+def _curves(run: Path, search: pd.DataFrame) -> Curves:
+    finished = search[search["status"] == "finished"]
+    if finished.empty:
+        return Curves(0, 0, None, None)
+    epochs = results.epochs(run)
+    last = epochs.groupby("trial_id").last().loc[finished["trial_id"]]
+    return Curves(
+        len(finished),
+        int((finished["best_epoch"] == finished["epochs"]).sum()),
+        float((finished["train_accuracy"] - finished["val_accuracy"]).mean()),
+        float((last["train_accuracy"] - last["val_accuracy"]).mean()),
+    )

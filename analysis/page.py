@@ -1,0 +1,43 @@
+"""A page that opens offline: one HTML file with its style, its script and plotly inside."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from analysis import wording
+from trainable.command import duration
+
+HERE: Final = Path(__file__).parent
+
+
+def render_page(template: str, **facts: Any) -> str:
+    """The page of `template` (explore.html, report.html); whatever stands in `facts` is escaped."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "number": wording.number,
+        "duration": duration,
+        "moment": wording.moment,
+        "points": wording.points,
+        "counted": wording.counted,
+        "setting_value": wording.setting_value,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
+    }
+    return environment.from_string((HERE / template).read_text(encoding="utf-8")).render(
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        plotly=Markup(get_plotlyjs()),
+        **facts,
+    )
+
+
+def figure_json(figure: go.Figure) -> Markup:
+    """The figure as JSON that can stand inside a script element."""
+    text: str = figure.to_json()
+    return Markup(text.replace("<", "\\u003c"))

@@ -1,0 +1,188 @@
+"""Epochs and settings against the metric: frame in, figure out."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.plots.style import (
+    COLOURS,
+    CROWD,
+    FADED,
+    GOLDEN,
+    LISTED,
+    LOG_SPAN,
+    MARKED,
+    SYMBOLS,
+    TrialRow,
+    by_role,
+    decades_around,
+    finish,
+    heights,
+    hover,
+    in_order,
+    role_of,
+    span_of,
+    value_said,
+    winner_last,
+    y_said,
+)
+from analysis.wording import is_rate, metric_name, setting, setting_value
+from trainable.metric import Metric
+
+
+def validation_by_epoch(
+    epochs: pd.DataFrame,
+    trials: pd.DataFrame,
+    metric: Metric,
+    settings: Sequence[str],
+    winner: str | None,
+) -> go.Figure:
+    """The metric by epoch, one line a trial: pruned ones faded, the winner strong, other early ends marked."""
+    figure = go.Figure()
+    lines = dict(list(epochs.groupby("trial_id", sort=False)))
+    crowd = len(lines) > CROWD
+    told: set[str] = set()
+    for row in winner_last(trials, winner):
+        line = lines.get(row["trial_id"])
+        if line is None:
+            continue
+        role = role_of(row, winner)
+        figure.add_trace(
+            go.Scatter(
+                x=line["epoch"].tolist(),
+                y=heights(line[metric.value], is_rate(metric)),
+                mode="lines+markers",
+                line={
+                    "color": COLOURS[role],
+                    "width": 3 if role == "winner" else 1 if crowd else 1.4,
+                },
+                marker={
+                    "color": COLOURS[role],
+                    "size": _sizes(len(line), row, role),
+                    "symbol": _symbols(len(line), row, role),
+                    "line": {"width": 0},
+                },
+                opacity=FADED.get(role, 0.6 if crowd else 1),
+                name=role,
+                legendgroup=role,
+                showlegend=role not in told,
+                meta={"role": role},
+                hovertemplate=hover(row, settings, metric),
+            )
+        )
+        told.add(role)
+    longest = int(epochs["epoch"].max()) if len(epochs) else 1
+    return finish(figure, metric_name(metric), longest, 380, rate=is_rate(metric))
+
+
+def _sizes(count: int, row: TrialRow, role: str) -> list[int]:
+    """Small points; a larger one at the end of a trial that ended before its time."""
+    last = 10 if row["status"] in MARKED else 5 if role == "winner" or count == 1 else 3
+    return [5 if role == "winner" else 3] * (count - 1) + [last]
+
+
+def _symbols(count: int, row: TrialRow, role: str) -> list[str]:
+    last = SYMBOLS[role] if row["status"] in MARKED else "circle"
+    return ["circle"] * (count - 1) + [last]
+
+
+def best_by_setting(
+    trials: pd.DataFrame, metric: Metric, name: str, settings: Sequence[str], winner: str | None
+) -> go.Figure:
+    """The best value of each trial by one setting, points of the same value side by side."""
+    column = f"config/{name}"
+    seen = trials[trials[metric.value].notna()]
+    known = seen[seen[column].notna()]
+    figure = go.Figure()
+    distinct = known[column].nunique()
+    listed = known[column].dtype == "string" or distinct <= min(LISTED, len(known) - 1)
+    values = in_order(name, known[column].unique()) if listed else []
+    for role, rows in by_role(known, winner):
+        x = (
+            [values.index(row[column]) + _aside(int(row["number"])) for row in rows]
+            if listed
+            else [row[column] for row in rows]
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=heights((row[metric.value] for row in rows), is_rate(metric)),
+                mode="markers",
+                marker={
+                    "color": COLOURS[role],
+                    "symbol": SYMBOLS[role],
+                    "size": 13 if role == "winner" else 8,
+                },
+                name=role,
+                showlegend=False,
+                meta={"role": role},
+                customdata=[
+                    [row["trial_id"], setting(row, settings), row["best_epoch"]] for row in rows
+                ],
+                hovertemplate=(
+                    f"%{{customdata[0]}} · {role}<br>%{{customdata[1]}}<br>"
+                    f"{value_said(metric)} at epoch %{{customdata[2]}}<extra></extra>"
+                ),
+            )
+        )
+    finish(figure, "", None, 240, rate=is_rate(metric))
+    figure.update_layout(margin_t=10)
+    figure.update_xaxes(title_text=name)
+    figure.update_yaxes(range=span_of(heights(seen[metric.value], is_rate(metric))))
+    if listed:
+        figure.update_xaxes(
+            tickvals=list(range(len(values))),
+            ticktext=[setting_value(value) for value in values],
+            range=[-0.6, len(values) - 0.4],
+        )
+    elif len(known) and 0 < known[column].min() * LOG_SPAN < known[column].max():
+        marks = decades_around(known[column].min(), known[column].max())
+        figure.update_xaxes(type="log", tickvals=marks, ticktext=[f"{x:g}" for x in marks])
+    return figure
+
+
+def _aside(number: int) -> float:
+    return (number * GOLDEN % 1 - 0.5) * 0.44
+
+
+def loss(epochs: pd.DataFrame, best_epoch: int | None) -> go.Figure:
+    """Training and validation loss of one trial by epoch, its best epoch marked."""
+    return _curves(epochs, "loss", "loss in nats", best_epoch, rate=False)
+
+
+def accuracy(epochs: pd.DataFrame, best_epoch: int | None) -> go.Figure:
+    """Training and validation accuracy of one trial by epoch, its best epoch marked."""
+    return _curves(epochs, "accuracy", "accuracy", best_epoch, rate=True)
+
+
+def _curves(
+    epochs: pd.DataFrame, what: str, title: str, best_epoch: int | None, rate: bool
+) -> go.Figure:
+    figure = go.Figure()
+    for role, column, dash in (
+        ("train", f"train_{what}", "dot"),
+        ("validation", f"val_{what}", "solid"),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=epochs["epoch"].tolist(),
+                y=heights(epochs[column], rate),
+                mode="lines+markers",
+                line={"color": COLOURS[role], "width": 2, "dash": dash},
+                marker={
+                    "color": COLOURS[role],
+                    "size": [
+                        10 if role == "validation" and epoch == best_epoch else 5
+                        for epoch in epochs["epoch"]
+                    ],
+                    "line": {"width": 0},
+                },
+                name=role,
+                meta={"role": role},
+                hovertemplate=f"{role} {y_said(rate)} at epoch %{{x}}<extra></extra>",
+            )
+        )
+    if best_epoch is not None:
+        figure.add_vline(best_epoch, line={"color": "rgba(128,128,128,0.6)", "width": 1})
+    return finish(figure, title, int(epochs["epoch"].max()) if len(epochs) else 1, 250, rate)

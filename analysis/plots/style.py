@@ -1,0 +1,148 @@
+"""What all plots share: colours by role, so that a page can give a role another one in the dark; axes; words."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, get_args
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.wording import NARROW, is_rate, setting
+from trainable.config import TrialConfig
+from trainable.metric import Metric
+from trainable.rows import Status
+
+COLOURS: Final = {  # Okabe and Ito 2008: told apart with any kind of colour vision; shapes say the same again
+    "winner": "#009e73",
+    "finished": "#0072b2",
+    "pruned": "#9a9a9a",
+    "diverged": "#d55e00",
+    "collapsed": "#b8568e",
+    "failed": "#7d1d12",
+    "running": "#56b4e9",
+    "interrupted": "#e69f00",
+    "pending": "#c4c4c4",
+    "train": "#9a9a9a",
+    "validation": "#0072b2",
+}
+SYMBOLS: Final = {
+    "winner": "star",
+    "finished": "circle",
+    "pruned": "circle-open",
+    "diverged": "x",
+    "collapsed": "square-open",
+    "failed": "triangle-down",
+    "running": "circle-open-dot",
+    "interrupted": "diamond-open",
+    "pending": "circle-open",
+}
+MARKED: Final = (Status.DIVERGED, Status.COLLAPSED, Status.FAILED, Status.INTERRUPTED)
+LISTED: Final = 6  # numbers that repeat and have at most so many values are drawn as a list of them
+LOG_SPAN: Final = 9  # numbers that span more than this factor are drawn on a logarithmic axis
+FADED: Final = {"pruned": 0.4, "winner": 1}
+CROWD: Final = 40  # lines; more of them are drawn finer
+GOLDEN: Final = (
+    math.sqrt(5) - 1
+) / 2  # multiples of it spread points evenly, the same way each time
+
+TrialRow = dict[str, Any]
+
+AXIS: Final[dict[str, Any]] = {
+    "gridcolor": "rgba(128,128,128,0.18)",
+    "linecolor": "rgba(128,128,128,0.5)",
+    "zeroline": False,
+    "automargin": True,
+    "title": {"standoff": 8, "font": {"size": 12}},
+}
+TEMPLATE: Final = go.layout.Template(
+    layout={
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"size": 12},
+        "margin": {"l": 8, "r": 8, "t": 34, "b": 8},
+        "xaxis": AXIS | {"showgrid": False, "showline": True, "ticks": "outside", "ticklen": 4},
+        "yaxis": AXIS,
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+            "traceorder": "reversed",
+        },
+        "hoverlabel": {"align": "left"},
+        "dragmode": False,
+    }
+)
+
+
+def value_said(metric: Metric) -> str:
+    return f"{metric.value} {y_said(is_rate(metric))}"
+
+
+def y_said(rate: bool) -> str:
+    """How plotly is to say a height."""
+    return f"%{{y:.2f}}{NARROW}%" if rate else "%{y:.4f}"
+
+
+def heights(values: Iterable[float], rate: bool) -> list[float]:
+    """Heights of points: rates in percent."""
+    return [value * 100 if rate else value for value in values]
+
+
+def hover(row: TrialRow, settings: Sequence[str], metric: Metric) -> str:
+    return (
+        f"{row['trial_id']} · {row['status']}<br>{setting(row, settings)}<br>"
+        f"{value_said(metric)} at epoch %{{x}}<extra></extra>"
+    )
+
+
+def role_of(row: TrialRow, winner: str | None) -> str:
+    return "winner" if row["trial_id"] == winner else str(row["status"])
+
+
+def winner_last(trials: pd.DataFrame, winner: str | None) -> list[TrialRow]:
+    """Rows so that what matters most is drawn last: pruned, others, winner."""
+    rows: list[TrialRow] = trials.to_dict(orient="records")  # type: ignore[assignment]
+    return sorted(rows, key=lambda row: (row["trial_id"] == winner, row["status"] != "pruned"))
+
+
+def by_role(trials: pd.DataFrame, winner: str | None) -> Iterator[tuple[str, list[TrialRow]]]:
+    groups: dict[str, list[TrialRow]] = {}
+    for row in winner_last(trials, winner):
+        groups.setdefault(role_of(row, winner), []).append(row)
+    yield from groups.items()
+
+
+def span_of(values: Sequence[float]) -> list[float] | None:
+    """The same heights for every setting, with room for the marks at both ends."""
+    if not values:
+        return None
+    room = 0.08 * (max(values) - min(values)) or 0.05 * abs(values[0])
+    return [min(values) - room, max(values) + room]
+
+
+def decades_around(low: float, high: float) -> list[float]:
+    """Powers of ten around `low` and `high`."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [10.0**exponent for exponent in exponents]
+
+
+def in_order(name: str, values: Iterable[Any]) -> list[Any]:
+    """As TrialConfig lists them, where it does (strategies: from the head down), else by size or alphabet."""
+    listed = get_args(TrialConfig.model_fields[name].annotation)
+    return sorted(values, key=lambda value: (listed.index(value) if value in listed else 0, value))
+
+
+def finish(
+    figure: go.Figure, title: str, longest: int | None, height: int, rate: bool
+) -> go.Figure:
+    figure.update_layout(template=TEMPLATE, height=height)
+    figure.update_yaxes(title_text=title, ticksuffix=f"{NARROW}%" if rate else None)
+    if longest is not None:
+        step = max(1, math.ceil(longest / 8))
+        room = max(0.15, longest * 0.02)
+        figure.update_xaxes(
+            title_text="epoch", tick0=0, dtick=step, range=[1 - room, max(longest, 2) + room]
+        )
+    return figure

@@ -1,0 +1,212 @@
+"""What the driver does while trials run: terminal, weights to let go of, failures, silent trials, nodes that come."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from sweep import cluster
+from sweep.config import SweepConfig
+from sweep.interruption import Interruption
+from sweep.progress import Line, Terminal
+from sweep.ranking import Standing, bar, standing, to_keep
+from sweep.searcher import RecordSearcher
+from trainable.command import duration
+from trainable.files import now, write_json
+from trainable.record import NOTE_SECONDS, RunFolder, TrialRecord
+from trainable.rows import Status
+
+import ray  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
+from ray import tune  # isort: skip
+from ray.tune.experiment import Trial  # isort: skip
+
+
+class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Keeps the terminal and the run folder up to date as trials come and go."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        config: SweepConfig,
+        session: int,
+        terminal: Terminal,
+        interruption: Interruption,
+        searcher: RecordSearcher,
+        granted: cluster.Share,
+    ) -> None:
+        self._run = run
+        self._config = config
+        self._session = session
+        self._terminal = terminal
+        self._interruption = interruption
+        self._searcher = searcher
+        self._granted = granted
+        self._silence = Silence(run, config.guards.hung_after)
+        self._holding: dict[str, Standing] = {}
+        """Ended trials that may have weights on disk."""
+        self._recovered: dict[str, int] = {}
+        """By trial: in which iteration of Tune's it was last recovered."""
+        self._remarked = False
+        self._look_again = 0.0
+        run.bar.unlink(missing_ok=True)  # a finished trial may have been asked to go on since
+        for record in run.trials():
+            self._note(record.trial_id)
+        self._let_go()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks at the start, and we never read that back."""
+        return {}
+
+    def _note(self, trial_id: str) -> None:
+        """Bring board and standings to what the record says."""
+        record = self._run.trial(trial_id)
+        rows, status = record.rows(), record.status()
+        found = standing(record, self._config.metric)
+        metric = self._config.metric
+        self._terminal.board.lines[trial_id] = Line(
+            record.origin.settings,
+            record.origin.number,
+            status.status,
+            epoch=len(rows),
+            value=getattr(rows[-1], metric.value) if rows else None,
+            best=metric.score(found.score) if found else None,
+            slot=status.slot,
+        )
+        if found is not None and self._terminal.board.is_over(self._terminal.board.lines[trial_id]):
+            self._holding[trial_id] = found  # one that goes on needs its state, whatever its rank
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        if (
+            trial.num_failures == 0
+        ):  # those of earlier sessions count; below zero Tune would never give up
+            failures = self._run.trial(trial_id).status().failures
+            trial.max_failures = max(self._config.resources.retries - failures, 0)
+        self._note(trial_id)
+        self._terminal.started(trial_id, self._run.trial(trial_id).status().slot)
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "fault" in result:
+            self._interruption.stop("fault", result["fault"])
+        if result.get("remark") and not self._remarked:
+            self._remarked = True
+            self._terminal.say(f"frozen features are not shared any more: {result['remark']}")
+        if "epoch" in result:
+            trial_id = trial.config["trial_id"]
+            if result["epoch"] == 1 or not self._terminal.board.lines[trial_id].slot:
+                self._terminal.started(trial_id, self._run.trial(trial_id).status().slot)
+            self._terminal.epoch(trial_id, result["epoch"], result["value"], result["best_value"])
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        """Now and then: what running trials say of a long step, which are silent, and which nodes there are."""
+        if time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + NOTE_SECONDS
+        for trial_id, line in self._terminal.board.lines.items():
+            if line.status is Status.RUNNING:
+                line.note = self._run.trial(trial_id).status().reason
+        self._silence.end(trials)
+        found = cluster.nodes()
+        self._searcher.concurrent = cluster.at_a_time(
+            self._config.resources, found, self._granted, self._config.trials
+        )
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Show the end."""
+        trial_id = trial.config["trial_id"]
+        self._note(trial_id)
+        status = self._run.trial(trial_id).status()
+        self._terminal.ended(trial_id, status.status, status.reason)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Delete weights that no longer belong to the best, and tell trials what they must reach to write theirs."""
+        best = self._config.keep.best
+        kept = to_keep(self._holding.values(), best)
+        for trial_id in self._holding.keys() - kept:
+            self._run.trial(trial_id, self._session).forget_weights()
+            del self._holding[trial_id]
+        if (key := bar(self._holding.values(), best)) is not None:
+            write_json(self._run.bar, {"key": list(key)})
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial that died or raised an exception, and is tried again."""
+        record = self._run.trial(trial.config["trial_id"], self._session)
+        self._recovered[record.trial_id] = iteration
+        status = record.status()
+        record.write_status(replace(status, failures=status.failures + 1))
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial whose retries are used up: its record gets the traceback.
+
+        Tune also gives one up whose worker died between two trials: it recovers it, and then takes the same death for
+        another failure. That one is suggested again.
+        """
+        trial_id = trial.config["trial_id"]
+        record = self._run.trial(trial_id, self._session)
+        status = record.status()
+        failures = status.failures + (self._recovered.get(trial_id) != iteration)
+        if failures <= self._config.resources.retries:
+            record.write_status(
+                replace(
+                    status, status=Status.INTERRUPTED, reason="its worker died", failures=failures
+                )
+            )
+            self._note(trial_id)
+            self._searcher.again(trial_id)
+            return
+        error = trial.get_error()
+        with record.log.open("a") as log:
+            log.write(f"{now()} failed for good:\n{error}\n")
+        said = str(error).strip() if error is not None else "its worker ended before it could begin"
+        reason = self._silence.said.get(trial_id, said.splitlines()[-1] if said else repr(error))
+        record.write_status(
+            replace(
+                record.status(),
+                status=Status.FAILED,
+                reason=f"{reason[:300]}; its log: {record.log}",
+                ended=now(),
+                seconds=sum(row.seconds for row in record.rows()),
+            )
+        )
+        self._note(trial_id)
+        self._terminal.ended(trial_id, Status.FAILED, record.status().reason)
+
+
+class Silence:
+    """Ends workers that have shown no sign of life for too long; Tune then tries their trials again."""
+
+    def __init__(self, run: RunFolder, limit: float | None) -> None:
+        self._run = run
+        self._limit = limit
+        self._signs: dict[str, tuple[object, float]] = {}
+        """By trial: what its files looked like when they last changed, and when that was seen."""
+        self.said: dict[str, str] = {}
+        """By trial: why its worker was ended, for want of a better word of its own."""
+
+    def end(self, trials: Any) -> None:
+        """Kill the worker of every running trial of Tune's that is silent; a hung one takes no other request."""
+        if self._limit is None:
+            return
+        for trial in trials:
+            trial_id, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
+            if trial.status != Trial.RUNNING or actor is None:
+                self._signs.pop(trial_id, None)
+            elif self._seconds(self._run.trial(trial_id)) > self._limit:
+                self.said[trial_id] = (
+                    f"no sign of life for {duration(self._limit)} (guards.hung_after)"
+                )
+                with self._run.trial(trial_id).log.open("a") as log:
+                    log.write(f"{now()} {self.said[trial_id]}: its worker is ended\n")
+                ray.kill(actor)
+                del self._signs[trial_id]
+
+    def _seconds(self, record: TrialRecord) -> float:
+        """Since when no row, status or note was written, by this process's own clock."""
+        sign = record.last_written()
+        before, since = self._signs.get(record.trial_id, (None, 0.0))
+        if sign != before:
+            since = time.monotonic()
+            self._signs[record.trial_id] = sign, since
+        return time.monotonic() - since

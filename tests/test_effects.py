@@ -1,0 +1,106 @@
+"""What mattered is found where it was planted, and nowhere else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.effects import effects_of
+from sweep.config import check_config
+from sweep.manifest import create_run, open_session
+from sweep.prepare import prepare
+from sweep.proposals import Proposals
+from sweep.study import recorded
+from tests.conftest import Faces, sweep_facts
+from trainable.config import TrialConfig
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Row, Status
+
+EPOCHS = 3
+SPACE = {
+    "strategy": ["head", "block5"],
+    "augmentation": ["none", "flip"],
+    "lr": {"loguniform": [1e-5, 1e-2]},
+    "epochs": EPOCHS,
+}
+
+
+def value(settings: TrialConfig, noise: float) -> float:
+    """Block 5 is worth ten points and each decade of the rate two; augmentation nothing."""
+    best = 0.7 + 0.1 * (settings.strategy == "block5") + 0.02 * (np.log10(settings.lr) + 5)
+    return float(best + noise)
+
+
+@pytest.fixture
+def run(faces: Faces, tmp_path: Path, own_store: Path) -> Path:
+    """Forty random trials, each better in its last epoch than before."""
+    facts = sweep_facts(faces, tmp_path, SPACE, search={"method": "random", "trials": 40})
+    config = check_config(facts, {}, "test")
+    run = create_run(config, prepare(config), [])
+    session = open_session(run)
+    draw = np.random.default_rng(0)
+    while proposed := Proposals(config).next([recorded(r, config.metric) for r in run.trials()]):
+        number, settings = proposed
+        record = TrialRecord.create(run, settings, number, session)
+        final = value(settings, draw.normal(0, 0.005))
+        for epoch in range(1, EPOCHS + 1):
+            reached = final - 0.05 * (EPOCHS - epoch)
+            record.append(
+                Row(
+                    epoch,
+                    0.5,
+                    reached + 0.03 * epoch,
+                    0.5,
+                    reached,
+                    reached,
+                    0.8,
+                    settings.lr,
+                    1.0,
+                    9.0,
+                    0,
+                    "",
+                )
+            )
+        record.write_status(replace(record.status(), status=Status.FINISHED))
+    return run.path
+
+
+def test_what_matters_is_told_from_what_does_not(run: Path) -> None:
+    found = effects_of(run)
+    by_name = {effect.name: effect for effect in found.each}
+    strategy, augmentation = by_name["strategy"], by_name["augmentation"]
+    assert (strategy.first, strategy.second) == ("block5", "head")
+    assert strategy.p_holm < 0.001
+    assert strategy.versus.interval.low < 0.1 < strategy.versus.interval.high
+    assert augmentation.p_holm > 0.05
+    shares = found.importances
+    assert shares["strategy"] > shares["lr"] > shares["augmentation"]
+    assert sum(shares.values()) == pytest.approx(1)
+    said = list(found.said())
+    assert any(text.startswith("strategy block5 is better than head by") for text in said)
+    assert any("augmentation" in text and "can't be told apart" in text for text in said)
+
+
+def test_the_edge_and_the_range_to_try_next(run: Path) -> None:
+    """The best rates are the highest."""
+    (edge,) = effects_of(run).edges
+    assert (edge.name, edge.low, edge.high) == ("lr", 1e-5, 1e-2)
+    assert (edge.next_low, edge.next_high) == pytest.approx((10**-3.5, 10**-0.5))
+    assert any("try 0.000316 to 0.316 next" in text for text in effects_of(run).said())
+
+
+def test_curves_that_still_rise_and_the_gap_are_counted(run: Path) -> None:
+    curves = effects_of(run).curves
+    assert (curves.finished, curves.rising) == (40, 40)
+    assert curves.gap_best == pytest.approx(0.09) and curves.gap_last == pytest.approx(0.09)
+    assert any("--epochs" in text for text in effects_of(run).said())
+
+
+def test_a_run_with_hardly_any_trial_says_hardly_anything(run: Path) -> None:
+    for record in RunFolder(run).trials()[1:]:
+        record.write_status(replace(record.status(), status=Status.FAILED))
+        (record.folder / "epochs.jsonl").unlink()
+    found = effects_of(run)
+    assert found.importances == {} and found.each == ()
+    found.to_json()

@@ -1,0 +1,137 @@
+"""Pictures and persons in two parts of a split: found where copies were planted, and nowhere else."""
+
+import io
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sweep.config import check_config
+from sweep.prepare import prepare
+from tests.conftest import Faces, sweep_facts, write_faces
+from trainable.audit import audit
+from trainable.overlap import NEAR_BITS, Overlap, find_overlap, near_pairs, words
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo"
+
+
+def looked_at(folder: Path, split: pd.DataFrame) -> Overlap:
+    found = audit(folder, list(split["file"]), folder / "memory")
+    return find_overlap(split, found.column("pixels"), found.column("perceptual"))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty of the demo's faces."""
+    folder = tmp_path_factory.mktemp("drawn") / "faces"
+    command = [sys.executable, str(DEMO / "faces.py"), "30", str(folder), "--jobs", "2"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder / "images"
+
+
+@pytest.fixture
+def parted(drawn: Path, tmp_path: Path) -> tuple[Faces, pd.DataFrame]:
+    faces = write_faces(tmp_path, 30)
+    for file, path in zip(faces.files, sorted(drawn.iterdir()), strict=True):
+        (faces.images / file).write_bytes(path.read_bytes())
+    parts = ["train"] * 20 + ["validation"] * 5 + ["test"] * 5
+    return faces, pd.DataFrame({"file": faces.files, "part": parts})
+
+
+def test_different_pictures_overlap_nowhere(parted: tuple[Faces, pd.DataFrame]) -> None:
+    faces, split = parted
+    assert looked_at(faces.images, split) == Overlap(0, 0, (), None, None)
+    assert list(looked_at(faces.images, split).said()) == []
+
+
+def test_copies_are_found_by_their_pixels_and_by_what_they_look_like(
+    parted: tuple[Faces, pd.DataFrame],
+) -> None:
+    """Wrapped anew without loss; saved again, smaller; and one copy within a part, which does no harm to the test."""
+    faces, split = parted
+    (first, second, third), (wrapped, saved) = faces.files[:3], faces.files[28:]
+    with Image.open(faces.images / first) as image:
+        image.save(faces.images / wrapped, "PNG")
+    with Image.open(faces.images / second) as image:
+        image.resize((89, 109)).save(faces.images / saved, quality=60)
+    (faces.images / faces.files[5]).write_bytes((faces.images / third).read_bytes())
+    found = looked_at(faces.images, split)
+    assert (found.same, found.near) == (2, 1)
+    assert set(found.pairs) == {
+        (f"train/{first}", f"test/{wrapped}"),
+        (f"train/{second}", f"test/{saved}"),
+    }
+    across, inside = found.said()
+    assert across.startswith("2 pairs of the same or nearly the same picture stand in two parts")
+    assert f"train/{first} and test/{wrapped}" in across
+    assert inside.startswith("1 images are the same")
+
+
+def test_persons_in_two_parts_are_counted_with_their_test_images() -> None:
+    split = pd.DataFrame(
+        {
+            "file": list("abcdefg"),
+            "part": ["train", "train", "validation", "test", "test", "test", "test"],
+            "identity": [1, 2, 2, 1, 1, 3, None],
+        }
+    )
+    draw = np.random.default_rng(0)
+    far = {file: draw.bytes(32).hex() for file in "abcdefg"}
+    found = find_overlap(split, {file: file for file in "abcdefg"}, far)
+    assert (found.persons, found.test_images_of_known_persons) == (2, 2)
+    (said,) = [line for line in found.said() if "persons" in line]
+    assert said.startswith(
+        "2 persons have images in two parts of the split, 2 test images among them"
+    )
+
+
+@given(st.lists(st.integers(0, 2**20 - 1), min_size=0, max_size=40), st.integers(0, 6))
+def test_near_pairs_are_those_that_counting_bits_finds(numbers: list[int], bits: int) -> None:
+    hashes = words([f"{number:064x}" for number in numbers])
+    expected = [
+        (i, j)
+        for (i, one), (j, other) in itertools.combinations(enumerate(numbers), 2)
+        if (one ^ other).bit_count() <= bits
+    ]
+    assert sorted(near_pairs(hashes, bits)) == expected
+
+
+def test_near_pairs_are_found_across_blocks() -> None:
+    draw = np.random.default_rng(0)
+    hashes = draw.integers(0, 2**63, (1_500, 4), dtype=np.uint64)
+    hashes[1_400] = hashes[3]
+    hashes[1_400, 2] ^= np.uint64(0b1011)
+    assert list(near_pairs(hashes)) == [(3, 1_400)]
+
+
+def test_saving_again_moves_fewer_bits_than_another_picture(
+    parted: tuple[Faces, pd.DataFrame],
+) -> None:
+    faces, _ = parted
+    originals, again = [], []
+    for file in faces.files:
+        with Image.open(faces.images / file) as image:
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=75)
+            originals.append(imagehash.phash(image, hash_size=16))
+            again.append(imagehash.phash(Image.open(buffer), hash_size=16))
+    moved = [one - other for one, other in zip(originals, again, strict=True)]
+    apart = [one - other for one, other in itertools.combinations(originals, 2)]
+    assert max(moved) <= NEAR_BITS < min(apart)
+
+
+def test_what_overlaps_is_said_before_the_start(tmp_path: Path, own_store: Path) -> None:
+    faces = write_faces(tmp_path, 40)
+    for file in faces.files[2::2]:
+        (faces.images / file).write_bytes((faces.images / faces.files[0]).read_bytes())
+    found = prepare(check_config(sweep_facts(faces, tmp_path, {"strategy": "full"}), {}, "test"))
+    assert found.data.overlap.same == 19
+    assert any("stand in two parts of the split" in warning for warning in found.warnings)

@@ -1,0 +1,62 @@
+"""The source reports' figures beside a run that holds their settings."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.reference import REPORTS, beside_reports
+from sweep.config import check_config, load_config
+from sweep.manifest import create_run, open_session
+from sweep.prepare import prepare
+from sweep.proposals import Proposals
+from tests.conftest import Faces
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Row, Status
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize(("example", "report", "count"), [("smiling", "S", 2), ("gender", "M", 4)])
+def test_the_examples_settings_are_recognised_as_the_reports(
+    example: str, report: str, count: int, faces: Faces, tmp_path: Path, own_store: Path
+) -> None:
+    overrides = [
+        f"data.images={faces.images}",
+        f"data.table={faces.table}",
+        "data.image_size=32",
+        "model.weights=none",
+        "model.width=0.05",
+        f"storage={tmp_path}",
+    ]
+    config = load_config(EXAMPLES / f"{example}.yaml", overrides)
+    trial = config.trial | (
+        {"head": "linear"} if example == "gender" else {}
+    )  # needs no classifier
+    plain = check_config(config.model_dump(mode="json") | {"trial": trial}, {}, "test")
+    run = create_run(plain, prepare(plain), [])
+    session = open_session(run)
+    for number, settings in enumerate(Proposals(config)._grid):
+        record = TrialRecord.create(run, settings, number, session)
+        record.append(Row(1, 0.5, 0.8, 0.4, 0.75, 0.75, 0.8, settings.lr, 1.0, 10.0, 0, ""))
+        record.write_status(replace(record.status(), status=Status.FINISHED))
+    found = beside_reports(run.path)
+    assert len(found) == count and set(found["report"]) == {report}
+    known = {(p.settings["strategy"], p.settings["lr"]): p for p in REPORTS if p.report == report}
+    for row in found.to_dict(orient="records"):
+        theirs = known[row["strategy"], row["lr"]]
+        assert row["low"] < row["our_validation"] == 0.75 < row["high"]
+        figure = theirs.validation if theirs.validation is not None else theirs.test
+        assert row["difference"] == pytest.approx(0.75 - figure)
+    if report == "M":
+        collapsed = found[(found["strategy"] == "block5") & (found["lr"] == 1e-3)]
+        assert collapsed["their_test"].item() == 0.5773
+        assert collapsed["repeated"].item() == "93.63%, 96.50%"
+
+
+def test_other_settings_and_other_targets_stand_beside_nothing(run: Path) -> None:
+    found = beside_reports(run)
+    assert isinstance(found, pd.DataFrame) and found.empty
+    assert "difference" in found
+    assert RunFolder(run).path == run
