@@ -93,7 +93,7 @@ def describe(settings: TrialConfig) -> str:
     defaults = TrialConfig().model_dump()
     shown = {"strategy": settings.strategy, "lr": f"{settings.lr:.2g}"}
     for name, value in settings.effective().items():
-        if name not in ("lr", "strategy", "seed", "augmentation_seed") and value != defaults[name]:
+        if name not in ("lr", "strategy", "augmentation_seed") and value != defaults[name]:
             shown[name] = f"{value:.3g}" if isinstance(value, float) else str(value)
     first = f"{shown.pop('strategy')}, lr {shown.pop('lr')}"
     return ", ".join([first, *(f"{name} {value}" for name, value in shown.items())])

@@ -1,5 +1,6 @@
 """Frozen features shared through the store: the same training as without, done once, whatever happens to the files."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -313,6 +314,20 @@ def test_an_image_that_changes_under_its_name_is_refused_by_name(
     for by in (None, shared(moved)):
         with pytest.raises(RequestError, match=f"{changed} has changed"):
             train(moved, SMALL, f"trial-{by is None}", by)
+
+
+def test_a_store_that_is_deleted_underneath_changes_no_bit(sharing: Bench, store: Path) -> None:
+    """For a trial under way, with its chunks mapped, and for the next one."""
+    config = SMALL.model_copy(update={"augmentation": "flip_jitter"})
+    plain = results(train(sharing, config, "plain"))
+    by = shared(sharing)
+    record = sharing.record("under-way")
+    under_way = fit(config, sharing.run, sharing.data, sharing.backbone, record, by)
+    first = next(under_way)
+    shutil.rmtree(store)
+    rows, _ = exhaust(under_way)
+    assert results([first, *rows]) == plain
+    assert results(train(sharing, config, "next", by)) == plain
 
 
 @pytest.mark.parametrize("trouble", ["no folder", "no room"])

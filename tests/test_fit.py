@@ -839,3 +839,22 @@ def test_a_trial_stops_before_it_writes_when_another_session_has_taken_over(benc
     newer = run.trial(SMALL.trial_id, session=2)
     bench.fit(SMALL, newer)
     assert [row.epoch for row in newer.rows()] == [1, 2, 3]
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour back at every look: rows, state and resuming go by epochs, durations by another clock."""
+    config = TrialConfig(strategy="block5", head="linear", batch_size=8)
+    calm, _ = bench.fit(config)
+    hours = iter(range(23, 0, -1))
+    monkeypatch.setattr("trainable.fit.now", lambda: f"2026-01-01T{next(hours):02d}:00:00+00:00")
+    record = bench.record(config.trial_id)
+    first, _ = bench.fit(config, record, epochs=2)
+    rest, outcome = bench.fit(config, record)
+    assert results([*first, *rest]) == results(calm)
+    assert outcome.status is Status.FINISHED
+    assert [row.ended_at for row in record.rows()] == sorted(
+        (row.ended_at for row in record.rows()), reverse=True
+    )
+    assert all(row.seconds > 0 for row in record.rows())

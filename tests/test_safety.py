@@ -7,6 +7,7 @@ import pickle
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import category
 
 import pytest
 import torch
@@ -121,9 +122,14 @@ def test_a_terminal_shows_a_name_and_obeys_nothing_in_it(name: str) -> None:
     text.encode()
 
 
+def test_spaces_of_any_width_stay() -> None:
+    assert printable("97.0\u202f% of 1\u00a0000") == "97.0\u202f% of 1\u00a0000"
+
+
 @given(st.text())
 def test_printable_text_is_one_line_that_any_terminal_can_encode(text: str) -> None:
     shown = printable(text)
-    assert shown.isprintable()
+    assert all(c.isprintable() or category(c) == "Zs" for c in shown)
+    assert len(shown.splitlines()) <= 1
     shown.encode("utf-8")
     assert printable(shown) == shown

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,8 +16,13 @@ from trainable.config import RequestError
 def printable(text: str, keep: str = "") -> str:
     """`text` with every character that a terminal would obey, or can't encode, as an escape; those of `keep` stay."""
     return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() or c in keep or category(c) == "Zs" else escape(c) for c in text
     )
+
+
+def escape(character: str) -> str:
+    """As in a string of Python's."""
+    return character.encode("unicode_escape").decode()
 
 
 class PlainConsole(Console):
