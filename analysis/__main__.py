@@ -1,6 +1,7 @@
-"""python -m analysis: explore, results, select, cost, test, plots, report."""
+"""python -m analysis: explore, results, select, cost, test, plots, report, export."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,6 +157,20 @@ def report(run: Run) -> None:
     from analysis.report import write_report
 
     _line(str(write_report(run)))
+
+
+@app.command()
+def export(
+    run: Run,
+    tensorboard: Annotated[
+        Path, typer.Option(metavar="DIR", help="A new folder for TensorBoard's files.")
+    ],
+) -> None:
+    """Write the run for another tool: curves and settings of every trial for TensorBoard."""
+    from analysis.export import to_tensorboard
+
+    count = to_tensorboard(run, tensorboard)
+    _line(f"{count} trials; tensorboard --logdir {shlex.quote(str(tensorboard))}")
 
 
 def _line(text: str, style: str | None = None) -> None:

@@ -1,5 +1,6 @@
-"""What mattered: importances, effects of settings, the edge of the space, and how curves ended."""
+"""What mattered: importances, effects of settings, strategy with rate, the edge of the space, how curves ended."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import results
-from analysis.plots.style import in_order
+from analysis.plots.style import LISTED, in_order
 from analysis.select import select
 from analysis.statistics import Difference, holm, welch
 from analysis.wording import counted, is_rate, number, points, setting_value
@@ -22,6 +23,8 @@ from trainable.record import RunFolder
 
 FEWEST_TRIALS: Final = 6
 """Complete trials that importances are estimated from."""
+FEWEST_RESIDUALS: Final = 4
+"""Trials more than a model has parameters, for the interaction to be tested."""
 EDGE: Final = 0.1
 """Share of a range at either end that counts as its edge."""
 ALPHA: Final = 0.05
@@ -37,6 +40,17 @@ class Effect:
     versus: Difference
     """Mean of the first less mean of the second, turned so that higher is better."""
     p_holm: float
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Does the best learning rate depend on the strategy?"""
+
+    trials: int
+    p: float
+    """Of the F test of a model in which they act together against one in which they add up."""
+    best: dict[str, float]
+    """The learning rate of each strategy's best trial."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,8 @@ class Effects:
     importances: dict[str, float]
     """Share of the differences between trials that each setting explains (fANOVA, Hutter et al. 2014)."""
     each: tuple[Effect, ...]
+    interaction: Interaction | None
+    """Of strategy and learning rate; None where they don't both vary, or trials are too few."""
     edges: tuple[Edge, ...]
     curves: Curves
 
@@ -85,6 +101,8 @@ class Effects:
                 else f"and {effect.second} can't be told apart by the mean of trials: {by}"
             )
             yield f"{effect.name} {effect.first} {verdict}"
+        if self.interaction is not None:
+            yield self._together(self.interaction)
         for edge in self.edges:
             value, low, high, next_low, next_high = map(
                 setting_value, (edge.value, edge.low, edge.high, edge.next_low, edge.next_high)
@@ -103,6 +121,14 @@ class Effects:
                 f"training less validation accuracy is {points(self.curves.gap_best)} at the best epoch and "
                 f"{points(self.curves.gap_last)} at the last one, in the mean of finished trials"
             )
+
+    def _together(self, found: Interaction) -> str:
+        if found.p >= ALPHA:
+            return f"no interaction of strategy and lr was seen (p = {found.p:.2g})"
+        best = ", ".join(f"{setting_value(lr)} with {name}" for name, lr in found.best.items())
+        return (
+            f"which lr is good depends on the strategy (p = {found.p:.2g}); the best seen: {best}"
+        )
 
     def _step(self, difference: float) -> str:
         return points(difference) if is_rate(self.metric) else number(difference)
@@ -125,6 +151,7 @@ def effects_of(run: Path) -> Effects:
         config.metric,
         importances_of(run),
         tuple(_effects(search, config)),
+        interaction_of(search, config.metric),
         tuple(_edges(run, config)),
         _curves(run, search),
     )
@@ -168,6 +195,41 @@ def _effects(search: pd.DataFrame, config: SweepConfig) -> Iterator[Effect]:
     adjusted = holm([versus.p for *_, versus in found])
     for (name, first, second, versus), p in zip(found, adjusted, strict=True):
         yield Effect(name, first, second, versus, p)
+
+
+def interaction_of(search: pd.DataFrame, metric: Metric) -> Interaction | None:
+    """Strategy and learning rate together, by an F test of two linear models of the metric (Fisher's two-way analysis).
+
+    A listed rate enters as it is listed, one from a range as a parabola in its logarithm. Other settings are noise to
+    both models.
+    """
+    from statsmodels.regression.linear_model import OLS
+
+    score = search[metric.value].map(metric.score).astype(float)
+    strategy = pd.get_dummies(search["config/strategy"].astype(str), drop_first=True, dtype=float)
+    rates = search["config/lr"].astype(float)
+    if rates.nunique() <= LISTED:
+        rate = pd.get_dummies(rates, drop_first=True, dtype=float).rename(columns=str)
+    else:
+        place = np.log10(rates) - np.log10(rates).mean()
+        rate = pd.DataFrame({"rate": place, "rate squared": place**2})
+    if strategy.empty or rate.empty or not strategy.shape[1] or not rate.shape[1]:
+        return None
+    added = pd.concat([strategy, rate], axis=1).assign(mean=1.0)
+    products = {f"{a} {b}": strategy[a] * rate[b] for a in strategy for b in rate}
+    together = pd.concat([added, pd.DataFrame(products)], axis=1)
+    ranks = [np.linalg.matrix_rank(model.to_numpy()) for model in (added, together)]
+    if ranks[0] == ranks[1] or len(search) - ranks[1] < FEWEST_RESIDUALS:
+        return None
+    with warnings.catch_warnings():  # a strategy with few trials: degrees of freedom go by the rank
+        warnings.simplefilter("ignore")
+        fits = [OLS(score.to_numpy(), model.to_numpy()).fit() for model in (added, together)]
+    if fits[1].ssr <= 0:
+        return None
+    _, p, _ = fits[1].compare_f_test(fits[0])
+    best = search.assign(score=score).sort_values("score").groupby("config/strategy").last()
+    found = {name: float(best.loc[name, "config/lr"]) for name in in_order("strategy", best.index)}
+    return Interaction(len(search), float(p), found)
 
 
 def _edges(run: Path, config: SweepConfig) -> Iterator[Edge]:

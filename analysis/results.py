@@ -1,70 +1,29 @@
-"""Records → two tidy frames, one row a trial and one row an epoch; Parquet and CSV. Also for a run under way."""
+"""Records → tidy frames of trials, epochs, predictions and runs; Parquet and CSV. Also for a run under way."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
+from analysis.columns import EPOCHS, PREDICTIONS, REAL, RUNS, SETTINGS, TIME, TRIALS, dtypes
+from analysis.select import select, why_unfinished
+from analysis.statistics import wilson
 from analysis.wording import SECONDARY
 from sweep import config as sweep_config
 from sweep.config import SweepConfig
 from sweep.ranking import best_row
-from trainable.config import RequestError, TrialConfig
+from trainable.config import RequestError
 from trainable.files import write_atomically
 from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord
-from trainable.rows import RESULT_COLUMNS, Row, frozen_work
+from trainable.rows import RESULT_COLUMNS, frozen_work
 
-TEXT, WHOLE, REAL, TIME = "string", "Int64", "float64", "datetime64[us, UTC]"
+ENDS: Final = ("finished", "pruned", "diverged", "collapsed", "failed")
 BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting
-
-
-def _setting_dtype(annotation: object) -> str:
-    if annotation is float:
-        return REAL
-    return WHOLE if annotation in (int, int | None) else TEXT
-
-
-SETTINGS: Final = {
-    f"config/{name}": _setting_dtype(info.annotation)
-    for name, info in TrialConfig.model_fields.items()
-}
-TRIAL_DTYPES: Final = {
-    "trial_id": TEXT,
-    "number": WHOLE,
-    "status": TEXT,
-    "reason": TEXT,
-    "origin": TEXT,
-    **SETTINGS,
-    "best_epoch": WHOLE,
-    **dict.fromkeys(BEST_COLUMNS, REAL),
-    "epochs": WHOLE,
-    "seconds": REAL,
-    "gpu_memory_bytes": WHOLE,
-    "frozen_images": WHOLE,
-    "frozen_multiply_adds": WHOLE,
-    "frozen_seconds": REAL,
-    "saved_multiply_adds": WHOLE,
-    "shared_images": WHOLE,
-    "waited_seconds": REAL,
-    "saved_seconds": REAL,
-    "attempt": WHOLE,
-    "host": TEXT,
-    "device": TEXT,
-    "slot": TEXT,
-    "started": TIME,
-    "ended": TIME,
-}
-_ROW_DTYPES: Final[Mapping[object, str]] = {float: REAL, int: WHOLE, str: TIME}
-EPOCH_DTYPES: Final = {
-    "trial_id": TEXT,
-    "number": WHOLE,
-    **{c.name: _ROW_DTYPES[c.type] for c in fields(Row) if c.name != "collapsed"},
-}
 
 
 def load_config(run: Path) -> SweepConfig:
@@ -90,7 +49,7 @@ def trials(run: Path) -> pd.DataFrame:
         RequestError: no run folder, or a damaged record.
     """
     metric = load_config(run).metric
-    return _frame([_trial(record, metric) for record in RunFolder(run).trials()], TRIAL_DTYPES)
+    return _frame([_trial(record, metric) for record in RunFolder(run).trials()], dtypes(TRIALS))
 
 
 def epochs(run: Path) -> pd.DataFrame:
@@ -107,7 +66,85 @@ def epochs(run: Path) -> pd.DataFrame:
         for record in RunFolder(run).trials()
         for row in record.rows()
     ]
-    return _frame(rows, EPOCH_DTYPES)
+    return _frame(rows, dtypes(EPOCHS))
+
+
+def predictions(run: Path, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """What trials said of the validation images at their best epoch, one row a trial and image.
+
+    Of all trials whose predictions are on record, or of `trial_ids` alone: 3,000 images are 3,000 rows a trial.
+
+    Raises:
+        RequestError: no run folder, a damaged record, or a trial of `trial_ids` without predictions.
+    """
+    metric, folder = load_config(run).metric, RunFolder(run)
+    found = []
+    for record in folder.trials() if trial_ids is None else map(folder.trial, trial_ids):
+        best = best_row(record.rows(), metric)
+        if best is None or not record.has_predictions(best.epoch):
+            if trial_ids is None:
+                continue
+            raise RequestError(
+                f"a trial must have predictions on record, but {record.trial_id} of {run} has none"
+            )
+        frame = record.predictions(best.epoch)
+        probability = 1 / (1 + np.exp(-frame["logit"].astype(REAL)))
+        found.append(
+            frame.assign(trial_id=record.trial_id, epoch=best.epoch, probability=probability)
+        )
+    columns = dtypes(PREDICTIONS)
+    return (pd.concat(found, ignore_index=True) if found else _frame([], columns))[
+        list(columns)
+    ].astype(columns)
+
+
+def compare(runs: Sequence[Path]) -> pd.DataFrame:
+    """One row a run, in the order given: what was tried, what it cost, who won, how the test went where it was opened.
+
+    Raises:
+        RequestError: one of them is no run folder, or has a damaged record.
+    """
+    return _frame([_run(run) for run in runs], dtypes(RUNS))
+
+
+def _run(run: Path) -> dict[str, Any]:
+    from analysis.cost import cost_of  # these two read frames themselves
+    from analysis.ledger import read_ledger
+
+    config, folder, frame = load_config(run), RunFolder(run), trials(run)
+    winner, cost, openings = select(folder, config.metric).winner, cost_of(run), read_ledger(folder)
+    ends = frame["status"].value_counts()
+    facts: dict[str, Any] = {
+        "run": str(run),
+        "name": config.name,
+        "target": config.data.target,
+        "metric": config.metric.value,
+        "method": config.search.method,
+        "finished_sweep": why_unfinished(folder) is None,
+        "trials": len(frame),
+        **{name: int(ends.get(name, 0)) for name in ENDS},
+        "epochs": cost.epochs,
+        "seconds": cost.seconds,
+        "device_hours": cost.device_hours,
+        "saved_seconds": frame["saved_seconds"].sum(),
+        "times_test_opened": len(openings),
+    }
+    if winner is not None:
+        row = frame.set_index("trial_id").loc[winner.trial_id]
+        facts |= {"winner": winner.trial_id, "best_epoch": winner.best.epoch}
+        facts |= {name: row[name] for name in (*SETTINGS, *BEST_COLUMNS)}
+        images = _validation_images(folder)
+        interval = wilson(round(winner.best.val_accuracy * images), images)
+        facts |= {"validation_images": images, "val_low": interval.low, "val_high": interval.high}
+    if openings and (result := openings[-1].result) is not None:
+        ends_of = result.accuracy_interval
+        facts |= {"test_images": result.images, "test_accuracy": result.accuracy}
+        facts |= {"test_low": ends_of.low, "test_high": ends_of.high}
+    return facts
+
+
+def _validation_images(run: RunFolder) -> int:
+    return int((pd.read_parquet(run.split, columns=["part"])["part"] == "validation").sum())
 
 
 def _trial(record: TrialRecord, metric: Metric) -> dict[str, Any]:
@@ -170,6 +207,31 @@ def _plain(value: Any) -> Any:
     if pd.isna(value):
         return None
     return value.isoformat() if isinstance(value, pd.Timestamp) else value
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A frame of trials or epochs from the Parquet or CSV file that `write` made, exactly as it was.
+
+    Raises:
+        RequestError: another file.
+    """
+    columns = {"trials": TRIALS, "epochs": EPOCHS}.get(path.stem)
+    if columns is None or path.suffix not in (".parquet", ".csv"):
+        raise RequestError(
+            f"a frame must be trials or epochs, as .parquet or .csv, but it is {path.name}"
+        )
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    kinds = dtypes(columns)
+    times = [name for name, kind in kinds.items() if kind == TIME]
+    return pd.read_csv(
+        path,
+        dtype={name: kind for name, kind in kinds.items() if name not in times},
+        parse_dates=times,
+        float_precision="round_trip",
+        keep_default_na=False,
+        na_values=[""],
+    ).astype(kinds)
 
 
 def write(run: Path) -> list[Path]:

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from analysis import results
 from analysis.__main__ import app
+from analysis.columns import EPOCHS as EPOCH_COLUMNS
+from analysis.columns import PREDICTIONS, RUNS, TRIALS, as_markdown, dtypes
 from analysis.select import select, why_unfinished
 from trainable.config import RequestError, TrialConfig
 from trainable.metric import Metric
@@ -90,12 +92,13 @@ def test_frames_have_the_same_dtypes_with_and_without_trials(
     which: str, request: pytest.FixtureRequest
 ) -> None:
     run: Path = request.getfixturevalue(which)
-    for frame, dtypes in (
-        (results.trials(run), results.TRIAL_DTYPES),
-        (results.epochs(run), results.EPOCH_DTYPES),
+    for frame, kinds in (
+        (results.trials(run), dtypes(TRIALS)),
+        (results.epochs(run), dtypes(EPOCH_COLUMNS)),
+        (results.predictions(run), dtypes(PREDICTIONS)),
     ):
-        assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == dtypes
-        assert "object" not in set(dtypes.values())
+        assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == kinds
+        assert "object" not in set(kinds.values())
 
 
 @pytest.mark.parametrize("which", ["run", "empty"])
@@ -106,20 +109,56 @@ def test_parquet_gives_back_the_frames_exactly(which: str, request: pytest.Fixtu
         pd.testing.assert_frame_equal(pd.read_parquet(run / f"results/{name}.parquet"), frame)
 
 
-def test_csv_gives_back_the_values_exactly(run: Path) -> None:
+def test_csv_gives_back_the_frames_exactly(run: Path) -> None:
     results.write(run)
     for name, frame in (("trials", results.trials(run)), ("epochs", results.epochs(run))):
-        times = [column for column in frame if str(frame[column].dtype).startswith("datetime")]
-        kinds = {c: str(t) for c, t in frame.dtypes.items() if c not in times}
-        read = pd.read_csv(
-            run / f"results/{name}.csv",
-            dtype=kinds,
-            parse_dates=times,
-            float_precision="round_trip",
-            keep_default_na=False,
-            na_values=[""],
-        )
-        pd.testing.assert_frame_equal(read.astype(frame.dtypes.to_dict()), frame)
+        pd.testing.assert_frame_equal(results.read_frame(run / f"results/{name}.csv"), frame)
+
+
+def test_no_other_file_is_taken_for_a_frame(run: Path) -> None:
+    with pytest.raises(RequestError, match=r"trials or epochs, as \.parquet or \.csv"):
+        results.read_frame(run / "split.parquet")
+
+
+def test_predictions_hold_every_validation_image_of_every_trial_as_its_file_does(
+    unchanged: Path,
+) -> None:
+    frame, trials = results.predictions(unchanged), results.trials(unchanged)
+    asked = pd.read_parquet(unchanged / "split.parquet").query("part == 'validation'")
+    for trial_id, rows in frame.groupby("trial_id"):
+        assert rows["file"].tolist() == asked["file"].tolist()
+        assert rows["label"].tolist() == asked["label"].tolist()
+        row = trials.set_index("trial_id").loc[trial_id]
+        assert set(rows["epoch"]) == {row["best_epoch"]}
+        right = (rows["probability"] > 0.5) == (rows["label"] == 1)
+        assert right.mean() == pytest.approx(row["val_accuracy"])
+    assert {str(name): str(kind) for name, kind in frame.dtypes.items()} == dtypes(PREDICTIONS)
+
+
+def test_predictions_of_chosen_trials_come_alone_and_of_none_are_refused(unchanged: Path) -> None:
+    some = results.trials(unchanged)["trial_id"][1]
+    assert set(results.predictions(unchanged, [some])["trial_id"]) == {some}
+    with pytest.raises(RequestError, match="must have predictions on record, but 0123"):
+        results.predictions(unchanged, ["0123456789ab"])
+
+
+def test_runs_stand_side_by_side_with_their_winners(unchanged: Path, empty: Path) -> None:
+    frame = results.compare([unchanged, empty])
+    trials = results.trials(unchanged)
+    best = trials[trials["status"] == "finished"].sort_values("val_accuracy").iloc[-1]
+    first, second = frame.to_dict(orient="records")
+    assert first["trials"] == 6 and first["pruned"] == 1 and first["failed"] == 1
+    assert (first["winner"], first["val_accuracy"]) == (best["trial_id"], best["val_accuracy"])
+    assert first["val_low"] < first["val_accuracy"] <= first["val_high"]
+    assert first["seconds"] == pytest.approx(trials["seconds"].sum())
+    assert first["finished_sweep"] and not second["finished_sweep"]
+    assert second["trials"] == 0 and pd.isna(second["winner"])
+    assert {str(name): str(kind) for name, kind in frame.dtypes.items()} == dtypes(RUNS)
+
+
+def test_the_document_of_the_frames_is_made_from_their_columns() -> None:
+    document = Path(__file__).parent.parent / "docs" / "frames.md"
+    assert document.read_text() == as_markdown(), "python -m analysis.columns > docs/frames.md"
 
 
 def test_a_trial_without_a_finished_epoch_is_a_row_of_its_own(tmp_path: Path) -> None:
