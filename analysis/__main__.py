@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainable.command import PlainConsole, progress, run_command
+from trainable.config import RequestError
 
 if TYPE_CHECKING:
     from analysis.final_test import Tested
@@ -57,7 +58,8 @@ def explore(
 
     loaded = load_config(config, overrides or [])
     with progress(console) as begin:
-        page = write_exploration(loaded, out or Path(f"explore-{loaded.name}"), begin)
+        folder = out or Path(f"explore-{loaded.name}")
+        page = write_exploration(loaded, folder, begin, lambda text: _line(text, "yellow"))
     _line(str(page))
 
 
@@ -152,11 +154,26 @@ def plots(
 
 
 @app.command()
-def report(run: Run) -> None:
-    """Write one HTML file about the run that opens offline."""
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="One run folder or several.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of several runs; compare-NAME-NAME.html otherwise."),
+    ] = None,
+) -> None:
+    """Write one HTML file that opens offline: about a run, or several runs beside each other."""
+    if len(runs) > 1:
+        from analysis.compare import write_comparison
+
+        _line(str(write_comparison(runs, out)))
+        return
     from analysis.report import write_report
 
-    _line(str(write_report(run)))
+    if out is not None:
+        raise RequestError("--out is for several runs: the report of one lies in its folder")
+    _line(str(write_report(runs[0])))
 
 
 @app.command()
@@ -310,6 +327,7 @@ def show_replication(replication: "Replication") -> None:
 
 def show_tested(run: Path, tested: "Tested") -> None:
     """Print the final numbers, how often the test set was opened, and what must be said beside them."""
+    from analysis.judgement import judge
     from analysis.ledger import Step, how_often, read_ledger, reasons
     from analysis.wording import number, percent
     from trainable.record import RunFolder
@@ -341,12 +359,14 @@ def show_tested(run: Path, tested: "Tested") -> None:
     table.add_row(f"actual {negative}", f"{counts.true_negative:,}", f"{counts.false_positive:,}")
     table.add_row(f"actual {positive}", f"{counts.false_negative:,}", f"{counts.true_positive:,}")
     console.print(table)
+    for sentence in judge(run).briefly():
+        _line(sentence)
     _line(how_often(read_ledger(folder)))
     for text in (*reasons(read_ledger(folder)), *tested.remarks):
         _line(text, "yellow")
     if tested.alarm:
         _line(tested.alarm, "bold red")
-    for path in (folder.test, folder.test_predictions):
+    for path in (folder.test, folder.test_predictions, folder.test_mistakes):
         _line(str(path), "bright_black")
 
 

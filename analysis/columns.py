@@ -106,6 +106,14 @@ PREDICTIONS: Final[Mapping[str, Column]] = {
     "logit": Column(REAL, "what the model says; above 0 it predicts 1"),
     "probability": Column(REAL, "sigmoid of the logit", "0 to 1"),
 }
+DECISIONS: Final[Mapping[str, Column]] = {
+    "sequence": Column(WHOLE, "from 1, in the order in which they were taken"),
+    "trial_id": _WHICH["trial_id"],
+    "epoch": Column(WHOLE, "of the rung"),
+    "value": Column(REAL, "best value of the metric until then"),
+    "cutoff": Column(REAL, "that it had to reach; missing for the first trial there"),
+    "verdict": Column(TEXT, "go on, or stop"),
+}
 RUNS: Final[Mapping[str, Column]] = {
     "run": Column(TEXT, "the run folder, as given"),
     "name": Column(TEXT, "of the sweep"),
@@ -147,6 +155,7 @@ FRAMES: Final = {
     "trials(run)": ("One row a trial, in the order of suggestion.", TRIALS),
     "epochs(run)": ("One row a finished epoch.", EPOCHS),
     "predictions(run)": ("One row a trial and validation image, at the best epoch.", PREDICTIONS),
+    "decisions(run)": ("One row a decision of ASHA.", DECISIONS),
     "compare(runs)": ("One row a run: what it cost and who won.", RUNS),
 }
 

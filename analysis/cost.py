@@ -1,16 +1,18 @@
 """What a sweep cost, what it did not have to, and what ASHA may have thrown away."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from analysis import results
 from analysis.select import select
+from analysis.statistics import Interval, wilson
 from analysis.wording import counted, percent
-from sweep.ranking import best_so_far
+from sweep.ranking import BY_THEMSELVES, Standing, best_so_far
 from trainable.command import duration
 from trainable.files import read_json_lines
 from trainable.record import RunFolder, TrialRecord
@@ -28,12 +30,50 @@ class Foresight:
 
     epoch: int
     stopped: int
+    audited: int
+    """Of those stopped: run to the end since, or to an end of their own."""
     finished: int
-    """Trials that ran to the end, from which the rest is estimated."""
+    """Trials that ran to the end, audits among them, from which the rest is estimated."""
     rank_correlation: float | None
     """Spearman's, of the best value until the rung and the final one; None where too few finished."""
     chance: float | None
-    """That one of the stopped trials would have beaten the winner, had all run on."""
+    """That one of the stopped trials that were not audited would have beaten the winner, had all run on."""
+
+    @property
+    def unknown(self) -> int:
+        """Stopped trials of which nobody knows how they would have ended."""
+        return self.stopped - self.audited
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What became of pruned trials that were run to the end: a random draw, so the share is an unbiased estimate."""
+
+    pruned: int
+    ended: int
+    """Audits that came to an end of their own: finished, diverged or collapsed."""
+    missing: int
+    """Audits without one: still to come, or failed."""
+    better: tuple[str, ...]
+    """The pruned trials whose audit finished with a better value than the best single trial of the search."""
+    interval: Interval | None
+    """Of the share of pruned trials that would have been better (Wilson); None before an audit has ended."""
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        if self.interval is not None:
+            low, high = percent(self.interval.low, 0), percent(self.interval.high, 0)
+            yield (
+                f"of {counted(self.ended, 'audited trial')}, drawn at random from {self.pruned} pruned, "
+                f"{len(self.better)} ended better than the winner (95 % interval of the share: {low} to {high})"
+            )
+        if self.missing:
+            yield f"{counted(self.missing, 'audit')} without an end: still to come, or failed"
+        if self.better:
+            named = ", ".join(self.better)
+            yield (
+                f"ASHA stopped what would have beaten the winner ({named}): asha.grace_period looks too short"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,6 +96,8 @@ class Cost:
     """Repeated after a fault, since no kept state covered them."""
     lost_seconds: float
     rungs: tuple[Foresight, ...]
+    audit: Audit | None
+    """None where no trial was audited, or none of the search has finished."""
 
     @property
     def device_hours(self) -> float:
@@ -63,7 +105,7 @@ class Cost:
 
     @property
     def chance(self) -> float | None:
-        """That any stopped trial would have beaten the winner."""
+        """That any stopped trial that was not audited would have beaten the winner."""
         known = [rung.chance for rung in self.rungs if rung.chance is not None]
         return 1 - float(np.prod([1 - chance for chance in known])) if known else None
 
@@ -84,15 +126,24 @@ class Cost:
             yield (
                 f"{counted(self.lost_epochs, 'epoch')} had to be repeated after faults: {duration(self.lost_seconds)}"
             )
+        if self.audit is not None:
+            yield from self.audit.said()
+        audited = sum(rung.audited for rung in self.rungs)
+        for rung in self.rungs:
+            if rung.audited and rung.rank_correlation is not None:
+                yield (
+                    f"values at epoch {rung.epoch} and final ones have a rank correlation of "
+                    f"{rung.rank_correlation:.2f} (Spearman, {counted(rung.finished, 'trial')}, audits among them)"
+                )
         if self.chance is not None:
-            stopped = sum(rung.stopped for rung in self.rungs)
+            stopped = counted(sum(rung.unknown for rung in self.rungs), "pruned trial")
             yield (
-                f"the chance that one of the {counted(stopped, 'pruned trial')} would have won is about "
-                f"{percent(self.chance, 0)}, as far as the finished trials tell"
+                f"the chance that one of the {stopped}{' without an audit' if audited else ''} would have won is "
+                f"about {percent(self.chance, 0)}, as far as {'audits and ' if audited else 'the '}finished trials tell"
             )
             if self.chance > WORRYING:
                 yield "that is much: a longer asha.grace_period would prune less of what comes late"
-        elif any(rung.stopped for rung in self.rungs):
+        elif any(rung.unknown for rung in self.rungs):
             yield (
                 f"whether a pruned trial would have won can't be told: it takes {FEWEST_FINISHED} finished trials"
             )
@@ -121,6 +172,12 @@ def cost_of(run: Path) -> Cost:
     rows = {record.trial_id: record.rows() for record in records}
     pruned = [r for r in records if r.status().status is Status.PRUNED and rows[r.trial_id]]
     unrun = {r.trial_id: config.epochs - len(rows[r.trial_id]) for r in pruned}
+    metric = config.metric
+    best = select(folder, metric).single
+    curves = {
+        trial_id: [metric.score(value) for value in best_so_far(found, metric)]
+        for trial_id, found in rows.items()
+    }
     lost = [facts for record in records for facts in read_json_lines(record.lost)]
     lost_seconds = sum(facts["seconds"] for facts in lost)
     return Cost(
@@ -139,40 +196,86 @@ def cost_of(run: Path) -> Cost:
         ],
         lost_epochs=sum(facts["epochs"] for facts in lost),
         lost_seconds=lost_seconds,
-        rungs=tuple(_rungs(folder, run, pruned)),
+        rungs=tuple(_rungs(records, pruned, curves, best)),
+        audit=_audit(records, len(pruned), curves, best),
     )
 
 
-def _rungs(folder: RunFolder, run: Path, pruned: list[TrialRecord]) -> Iterator[Foresight]:
-    """Each rung that stopped a trial, by its epoch."""
-    config = results.load_config(run)
-    metric = config.metric
-    best = select(folder, metric).single
+def _audits(records: Sequence[TrialRecord]) -> dict[str, TrialRecord]:
+    """Audits that came to an end of their own, by the pruned trial."""
+    return {
+        record.origin.audits: record
+        for record in records
+        if record.origin.audits is not None and record.status().status in BY_THEMSELVES
+    }
+
+
+def _audit(
+    records: Sequence[TrialRecord],
+    pruned: int,
+    curves: Mapping[str, Sequence[float]],
+    best: Standing | None,
+) -> Audit | None:
+    asked = sum(record.origin.origin == "audit" for record in records)
+    if not asked or best is None:
+        return None
+    ended = _audits(records)
+    better = tuple(
+        audited
+        for audited, record in ended.items()
+        if record.status().status is Status.FINISHED and curves[record.trial_id][-1] > best.score
+    )
+    interval = wilson(len(better), len(ended)) if ended else None
+    return Audit(pruned, len(ended), asked - len(ended), better, interval)
+
+
+def spent(trials: pd.DataFrame, cost: Cost) -> dict[str, float]:
+    """Seconds of trials by what became of them, then what was lost and saved."""
+    by_status = trials.groupby("status")["seconds"].sum()
+    return {
+        **{status.value: float(by_status.get(status.value, 0.0)) for status in Status},
+        "repeated after faults": cost.lost_seconds,
+        "saved by pruning": cost.pruned_seconds,
+        "saved by sharing": cost.shared_seconds,
+    }
+
+
+def _rungs(
+    records: Sequence[TrialRecord],
+    pruned: Sequence[TrialRecord],
+    curves: Mapping[str, Sequence[float]],
+    best: Standing | None,
+) -> Iterator[Foresight]:
+    """Each rung that stopped a trial, by its epoch. `curves` are best-so-far scores by trial."""
     finished = [
-        [metric.score(value) for value in best_so_far(record.rows(), metric)]
-        for record in folder.trials()
-        if record.status().status is Status.FINISHED and record.origin.origin == "search"
+        curves[record.trial_id]
+        for record in records
+        if record.status().status is Status.FINISHED and record.origin.origin != "replicate"
     ]
-    by_epoch: dict[int, list[float]] = {}
+    audited = _audits(records)
+    by_epoch: dict[int, list[TrialRecord]] = {}
     for record in pruned:
-        values = best_so_far(record.rows(), metric)
-        by_epoch.setdefault(len(values), []).append(metric.score(values[-1]))
+        by_epoch.setdefault(len(curves[record.trial_id]), []).append(record)
     for epoch, stopped in sorted(by_epoch.items()):
-        known = [(values[epoch - 1], values[-1]) for values in finished if len(values) >= epoch]
+        unknown = [curves[r.trial_id][-1] for r in stopped if r.trial_id not in audited]
+        known = [(scores[epoch - 1], scores[-1]) for scores in finished if len(scores) >= epoch]
         correlation = chance = None
         if len(known) >= FEWEST_FINISHED and best is not None:
             then, finally_ = np.array(known).T
             correlation = _spearman(then, finally_)
-            chance = chance_to_beat(best.score, np.array(stopped), then, finally_)
-        yield Foresight(epoch, len(stopped), len(known), correlation, chance)
+            if unknown:
+                chance = chance_to_beat(best.score, np.array(unknown), then, finally_)
+        yield Foresight(
+            epoch, len(stopped), len(stopped) - len(unknown), len(known), correlation, chance
+        )
 
 
 def chance_to_beat(best: float, stopped: "Any", then: "Any", finally_: "Any") -> float:
     """The chance that one of `stopped` (values at a rung) would have ended above `best`.
 
     Final values of finished trials (`finally_`) are regressed on their values at the rung (`then`); a stopped trial's
-    end is drawn from the prediction interval of that line (Student's t). The finished ones passed the rung, so it is
-    a line beyond its data: an estimate, no more.
+    end is drawn from the prediction interval of that line (Student's t). Without audits the finished ones all passed
+    the rung, so it is a line beyond its data: an estimate, no more.
     """
     from scipy.stats import t
 

@@ -94,7 +94,10 @@ class Effects:
         """In sentences."""
         for effect in self.each:
             ends = effect.versus.interval
-            by = f"{self._step(effect.versus.difference)} ({self._step(ends.low)} to {self._step(ends.high)})"
+            by = (
+                f"{self._step(effect.versus.difference)} ({self._step(ends.low)} to {self._step(ends.high)}, "
+                f"p = {effect.p_holm:.2g} after Holm)"
+            )
             verdict = (
                 f"is better than {effect.second} by {by} in the mean of trials"
                 if effect.p_holm < ALPHA

@@ -4,7 +4,7 @@ Only training images are shown. The audit alone looks at every file, and gives b
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from analysis import plots
+from analysis.drawing import draw_pictures
 from analysis.page import figure_json, render_page
 from sweep.config import SweepConfig
 from trainable.config import Augmentation, RequestError
@@ -199,8 +200,31 @@ def png(image: Image.Image) -> bytes:
 # ---------------------------------------------------------------- the page
 
 
-def write_exploration(config: SweepConfig, folder: Path, begin: Begin = no_progress) -> Path:
-    """Write explore.html, and its pictures as PNG, into `folder`; the page.
+def figures_of(found: Exploration) -> dict[str, tuple[str, go.Figure]]:
+    """Each plot with its name as a file and its title."""
+    table = found.data.table
+    return {
+        "classes": (
+            "Classes in each part",
+            class_counts(found.data.split, table.classes, table.target),
+        ),
+        "correlations": (
+            "Correlation with the target",
+            correlations(found.attributes, table.target),
+        ),
+        "attributes": ("Share of images with each attribute", attribute_shares(found.attributes)),
+    }
+
+
+def write_exploration(
+    config: SweepConfig,
+    folder: Path,
+    begin: Begin = no_progress,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Write explore.html, and its pictures and plots as PNG, into `folder`; the page.
+
+    Plots are drawn by a Chrome or Chromium; where there is none, `say` is told, and the page alone has them.
 
     Raises:
         RequestError: the data can't be used, or `folder` is something else.
@@ -226,9 +250,17 @@ def write_exploration(config: SweepConfig, folder: Path, begin: Begin = no_progr
     files = {name: png(image) for name, image in pictures.items()}
     for name, content in files.items():
         write_atomically(folder / f"{name}.png", content)
-    page = _page(config, found, files, shown, kinds)
+    figures = figures_of(found)
+    page = _page(config, found, files, shown, kinds, figures)
     path = folder / "explore.html"
     write_atomically(path, page.encode())
+    try:
+        drawn = draw_pictures([figure for _, figure in figures.values()], "png")
+    except RequestError as error:
+        say(f"the plots are on the page alone: {error}")
+    else:
+        for name, content in zip(figures, drawn, strict=True):
+            write_atomically(folder / f"{name}.png", content)
     return path
 
 
@@ -238,6 +270,7 @@ def _page(
     files: dict[str, bytes],
     shown: pd.DataFrame,
     kinds: Sequence[str],
+    figures: Mapping[str, tuple[str, go.Figure]],
 ) -> str:
     data, table = found.data, found.data.table
 
@@ -267,20 +300,7 @@ def _page(
         sizes=found.sizes.head(HEAD).to_dict(orient="records"),
         kinds_of_size=len(found.sizes),
         split=balance(data.split).rename_axis("part").reset_index().to_dict(orient="records"),
-        figures=[
-            (
-                "Classes in each part",
-                figure_json(class_counts(data.split, table.classes, table.target)),
-            ),
-            (
-                "Correlation with the target",
-                figure_json(correlations(found.attributes, table.target)),
-            ),
-            (
-                "Share of images with each attribute",
-                figure_json(attribute_shares(found.attributes)),
-            ),
-        ],
+        figures=[(title, figure_json(figure)) for title, figure in figures.values()],
     )
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from torch import Tensor
 
+from analysis.judgement.mistakes import as_parquet, most_confident
 from analysis.ledger import (
     Opening,
     Result,
@@ -33,7 +34,7 @@ from analysis.results import load_config
 from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import confusion, wilson
 from trainable.config import RequestError, RunSettings
-from trainable.data import LabelledImages, open_test_data
+from trainable.data import open_test_data
 from trainable.features import evaluation_batches
 from trainable.files import now, write_atomically
 from trainable.fit import predict
@@ -214,36 +215,41 @@ def _checked_weights(
 def _evaluate(
     run: RunFolder, winner: Winner, best: Best, backbone: Backbone, settings: RunSettings
 ) -> Result:
-    """Predict every test image, write the predictions, and count."""
+    """Predict every test image, write the predictions and the surest mistakes with thumbnails, and count."""
     model = build_model(run.trial(winner.trial_id).origin.settings, backbone)
     model.set_trained(best.weights)
     model.to(settings.device)
     images = open_test_data(run.split, settings.images, settings.image_size)
     try:
         logits = predict(model, evaluation_batches(model, settings, images), settings)
+        predictions = pd.DataFrame(
+            {"file": images.files, "label": images.labels.int().numpy(), "logit": logits.numpy()}
+        )
+        mistakes = as_parquet(most_confident(predictions), images)
     except OSError as error:
         raise RequestError(
             f"every test image must be readable, but: {error}; mend it, and `analysis test {run.path}` "
             "completes this opening"
         ) from None
-    digest = _write_predictions(run, images, logits)
-    return evaluate(logits, images.labels, digest, settings)
-
-
-def _write_predictions(run: RunFolder, images: LabelledImages, logits: Tensor) -> str:
-    """file, label, logit of every test image; SHA-256 of the file."""
     buffer = BytesIO()
-    pd.DataFrame(
-        {"file": images.files, "label": images.labels.int().numpy(), "logit": logits.numpy()}
-    ).to_parquet(buffer, index=False)
-    write_atomically(run.test_predictions, buffer.getvalue())
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
+    predictions.to_parquet(buffer, index=False)
+    digests = (
+        _write(run.test_predictions, buffer.getvalue()),
+        _write(run.test_mistakes, mistakes),
+    )
+    return evaluate(logits, images.labels, digests, settings)
+
+
+def _write(path: Path, content: bytes) -> str:
+    """SHA-256 of what is now in the file."""
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def evaluate(
-    logits: Tensor, labels: Tensor, predictions_sha256: str, settings: RunSettings
+    logits: Tensor, labels: Tensor, digests: tuple[str, str], settings: RunSettings
 ) -> Result:
-    """All numbers of `logits` (n,) against `labels` (n,) of 0 and 1."""
+    """All numbers of `logits` (n,) against `labels` (n,) of 0 and 1; `digests`: of predictions, of mistakes."""
     measured, counts = measure(logits, labels), confusion(logits, labels)
     return Result(
         images=counts.images,
@@ -256,7 +262,8 @@ def evaluate(
         f1=counts.f1,
         auc=_finite(measured.auc),
         confusion=counts,
-        predictions_sha256=predictions_sha256,
+        predictions_sha256=digests[0],
+        mistakes_sha256=digests[1],
         device=settings.device,
         number_format=settings.precision,
     )

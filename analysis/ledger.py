@@ -50,6 +50,7 @@ class Result(Frozen):
     auc: float | None
     confusion: Confusion
     predictions_sha256: str
+    mistakes_sha256: str
     device: str
     number_format: str
 

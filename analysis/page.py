@@ -1,11 +1,12 @@
 """A page that opens offline: one HTML file with its style, its script and plotly inside."""
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 import plotly.graph_objects as go
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis import wording
@@ -15,9 +16,13 @@ HERE: Final = Path(__file__).parent
 
 
 def render_page(template: str, **facts: Any) -> str:
-    """The page of `template` (explore.html, report.html); whatever stands in `facts` is escaped."""
+    """The page of `template` (explore.html, report/page.html); whatever stands in `facts` is escaped."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": wording.percent,
@@ -26,14 +31,22 @@ def render_page(template: str, **facts: Any) -> str:
         "moment": wording.moment,
         "points": wording.points,
         "counted": wording.counted,
+        "times": wording.times,
         "setting_value": wording.setting_value,
-        "capitalize_first": lambda text: text[:1].upper() + text[1:],
+        "capitalize_first": sentence,
     }
-    return environment.from_string((HERE / template).read_text(encoding="utf-8")).render(
+    return environment.get_template(template).render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
         **facts,
+    )
+
+
+def sentence(text: str) -> Markup:
+    """With a capital first, and what stands in backticks as code."""
+    return Markup(
+        re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text[:1].upper() + text[1:])))
     )
 
 

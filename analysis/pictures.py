@@ -1,20 +1,20 @@
-"""Every plot of a run as a picture, through kaleido and a Chrome or Chromium of this machine."""
+"""Every plot of a run as a picture."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import plotly.graph_objects as go
 
 from analysis import plots, results
+from analysis.cost import cost_of, spent
+from analysis.drawing import KINDS, draw_pictures
 from analysis.effects import importances_of
+from analysis.judgement import judge
 from analysis.select import select
+from analysis.wording import positive_said
 from trainable.config import RequestError
 from trainable.files import write_atomically
 from trainable.record import RunFolder
-
-KINDS: Final = ("png", "svg")
-WIDTH: Final = 900  # pixels; a PNG has twice as many
 
 
 def figures_of(run: Path) -> Iterator[tuple[str, go.Figure]]:
@@ -30,6 +30,10 @@ def figures_of(run: Path) -> Iterator[tuple[str, go.Figure]]:
     settings = results.varied(trials)
     yield "curves", plots.validation_by_epoch(epochs, trials, config.metric, settings, best)
     yield "history", plots.history(trials, config.metric, settings, best)
+    if len(decisions := results.decisions(run)):
+        yield "rungs", plots.rungs(decisions, trials, config.metric, settings, best)
+    yield "settings", plots.parallel(trials, config.metric, settings, best)
+    yield "cost", plots.costs(spent(trials, cost_of(run)))
     yield "timeline", plots.timeline(trials, settings, best)
     for name in settings:
         if trials[f"config/{name}"].nunique() > 1:
@@ -42,6 +46,10 @@ def figures_of(run: Path) -> Iterator[tuple[str, go.Figure]]:
         mine = epochs[epochs["trial_id"] == best]
         yield "winner-loss", plots.loss(mine, winner.best.epoch)
         yield "winner-accuracy", plots.accuracy(mine, winner.best.epoch)
+    positive = positive_said(config.data.target, folder.read_manifest().get("classes"))
+    for judgement in judge(run).parts:
+        for name, _, figure in plots.judgement_figures(judgement, positive):
+            yield f"{judgement.part}-{name}", figure
 
 
 def write_pictures(run: Path, kind: str = "png", out: Path | None = None) -> list[Path]:
@@ -56,27 +64,8 @@ def write_pictures(run: Path, kind: str = "png", out: Path | None = None) -> lis
     found = dict(figures_of(run))
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, content in zip(found, _draw(list(found.values()), kind), strict=True):
+    for name, content in zip(found, draw_pictures(list(found.values()), kind), strict=True):
         path = folder / f"{name}.{kind}"
         write_atomically(path, content)
         written.append(path)
     return written
-
-
-def _draw(figures: list[go.Figure], kind: str) -> list[bytes]:
-    import kaleido
-    from choreographer.browsers import BrowserDepsError, ChromeNotFoundError
-
-    for figure in figures:
-        figure.update_layout(paper_bgcolor="white", width=WIDTH)
-    try:
-        kaleido.start_sync_server(silence_warnings=True)
-        try:
-            return [figure.to_image(format=kind, scale=2) for figure in figures]
-        finally:
-            kaleido.stop_sync_server(silence_warnings=True)
-    except (ChromeNotFoundError, BrowserDepsError):
-        raise RequestError(
-            "pictures are drawn by a Chrome or Chromium, but none was found; install one, or set BROWSER_PATH; "
-            "`analysis report` needs none"
-        ) from None

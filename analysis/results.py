@@ -3,43 +3,57 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from analysis.columns import EPOCHS, PREDICTIONS, REAL, RUNS, SETTINGS, TIME, TRIALS, dtypes
+from analysis.columns import (
+    DECISIONS,
+    EPOCHS,
+    PREDICTIONS,
+    RUNS,
+    SETTINGS,
+    TIME,
+    TRIALS,
+    dtypes,
+)
 from analysis.select import select, why_unfinished
 from analysis.statistics import wilson
 from analysis.wording import SECONDARY
 from sweep import config as sweep_config
+from sweep.asha import Decision
 from sweep.config import SweepConfig
 from sweep.ranking import best_row
 from trainable.config import RequestError
-from trainable.files import write_atomically
+from trainable.files import read_json_lines, write_atomically
 from trainable.metric import Metric
-from trainable.record import RunFolder, TrialRecord
+from trainable.record import RunFolder, TrialRecord, readable
 from trainable.rows import RESULT_COLUMNS, frozen_work
 
 ENDS: Final = ("finished", "pruned", "diverged", "collapsed", "failed")
 BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting
 
 
-def load_config(run: Path) -> SweepConfig:
+RunPath = str | PathLike[str]
+
+
+def load_config(run: RunPath) -> SweepConfig:
     """The configuration of the run in folder `run`, as resolved.
 
     Raises:
         RequestError: no run folder, one of a newer format, or a damaged configuration.
     """
-    folder = RunFolder(run)
+    folder = RunFolder(Path(run))
     if not folder.manifest.is_file():
         raise RequestError(f"RUN must be a run folder, but {run} has no manifest.json")
     folder.read_manifest()
     return sweep_config.load_config(folder.config)
 
 
-def trials(run: Path) -> pd.DataFrame:
+def trials(run: RunPath) -> pd.DataFrame:
     """One row a trial in the order of suggestion; losses and rates are those of its best validation epoch.
 
     A setting that does not act in a trial (momentum under Adam, say) is missing there, as is what is not known yet.
@@ -49,10 +63,12 @@ def trials(run: Path) -> pd.DataFrame:
         RequestError: no run folder, or a damaged record.
     """
     metric = load_config(run).metric
-    return _frame([_trial(record, metric) for record in RunFolder(run).trials()], dtypes(TRIALS))
+    return _frame(
+        [_trial(record, metric) for record in RunFolder(Path(run)).trials()], dtypes(TRIALS)
+    )
 
 
-def epochs(run: Path) -> pd.DataFrame:
+def epochs(run: RunPath) -> pd.DataFrame:
     """One row a finished epoch, trials in the order of suggestion.
 
     Raises:
@@ -63,13 +79,23 @@ def epochs(run: Path) -> pd.DataFrame:
         {"trial_id": record.trial_id, "number": record.origin.number}
         | row.to_json()
         | {"ended_at": _time(row.ended_at)}
-        for record in RunFolder(run).trials()
+        for record in RunFolder(Path(run)).trials()
         for row in record.rows()
     ]
     return _frame(rows, dtypes(EPOCHS))
 
 
-def predictions(run: Path, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+def winner(run: RunPath) -> str | None:
+    """The trial that wins by validation, as `analysis select` and `analysis test` have it; None while there is none.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    found = select(RunFolder(Path(run)), load_config(run).metric).winner
+    return found.trial_id if found is not None else None
+
+
+def predictions(run: RunPath, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
     """What trials said of the validation images at their best epoch, one row a trial and image.
 
     Of all trials whose predictions are on record, or of `trial_ids` alone: 3,000 images are 3,000 rows a trial.
@@ -77,7 +103,7 @@ def predictions(run: Path, trial_ids: Sequence[str] | None = None) -> pd.DataFra
     Raises:
         RequestError: no run folder, a damaged record, or a trial of `trial_ids` without predictions.
     """
-    metric, folder = load_config(run).metric, RunFolder(run)
+    metric, folder = load_config(run).metric, RunFolder(Path(run))
     found = []
     for record in folder.trials() if trial_ids is None else map(folder.trial, trial_ids):
         best = best_row(record.rows(), metric)
@@ -88,7 +114,7 @@ def predictions(run: Path, trial_ids: Sequence[str] | None = None) -> pd.DataFra
                 f"a trial must have predictions on record, but {record.trial_id} of {run} has none"
             )
         frame = record.predictions(best.epoch)
-        probability = 1 / (1 + np.exp(-frame["logit"].astype(REAL)))
+        probability = 1 / (1 + np.exp(-frame["logit"].astype(float)))
         found.append(
             frame.assign(trial_id=record.trial_id, epoch=best.epoch, probability=probability)
         )
@@ -98,21 +124,44 @@ def predictions(run: Path, trial_ids: Sequence[str] | None = None) -> pd.DataFra
     ].astype(columns)
 
 
-def compare(runs: Sequence[Path]) -> pd.DataFrame:
+def decisions(run: RunPath) -> pd.DataFrame:
+    """One row a decision of ASHA, in the order in which they were taken; values in the metric's own sign.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    metric, rungs = load_config(run).metric, RunFolder(Path(run)).rungs
+    with readable(rungs, "put the old one back"):
+        found = [Decision.from_json(facts) for facts in read_json_lines(rungs)]
+    rows = [
+        {
+            "sequence": one.sequence,
+            "trial_id": one.trial_id,
+            "epoch": one.rung,
+            "value": metric.score(one.score),
+            "cutoff": None if one.cutoff is None else metric.score(one.cutoff),
+            "verdict": one.verdict,
+        }
+        for one in found
+    ]
+    return _frame(rows, dtypes(DECISIONS))
+
+
+def compare(runs: Sequence[RunPath]) -> pd.DataFrame:
     """One row a run, in the order given: what was tried, what it cost, who won, how the test went where it was opened.
 
     Raises:
         RequestError: one of them is no run folder, or has a damaged record.
     """
-    return _frame([_run(run) for run in runs], dtypes(RUNS))
+    return _frame([_run(Path(run)) for run in runs], dtypes(RUNS))
 
 
 def _run(run: Path) -> dict[str, Any]:
     from analysis.cost import cost_of  # these two read frames themselves
     from analysis.ledger import read_ledger
 
-    config, folder, frame = load_config(run), RunFolder(run), trials(run)
-    winner, cost, openings = select(folder, config.metric).winner, cost_of(run), read_ledger(folder)
+    config, folder, frame = load_config(run), RunFolder(Path(run)), trials(run)
+    won, cost, openings = select(folder, config.metric).winner, cost_of(run), read_ledger(folder)
     ends = frame["status"].value_counts()
     facts: dict[str, Any] = {
         "run": str(run),
@@ -129,12 +178,12 @@ def _run(run: Path) -> dict[str, Any]:
         "saved_seconds": frame["saved_seconds"].sum(),
         "times_test_opened": len(openings),
     }
-    if winner is not None:
-        row = frame.set_index("trial_id").loc[winner.trial_id]
-        facts |= {"winner": winner.trial_id, "best_epoch": winner.best.epoch}
+    if won is not None:
+        row = frame.set_index("trial_id").loc[won.trial_id]
+        facts |= {"winner": won.trial_id, "best_epoch": won.best.epoch}
         facts |= {name: row[name] for name in (*SETTINGS, *BEST_COLUMNS)}
         images = _validation_images(folder)
-        interval = wilson(round(winner.best.val_accuracy * images), images)
+        interval = wilson(round(won.best.val_accuracy * images), images)
         facts |= {"validation_images": images, "val_low": interval.low, "val_high": interval.high}
     if openings and (result := openings[-1].result) is not None:
         ends_of = result.accuracy_interval
@@ -190,9 +239,9 @@ def varied(frame: pd.DataFrame) -> list[str]:
     return ["strategy", "lr", *names]
 
 
-def work(run: Path) -> dict[str, float]:
+def work(run: RunPath) -> dict[str, float]:
     """What all trials took from frozen layers, and what sharing saved; see trainable.record.frozen_work."""
-    return frozen_work(row for record in RunFolder(run).trials() for row in record.rows())
+    return frozen_work(row for record in RunFolder(Path(run)).trials() for row in record.rows())
 
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -209,12 +258,13 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, pd.Timestamp) else value
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: RunPath) -> pd.DataFrame:
     """A frame of trials or epochs from the Parquet or CSV file that `write` made, exactly as it was.
 
     Raises:
         RequestError: another file.
     """
+    path = Path(path)
     columns = {"trials": TRIALS, "epochs": EPOCHS}.get(path.stem)
     if columns is None or path.suffix not in (".parquet", ".csv"):
         raise RequestError(
@@ -234,14 +284,14 @@ def read_frame(path: Path) -> pd.DataFrame:
     ).astype(kinds)
 
 
-def write(run: Path) -> list[Path]:
+def write(run: RunPath) -> list[Path]:
     """Write both frames into the run's results folder, as Parquet and CSV; the paths.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
     frames = {"trials": trials(run), "epochs": epochs(run)}
-    folder = RunFolder(run).results
+    folder = RunFolder(Path(run)).results
     folder.mkdir(exist_ok=True)
     written = []
     for name, frame in frames.items():

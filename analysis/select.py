@@ -27,9 +27,19 @@ class Selection:
         """The best trial that did not finish and yet had seen a better value than the winner."""
         if self.winner is None:
             return None
-        others = (each for each in self.ranked if each.status is not Status.FINISHED)
+        others = (
+            each
+            for each in self.ranked
+            if each.status is not Status.FINISHED and each.origin != "audit"
+        )
         best = next(others, None)
         return best if best is not None and best.score > self.winner.score else None
+
+    @property
+    def best_audit(self) -> Standing | None:
+        """The best pruned trial that was run to the end; it can't win."""
+        audits = (s for s in self.ranked if s.origin == "audit" and s.status is Status.FINISHED)
+        return next(audits, None)
 
     def say(self, one: Standing) -> str:
         """A trial with its best value, in a few words."""
@@ -51,6 +61,12 @@ class Selection:
             yield (
                 f"trial {self.say(better)} had seen a better {metric_name(self.metric)} than the winner, "
                 f"but it did not finish: {better.status.value}"
+            )
+        audit = self.best_audit
+        if self.single is not None and audit is not None and audit.score > self.single.score:
+            yield (
+                f"{self.say(audit)} is the audit of a pruned trial, and better than the best single trial of the "
+                f"search, {self.say(self.single)}: `analysis cost` says what that means"
             )
         if self.winner is None and self.ranked:
             best = ", ".join(

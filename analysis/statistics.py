@@ -157,7 +157,7 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the mean of one group of runs is higher than that of another."""
+    """By how much the mean (of runs) or the share (of images) of one group is higher than that of another."""
 
     difference: float
     interval: Interval
@@ -176,3 +176,29 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     low, high = found.confidence_interval(CONFIDENCE)
     interval = Interval(float(low), float(high), method="Welch")
     return Difference(difference, interval, float(found.pvalue))
+
+
+def two_shares(right: int, images: int, other_right: int, other_images: int) -> Difference:
+    """The share `right` of `images` less that of other images.
+
+    Interval: Newcombe's, from the two Wilson intervals (1998, his method 10). p: Fisher's exact test, that the shares
+    are equal.
+    """
+    from scipy.stats import fisher_exact
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    low, high = confint_proportions_2indep(
+        right,
+        images,
+        other_right,
+        other_images,
+        compare="diff",
+        method="newcomb",
+        alpha=1 - CONFIDENCE,
+    )
+    table = [[right, images - right], [other_right, other_images - other_right]]
+    return Difference(
+        right / images - other_right / other_images,
+        Interval(float(low), float(high), method="Newcombe"),
+        float(fisher_exact(table).pvalue),
+    )

@@ -67,14 +67,24 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def positive_said(target: str, classes: Sequence[str] | None) -> str:
+    """The positive class: the attribute's name, with its value unless that is 1 or True."""
+    positive = classes[1] if classes else "1"
+    return target if positive in ("1", "True") else f"{target} = {positive}"
+
+
 def setting_value(value: Any) -> str:
     """A setting's value; a number with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def setting(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The settings `names` of a row of the trial frame in a line; those that do not act there are left out."""
+    """The settings `names` of a row of the trial frame in a line; those that do not act there are left out.
+
+    An audit, which has the settings of another trial, says that it is one.
+    """
     known = {name: row[f"config/{name}"] for name in names}
-    return ", ".join(
+    said = ", ".join(
         f"{name} {setting_value(value)}" for name, value in known.items() if not pd.isna(value)
     )
+    return f"{said} (audit)" if row.get("origin") == "audit" else said

@@ -114,15 +114,22 @@ def extend(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed trials once more.")
     ] = False,
+    audit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Run N pruned trials, drawn at random, to the end: would one have won?",
+        ),
+    ] = None,
     address: Address = "local",
     store_limit: StoreLimit = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Ask more of a run, finished or not: settings, epochs, another space; then go on with it."""
+    """Ask more of a run, finished or not: settings, epochs, another space, an audit of ASHA; then go on with it."""
     from sweep.extend import Request
     from sweep.extend import extend as extend_run
 
-    request = Request(trials, epochs, space, retry_failed)
+    request = Request(trials, epochs, space, retry_failed, audit)
     _change(run, address, store_limit, take_over, lambda f, c: extend_run(f, request, c))
 
 

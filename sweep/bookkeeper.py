@@ -70,6 +70,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             value=getattr(rows[-1], metric.value) if rows else None,
             best=metric.score(found.score) if found else None,
             slot=status.slot,
+            origin=record.origin.origin,
         )
         if found is not None and self._terminal.board.is_over(self._terminal.board.lines[trial_id]):
             self._holding[trial_id] = found  # one that goes on needs its state, whatever its rank

@@ -1,7 +1,8 @@
-"""sweep extend: more trials, more epochs, another space, failed trials once more. Resume does the rest.
+"""sweep extend: more trials, more epochs, another space, failed trials once more, pruned ones to the end.
 
 What is asked is written into the run's configuration; which trials it concerns follows from the records, so after a
-kill `sweep resume` goes on with it. Failed trials are marked one by one: --retry-failed, killed, is asked again.
+kill `sweep resume` goes on with it. Failed trials are marked, and audits put on record, one by one: --retry-failed or
+--audit, killed while it does that, is asked again.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sweep.audit import settings_to_audit
 from sweep.config import SweepConfig, check_config, read_yaml
-from sweep.manifest import change_config, read_config
+from sweep.manifest import ask_beside, change_config, read_config
 from sweep.prepare import check_heads
 from sweep.proposals import Proposals
 from sweep.study import recorded
@@ -31,24 +33,28 @@ class Request:
     space: Path | None = None
     """A YAML file whose `trial` section replaces what it names in the run's."""
     retry_failed: bool = False
+    audit: int | None = None
+    """How many pruned trials to run to the end."""
 
 
 def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str]:
     """Write down what is asked of a run that the caller holds; what that means, in lines.
 
     Raises:
-        RequestError: nothing is asked for, less than there is, or what the configuration can't be.
+        RequestError: nothing is asked for, less than there is, what the configuration can't be, or an audit of nothing.
     """
     if request == Request():
         raise RequestError(
-            "extend must be told what more is wanted: --trials +12, --epochs 20, --space FILE or --retry-failed"
+            "extend must be told what more is wanted: --trials +12, --epochs 20, --space FILE, --retry-failed or "
+            "--audit 3"
         )
     before = read_config(run)
     after = extended(before, request)
     if "pretrained" in after.values_of("head"):
         check_heads(after, load_backbone(after.model.weights, after.model.width))
-    records = [record for record in run.trials() if record.origin.origin == "search"]
-    failed = [r for r in run.trials() if r.status().status is Status.FAILED]
+    everything = run.trials()
+    records = [record for record in everything if record.origin.origin == "search"]
+    failed = [record for record in everything if record.status().status is Status.FAILED]
     if request.retry_failed and not failed:
         raise RequestError(f"--retry-failed needs a failed trial, but {run.path} has none")
     tried = [recorded(record, after.metric) for record in records]
@@ -57,12 +63,19 @@ def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str
             f"--trials {request.trials} must leave something to try, but every setting that was asked for is there: "
             f"{len(tried)} trials; ask for more, or widen the space with --space"
         )
+    audits, drawn = (
+        settings_to_audit(everything, request.audit, after.search.seed)
+        if request.audit is not None
+        else ([], "")
+    )
     change_config(run, after, command)
     if request.retry_failed:
         for record in failed:
             again = replace(record.status(), status=Status.PENDING, reason="", failures=0, ended="")
             record.write_status(again)
-    return _said(before, after, records, len(failed) if request.retry_failed else 0)
+    ask_beside(run, audits, "audit")
+    said = _said(before, after, records, len(failed) if request.retry_failed else 0)
+    return [*said, drawn] if audits else said
 
 
 def extended(config: SweepConfig, request: Request) -> SweepConfig:

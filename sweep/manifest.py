@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweep.config import SweepConfig, dump_config, load_config
-from trainable.config import RequestError
+from trainable.config import RequestError, TrialConfig
 from trainable.files import now, sha256_of, sync_folder, write_atomically, write_json
-from trainable.record import FORMAT_VERSION, RunFolder, StaleSession
+from trainable.record import FORMAT_VERSION, RunFolder, StaleSession, TrialRecord
+from trainable.rows import Origin
 
 if TYPE_CHECKING:
     from sweep.prepare import Prepared
@@ -142,6 +143,16 @@ def change_config(run: RunFolder, config: SweepConfig, command: Sequence[str]) -
     manifest.pop("sharing", None)
     write_json(run.manifest, manifest)
     read_config(run)
+
+
+def ask_beside(run: RunFolder, wanted: Sequence[TrialConfig], origin: Origin) -> None:
+    """Put trials beside the search on record, as `pending`: neither ASHA nor the sampler sees them.
+
+    The run must be held by the caller.
+    """
+    number = max((record.origin.number for record in run.trials()), default=-1) + 1
+    for offset, settings in enumerate(wanted):
+        TrialRecord.create(run, settings, number + offset, None, origin)
 
 
 def git_state() -> tuple[str | None, bool | None]:

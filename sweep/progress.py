@@ -15,7 +15,7 @@ from rich.text import Text
 from trainable.command import duration
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.rows import Status
+from trainable.rows import Origin, Status
 
 COLOURS = {
     Status.RUNNING: "cyan",
@@ -42,6 +42,12 @@ class Line:
     slot: str = ""
     note: str = ""
     """What a long step is doing."""
+    origin: Origin = "search"
+
+    @property
+    def setting(self) -> str:
+        """In a few words."""
+        return describe(self.settings, self.origin)
 
 
 @dataclass
@@ -72,8 +78,12 @@ class Board:
         return line.status.has_ended and not goes_on
 
     def leader(self) -> tuple[str, Line] | None:
-        """The trial with the best value so far."""
-        known = [(trial_id, line) for trial_id, line in self.lines.items() if line.best is not None]
+        """The trial with the best value so far; an audit does not count."""
+        known = [
+            (trial_id, line)
+            for trial_id, line in self.lines.items()
+            if line.best is not None and line.origin != "audit"
+        ]
         return max(known, key=lambda item: self.metric.score(item[1].best or 0.0), default=None)
 
     def seconds_left(self) -> float | None:
@@ -88,15 +98,16 @@ class Board:
         return left * (time.monotonic() - self.began) / self.epochs_done
 
 
-def describe(settings: TrialConfig) -> str:
-    """A setting in a few words: what differs from the defaults, the strategy and the rate always."""
+def describe(settings: TrialConfig, origin: Origin = "search") -> str:
+    """A setting in a few words: what differs from the defaults, the strategy and the rate always; an audit says so."""
     defaults = TrialConfig().model_dump()
     shown = {"strategy": settings.strategy, "lr": f"{settings.lr:.2g}"}
     for name, value in settings.effective().items():
         if name not in ("lr", "strategy", "augmentation_seed") and value != defaults[name]:
             shown[name] = f"{value:.3g}" if isinstance(value, float) else str(value)
     first = f"{shown.pop('strategy')}, lr {shown.pop('lr')}"
-    return ", ".join([first, *(f"{name} {value}" for name, value in shown.items())])
+    said = ", ".join([first, *(f"{name} {value}" for name, value in shown.items())])
+    return f"{said} (audit)" if origin == "audit" else said
 
 
 def counts(board: Board) -> Text:
@@ -155,7 +166,7 @@ class Terminal:
                     line.slot,
                     f"{line.epoch}/{board.epochs}",
                     *(f"{v:.4f}" if v is not None else "–" for v in (line.value, line.best)),
-                    describe(line.settings) + (f" ({line.note})" if line.note else ""),
+                    line.setting + (f" ({line.note})" if line.note else ""),
                 )
         running: RenderableType = (
             table if table.row_count else Text("workers start …", "bright_black")
@@ -179,7 +190,7 @@ class Terminal:
         return Text.assemble(
             ("best so far  ", "bright_black"),
             (f"{line.best:.4f}", "bold green"),
-            f"  {trial_id}  {describe(line.settings)}",
+            f"  {trial_id}  {line.setting}",
         )
 
     def say(self, text: str) -> None:
@@ -204,7 +215,7 @@ class Terminal:
         best = f"best {self.board.metric} {line.best:.4f}" if line.best is not None else "no epoch"
         text = Text.assemble(
             (f"{status:<11}", COLOURS[status]),
-            f"{trial_id}  {line.epoch:>2} epochs  {best}  {describe(line.settings)}",
+            f"{trial_id}  {line.epoch:>2} epochs  {best}  {line.setting}",
             (f"  ({reason})" if reason else "", "bright_black"),
         )
         self.console.print(text, soft_wrap=True)

@@ -19,10 +19,10 @@ DRAWS = 1_000  # at random for an untried point of a space that can't be listed
 
 def nothing_left(run: RunFolder, config: SweepConfig) -> bool:
     """Has everything that was asked for ended?"""
-    found = [(record.origin.origin, recorded(record, config.metric)) for record in run.trials()]
-    if not all(trial.is_over(config.epochs) for _, trial in found):
+    found = [recorded(record, config.metric) for record in run.trials()]
+    if not all(trial.is_over(config.epochs) for trial in found):
         return False
-    return Proposals(config).next([trial for origin, trial in found if origin == "search"]) is None
+    return Proposals(config).next([trial for trial in found if trial.origin == "search"]) is None
 
 
 @dataclass(frozen=True)

@@ -79,15 +79,15 @@ def single_winner(standings: Iterable[Standing]) -> Standing | None:
     return min(eligible, key=lambda each: each.key, default=None)
 
 
-REPLICATED = (Status.FINISHED, Status.DIVERGED, Status.COLLAPSED)
-"""What became of a setting with another seed, for better or worse."""
+BY_THEMSELVES = (Status.FINISHED, Status.DIVERGED, Status.COLLAPSED)
+"""Ends that say what a setting comes to, for better or worse."""
 
 
 def replicates(standings: Iterable[Standing]) -> dict[str, list[Standing]]:
     """By setting, its replicates that ended by themselves, where there are two or more."""
     found: dict[str, list[Standing]] = defaultdict(list)
     for each in standings:
-        if each.origin == "replicate" and each.status in REPLICATED:
+        if each.origin == "replicate" and each.status in BY_THEMSELVES:
             found[each.setting_id].append(each)
     return {setting: runs for setting, runs in found.items() if len(runs) > 1}
 
@@ -117,7 +117,7 @@ def bar(kept: Iterable[Standing], best: int) -> tuple[float, float, int, str] | 
 
 def to_keep(standings: Iterable[Standing], best: int) -> set[str]:
     """Ids of the ended trials whose weights stay: the `best` of the search, finished ones before all others, and the
-    best replicate of each setting."""
+    best replicate of each setting. Of an audit nothing stays: it can't win."""
     ended = [s for s in standings if s.status.has_ended]
     ended.sort(key=lambda each: (each.status is not Status.FINISHED, each.key))
     kept = {each.trial_id for each in [s for s in ended if s.origin == "search"][:best]}

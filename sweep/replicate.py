@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sweep.manifest import change_config, read_config
+from sweep.manifest import ask_beside, change_config, read_config
 from sweep.ranking import rank, standing
 from trainable.config import RequestError
 from trainable.record import RunFolder, TrialRecord
@@ -13,7 +13,7 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> l
     """Put `seeds` replicates of each of the `top` best settings of the search on record, as `pending`.
 
     Their seeds follow the setting's own, so that asked again with more seeds only those are added. They are no part of
-    the search: neither ASHA nor the sampler sees them. The run must be held by the caller; what follows, in lines.
+    the search. The run must be held by the caller; what follows, in lines.
 
     Raises:
         RequestError: no trial has finished, or all replicates are there.
@@ -45,9 +45,7 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> l
             "record; ask for more"
         )
     change_config(run, config, command)
-    number = max(record.origin.number for record in records.values()) + 1
-    for offset, settings in enumerate(wanted):
-        TrialRecord.create(run, settings, number + offset, None, "replicate")
+    ask_beside(run, wanted, "replicate")
     return [
         f"{len(wanted)} replicates of the {len(best)} best settings, with {seeds} seeds each: "
         "split and augmentation draws stay, initialisation, batch order and dropout are drawn anew"

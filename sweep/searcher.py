@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -29,9 +30,9 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self.concurrent = concurrent
         """How many trials may be live; it follows the nodes that there are."""
         self._proposals = Proposals(config)
-        found = [(r.origin.origin, recorded(r, config.metric)) for r in run.trials()]
-        self._trials = {trial.trial_id: trial for origin, trial in found if origin == "search"}
-        self._waiting = deque(trial for _, trial in found if not trial.is_over(config.epochs))
+        found = [recorded(record, config.metric) for record in run.trials()]
+        self._trials = {trial.trial_id: trial for trial in found if trial.origin == "search"}
+        self._waiting = deque(trial for trial in found if not trial.is_over(config.epochs))
         self._live: dict[str, str] = {}
         self._exhausted = False
 
@@ -44,7 +45,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """`trial_id` is Tune's; ours is the identity of the settings."""
+        """`trial_id` is Tune's; ours is the name of the trial's folder."""
         if len(self._live) >= self.concurrent:
             return None
         own = self._waiting.popleft().trial_id if self._waiting else None
@@ -82,8 +83,8 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         own = self._live.pop(trial_id)
         found = recorded(self._run.trial(own), self._config.metric)
         if error:
-            found = Recorded(found.settings, found.number, Status.FAILED, found.values)
-        if own in self._trials:  # the search learns nothing from replicates
+            found = replace(found, status=Status.FAILED)
+        if own in self._trials:  # the search learns nothing from replicates and audits
             self._trials[own] = found
 
     def again(self, own: str) -> None:

@@ -34,20 +34,21 @@ def read_status(folder: Path) -> dict[str, Any]:
     trials: list[dict[str, Any]] = []
     epochs: list[Row] = []
     for record in run.trials():
-        rows, status = record.rows(), record.status()
+        asked, rows, status = record.origin, record.rows(), record.status()
         best = best_row(rows, metric)
         epochs += rows
         trials.append(
             {
                 "trial_id": record.trial_id,
-                "number": record.origin.number,
-                "origin": record.origin.origin,
+                "number": asked.number,
+                "origin": asked.origin,
+                "audits": asked.audits,
                 "status": status.status.value,
                 "reason": status.reason,
                 "epoch": len(rows),
                 "best": getattr(best, metric.value) if best else None,
                 "best_epoch": best.epoch if best else None,
-                "setting": describe(record.origin.settings),
+                "setting": describe(asked.settings, asked.origin),
                 "slot": status.slot,
                 "host": status.host,
                 "device": status.device,
@@ -55,7 +56,7 @@ def read_status(folder: Path) -> dict[str, Any]:
                 "attempt": status.attempt,
             }
         )
-    known = [trial for trial in trials if trial["best"] is not None]
+    known = [t for t in trials if t["best"] is not None and t["origin"] != "audit"]
     leader = max(known, key=lambda trial: metric.score(trial["best"]), default=None)
     return {
         "run": str(folder),

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ from sweep.space import Choice, Point, Range, SearchSpace, Value
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord
-from trainable.rows import Status
+from trainable.rows import Origin, Status, trial_id_of
 
 LOG = logging.getLogger(__name__)
 Sampler = Literal["tpe", "gp"]
@@ -46,10 +47,11 @@ class Recorded:
     status: Status
     values: tuple[float, ...] = ()
     """Best-so-far value of the metric, one an epoch."""
+    origin: Origin = "search"
 
     @property
     def trial_id(self) -> str:
-        return self.settings.trial_id
+        return trial_id_of(self.settings, self.origin)
 
     def is_over(self, epochs: int) -> bool:
         """Does nothing remain to be done? One that finished may have been given more `epochs` since."""
@@ -59,13 +61,13 @@ class Recorded:
 
 def recorded(record: TrialRecord, metric: Metric) -> Recorded:
     """What is on record for one trial."""
-    origin = record.origin
-    values = best_so_far(record.rows(), metric)
-    return Recorded(origin.settings, origin.number, record.status().status, tuple(values))
+    asked = record.origin
+    values = tuple(best_so_far(record.rows(), metric))
+    return Recorded(asked.settings, asked.number, record.status().status, values, asked.origin)
 
 
 def asked_in_all(config: SweepConfig, records: Iterable[TrialRecord]) -> int:
-    """How many trials there will be: of the search, and what is on record besides (replicates)."""
+    """How many trials there will be: of the search, and what is on record besides (replicates, audits)."""
     origins = [(record.trial_id, record.origin.origin) for record in records]
     search = [trial_id for trial_id, origin in origins if origin == "search"]
     return config.asked_for(search) + len(origins) - len(search)
@@ -143,15 +145,15 @@ def build_study(
     return study, frozen.count(None)
 
 
-def study_of(folder: Path) -> optuna.Study:
+def study_of(folder: str | PathLike[str]) -> optuna.Study:
     """The search of the run in `folder` as an Optuna study in memory, finished or under way, with the trials' times.
 
-    Any of Optuna's tools works on it: importances, visualisation, dashboard. Replicates are no part of it.
+    Any of Optuna's tools works on it: importances, visualisation, dashboard. Replicates and audits are no part of it.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    run = RunFolder(folder)
+    run = RunFolder(Path(folder))
     run.read_manifest()
     config = load_config(run.config)
     records = {r.trial_id: r for r in run.trials() if r.origin.origin == "search"}

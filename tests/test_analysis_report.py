@@ -24,7 +24,7 @@ def page(unchanged: Path) -> "Page":
 
 
 class Page(HTMLParser):
-    """Text, identities, and everything that a browser would fetch."""
+    """Text, identities, and everything that a browser would fetch: not what stands in the page itself (data:)."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Page(HTMLParser):
         known = dict(attrs)
         self.ids.add(known.get("id"))
         for name in ("src", "href", "data", "poster", "srcset", "action"):
-            if name in known and not str(known[name]).startswith("#"):
+            if name in known and not str(known[name]).startswith(("#", "data:")):
                 self.loads.append(known[name])
         if tag == "link":
             self.loads.append("link")

@@ -20,7 +20,7 @@ IMPORT_RAY = {
     "sweep/scheduler.py",
     "sweep/searcher.py",
 }
-DESCRIBES_A_SWEEP = {"sweep.config", "sweep.space", "sweep.study", "sweep.ranking"}
+DESCRIBES_A_SWEEP = {"sweep.asha", "sweep.config", "sweep.space", "sweep.study", "sweep.ranking"}
 MAY_OPEN_TEST_IMAGES = {
     "analysis/final_test.py",
     "trainable/data/__init__.py",

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from analysis import results
+from analysis.compare import write_comparison
 from analysis.explore import write_exploration
 from analysis.final_test import final_test
 from analysis.report import write_report
@@ -45,7 +46,7 @@ class Opened:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         context = browser.new_context(
-            viewport={"width": width, "height": 9000},
+            viewport={"width": width, "height": 20_000},
             color_scheme="dark" if dark else "light",
             offline=True,
         )
@@ -100,4 +101,16 @@ def test_the_exploration_draws_its_plots_and_shows_its_pictures(
     assert opened.page.locator(".plot:visible").count() == 3
     assert opened.page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert opened.page.locator("img").count() == 7
+    assert opened.complaints == []
+
+
+def test_runs_beside_each_other_are_drawn_in_any_width(
+    browser: Browser, run: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "<b>other"))
+    page = write_comparison([run, other], tmp_path / "compare.html")
+    opened = Opened(browser, page, width=390)
+    assert opened.page.locator(".plot:visible").count() == 2
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert opened.page.locator("b:text('other')").count() == 0, "names are escaped"
     assert opened.complaints == []

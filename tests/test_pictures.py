@@ -43,6 +43,7 @@ def test_the_heat_map_holds_the_best_of_each_cell() -> None:
             "config/lr": [1e-3, 1e-3, 1e-3, 1e-4],
             "val_accuracy": [0.7, 0.8, 0.9, None],
             "val_loss": [0.7, 0.5, 0.3, None],
+            "origin": "search",
         }
     )
     (drawn,) = plots.heat_map(frame, Metric.VAL_ACCURACY).data
@@ -56,7 +57,12 @@ def test_the_heat_map_holds_the_best_of_each_cell() -> None:
 def test_rates_from_a_range_are_put_into_bins_and_none_is_lost() -> None:
     rates = [10 ** (-5 + n / 10) for n in range(31)]
     frame = pd.DataFrame(
-        {"config/strategy": "head", "config/lr": rates, "val_accuracy": [n / 31 for n in range(31)]}
+        {
+            "config/strategy": "head",
+            "config/lr": rates,
+            "val_accuracy": [n / 31 for n in range(31)],
+            "origin": "search",
+        }
     )
     (drawn,) = plots.heat_map(frame, Metric.VAL_ACCURACY).data
     assert sum(drawn.customdata[0]) == 31

@@ -94,8 +94,10 @@ def test_a_whole_sweep_and_what_is_made_of_it_opens_no_test_image_until_the_test
     split = pd.read_parquet(run.split)
     assert [len(record.rows()) for record in run.trials()] == [2]
     assert training == set(split.loc[split["part"] != "test", "file"])
-    tested = traced(f"analysis test {run.path}", f"analysis report {run.path}")
+    tested = traced(f"analysis test {run.path}")
     assert tested == set(split.loc[split["part"] == "test", "file"])
+    reported = traced(f"analysis report {run.path}", f"analysis test {run.path}")
+    assert reported <= set(split.loc[split["part"] == "validation", "file"])
 
 
 def opened(trace: Path, faces: Faces) -> set[str]:

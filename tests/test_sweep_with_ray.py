@@ -146,6 +146,42 @@ def test_a_finished_sweep_is_extended_by_epochs_and_settings(
     assert code == 0 and "nothing is left to do" in out, out + err
 
 
+def test_a_pruned_trial_is_audited_and_changes_nothing_that_was_decided(
+    configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    config = configure(
+        {"lr": [GOOD, FLAT], "optimizer": "sgd", "epochs": 40},
+        search={"method": "grid", "first": [{"lr": GOOD}]},
+        asha={"grace_period": 20, "reduction_factor": 2},
+        sharing="off",
+    )
+    code, out, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
+    assert code == 0, out + err
+    best, stopped = sorted(run.trials(), key=lambda record: -len(record.rows()))
+    assert (stopped.status().status, len(stopped.rows())) == (Status.PRUNED, 20)
+    decided = [run.rungs, *best.folder.iterdir(), *stopped.folder.iterdir()]
+    before = {path: path.read_bytes() for path in decided}
+
+    audit = ("extend", run.path, "--audit", 3)
+    code, out, err = end(sweep(*audit, tmp=tmp_path, address=two_gpus.address))
+    assert code == 0, out + err
+    assert "1 of 1 pruned trials" in out and "fewer than 3" in out
+    audited = run.trials()[-1]
+    assert audited.origin.audits == stopped.trial_id
+    assert (audited.status().status, len(audited.rows())) == (Status.FINISHED, 40)
+    assert results(audited.rows())[:20] == results(stopped.rows())
+    assert {path: path.read_bytes() for path in before} == before
+    found = winner(s for r in run.trials() if (s := standing(r, Metric.VAL_ACCURACY)))
+    assert found is not None and found.trial_id == best.trial_id
+    assert not list(audited.folder.glob("*.safetensors")) and not audited.last.exists()
+    commands = [entry["command"][1:] for entry in run.read_manifest()["configurations"]]
+    assert commands[-1][:4] == ["extend", str(run.path), "--audit", "3"]
+
+    code, out, err = end(sweep(*audit, tmp=tmp_path, address=two_gpus.address))
+    assert code == 2 and "all 1 were audited" in err and err.count("\n") == 1
+
+
 def test_the_time_limit_ends_a_sweep_orderly_and_resumably(
     configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
 ) -> None:

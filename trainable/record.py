@@ -123,6 +123,11 @@ class RunFolder:
         return self.path / "test_predictions.parquet"
 
     @property
+    def test_mistakes(self) -> Path:
+        """The most confident mistakes on the test images, with thumbnails."""
+        return self.path / "test_mistakes.parquet"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -218,18 +223,11 @@ class TrialRecord:
         origin: Origin = "search",
     ) -> "TrialRecord":
         """Open the record of a new trial as `pending`. config.json comes last: with it the trial exists."""
-        record = run.trial(settings.trial_id, session)
+        asked = OriginRecord(settings, number, origin)
+        record = run.trial(asked.trial_id, session)
         record.folder.mkdir(parents=True, exist_ok=True)
         record.write_status(StatusRecord(Status.PENDING))
-        write_json(
-            record.folder / "config.json",
-            {
-                "trial_id": settings.trial_id,
-                "number": number,
-                "origin": origin,
-                "settings": settings.model_dump(),
-            },
-        )
+        write_json(record.folder / "config.json", asked.to_json())
         sync_folder(record.folder.parent)
         return record
 
@@ -241,8 +239,8 @@ class TrialRecord:
             remedy = f"put the old one back, or delete {self.folder}: the search will make it anew"
             with readable(path, remedy):
                 self._origin = OriginRecord.from_json(read_json(path))
-                if self._origin.settings.trial_id != self.trial_id:
-                    raise ValueError(f"its settings are those of {self._origin.settings.trial_id}")
+                if self._origin.trial_id != self.trial_id:
+                    raise ValueError(f"its settings are those of {self._origin.trial_id}")
         return self._origin
 
     def status(self) -> StatusRecord:
@@ -380,11 +378,10 @@ class TrialRecord:
     def is_wanted(self, best: Row, metric: Metric) -> bool:
         """Might this trial, ended with this best epoch, be among those whose weights stay? See RunFolder.bar."""
         try:
+            origin = self.origin.origin
+            if origin != "search":  # the best replicate is kept wherever it stands, an audit never
+                return origin == "replicate"
             bar = read_json(RunFolder(self.folder.parent.parent).bar)["key"]
-            if (
-                self.origin.origin != "search"
-            ):  # the best replicate of a setting is kept, wherever it stands
-                return True
         except RequestError:  # fewer have finished than are kept, or nobody ranks this one
             return True
         return key_of(metric, best, self.trial_id) <= tuple(bar)

@@ -1,7 +1,8 @@
 """What is recorded of a trial: a row for each epoch, what was asked, what became of it, the best epoch."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Origin = Literal["search", "replicate", "audit"]
+"""Why a trial is there. A replicate has the settings of a trial of the search with another seed, an audit exactly those
+of a pruned one. Only trials of the search enter study and rungs."""
 
 
 class Status(StrEnum):
@@ -65,7 +68,7 @@ class Row:
     """The guard ends the trial with this epoch. Not written: the status says it."""
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "collapsed"}
+        return {name: getattr(self, name) for name in ROW_COLUMNS}
 
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> "Row":
@@ -74,7 +77,7 @@ class Row:
         Raises:
             KeyError, ValueError: a column is missing, or is no number.
         """
-        values = {column.name: facts[column.name] for column in fields(Row)[:-1]}
+        values = {name: facts[name] for name in ROW_COLUMNS}
         for name, value in values.items():
             if name != "ended_at" and (
                 isinstance(value, bool) or not isinstance(value, int | float)
@@ -83,7 +86,8 @@ class Row:
         return Row(**values)
 
 
-RESULT_COLUMNS: Final = tuple(column.name for column in fields(Row)[:8])
+ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")
+RESULT_COLUMNS: Final = ROW_COLUMNS[:8]
 
 
 def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
@@ -119,6 +123,17 @@ def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int,
     return -metric.score(getattr(best, metric.value)), best.val_loss, best.epoch, trial_id
 
 
+def trial_id_of(settings: TrialConfig, origin: Origin) -> str:
+    """The trial's id and the name of its folder: that of its settings.
+
+    An audit has the settings of the trial that it audits, and so an id of its own: the first 12 hex digits of the
+    SHA-256 of "audit of <that trial's id>".
+    """
+    if origin == "audit":
+        return hashlib.sha256(f"audit of {settings.trial_id}".encode()).hexdigest()[:12]
+    return settings.trial_id
+
+
 @dataclass(frozen=True)
 class OriginRecord:
     """What a trial was asked to be: config.json."""
@@ -128,13 +143,35 @@ class OriginRecord:
     """Of the suggestion, from 0."""
     origin: Origin = "search"
 
+    @property
+    def trial_id(self) -> str:
+        return trial_id_of(self.settings, self.origin)
+
+    @property
+    def audits(self) -> str | None:
+        """Id of the pruned trial that this one audits; None where it is no audit."""
+        return self.settings.trial_id if self.origin == "audit" else None
+
+    def to_json(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "trial_id": self.trial_id,
+            "number": self.number,
+            "origin": self.origin,
+        }
+        if self.audits is not None:
+            facts["audits"] = self.audits
+        return facts | {"settings": self.settings.model_dump()}
+
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> "OriginRecord":
         """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
         number, origin = facts["number"], facts["origin"]
         if not isinstance(number, int) or origin not in get_args(Origin):
             raise ValueError(f"number and origin are {number!r} and {origin!r}")
-        return OriginRecord(TrialConfig(**facts["settings"]), number, origin)
+        asked = OriginRecord(TrialConfig(**facts["settings"]), number, origin)
+        if facts.get("audits") != asked.audits:
+            raise ValueError(f"audits is {facts.get('audits')!r} and not {asked.audits!r}")
+        return asked
 
 
 @dataclass(frozen=True)

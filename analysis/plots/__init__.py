@@ -1,18 +1,37 @@
 """Each plot: frame in, figure out."""
 
 from analysis.plots.curves import accuracy, best_by_setting, loss, validation_by_epoch
+from analysis.plots.judgement import (
+    groups,
+    judgement_figures,
+    precision_recall,
+    reliability,
+    roc,
+)
+from analysis.plots.runs import accuracies, best_by_time
+from analysis.plots.search import costs, parallel, rungs
 from analysis.plots.style import COLOURS, TEMPLATE
 from analysis.plots.sweeps import heat_map, history, importances, timeline
 
 __all__ = [
     "COLOURS",
     "TEMPLATE",
+    "accuracies",
     "accuracy",
     "best_by_setting",
+    "best_by_time",
+    "costs",
+    "groups",
     "heat_map",
     "history",
     "importances",
+    "judgement_figures",
     "loss",
+    "parallel",
+    "precision_recall",
+    "reliability",
+    "roc",
+    "rungs",
     "timeline",
     "validation_by_epoch",
 ]

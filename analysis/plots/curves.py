@@ -24,6 +24,7 @@ from analysis.plots.style import (
     role_of,
     span_of,
     value_said,
+    valued,
     winner_last,
     y_said,
 )
@@ -92,7 +93,7 @@ def best_by_setting(
 ) -> go.Figure:
     """The best value of each trial by one setting, points of the same value side by side."""
     column = f"config/{name}"
-    seen = trials[trials[metric.value].notna()]
+    seen = valued(trials, metric)
     known = seen[seen[column].notna()]
     figure = go.Figure()
     distinct = known[column].nunique()

@@ -24,6 +24,7 @@ COLOURS: Final = {  # Okabe and Ito 2008: told apart with any kind of colour vis
     "pending": "#c4c4c4",
     "train": "#9a9a9a",
     "validation": "#0072b2",
+    "test": "#0072b2",
 }
 SYMBOLS: Final = {
     "winner": "star",
@@ -99,6 +100,11 @@ def hover(row: TrialRow, settings: Sequence[str], metric: Metric) -> str:
 
 def role_of(row: TrialRow, winner: str | None) -> str:
     return "winner" if row["trial_id"] == winner else str(row["status"])
+
+
+def valued(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Trials that have a value; no audits, each of which is a trial that is there already."""
+    return trials[trials[metric.value].notna() & (trials["origin"] != "audit")]
 
 
 def winner_last(trials: pd.DataFrame, winner: str | None) -> list[TrialRow]:

@@ -19,6 +19,7 @@ from analysis.plots.style import (
     in_order,
     role_of,
     value_said,
+    valued,
     winner_last,
 )
 from analysis.wording import NARROW, is_rate, metric_name, setting, setting_value
@@ -31,7 +32,7 @@ def history(
     trials: pd.DataFrame, metric: Metric, settings: Sequence[str], winner: str | None
 ) -> go.Figure:
     """The best value of each trial in the order of suggestion, and the best of all until then as steps."""
-    known = trials[trials[metric.value].notna()].sort_values("number")
+    known = valued(trials, metric).sort_values("number")
     figure = go.Figure()
     values = known[metric.value]
     best = values.cummax() if metric.higher_is_better else values.cummin()
@@ -107,7 +108,7 @@ def timeline(trials: pd.DataFrame, settings: Sequence[str], winner: str | None) 
 
 def heat_map(trials: pd.DataFrame, metric: Metric) -> go.Figure:
     """The best value by strategy and learning rate; a rate drawn from a range is put into decades' parts."""
-    known = trials[trials[metric.value].notna()].copy()
+    known = valued(trials, metric).copy()
     strategies = in_order("strategy", known["config/strategy"].unique())
     rates = sorted(known["config/lr"].unique())
     if len(rates) > LISTED + 2:

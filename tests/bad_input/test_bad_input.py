@@ -490,6 +490,13 @@ def manifest(**facts: object) -> Callable[[Path], None]:
     return change
 
 
+def nobody_pruned(run: Path) -> None:
+    for path in run.glob("trials/*/status.json"):
+        facts = read_json(path)
+        if facts["status"] == "pruned":
+            write_json(path, facts | {"status": "finished"})
+
+
 RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no run": (shutil.rmtree, ["sweep", "status", "RUN"], "run folder"),
     "another folder": (damaged("manifest.json", None), ["sweep", "resume", "RUN"], "run folder"),
@@ -536,6 +543,16 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         lambda run: None,
         ["sweep", "extend", "RUN", "--epochs", "1"],
         "--epochs",
+    ),
+    "an audit of none": (
+        lambda run: None,
+        ["sweep", "extend", "RUN", "--audit", "0"],
+        "at least 1",
+    ),
+    "an audit where nothing was pruned": (
+        nobody_pruned,
+        ["sweep", "extend", "RUN", "--audit", "3"],
+        "no trial was pruned",
     ),
     "a store without limits": (
         lambda run: None,

@@ -21,7 +21,14 @@ from trainable.data.split import (
     read_split,
     split_warnings,
 )
-from trainable.data.table import FaceTable, find_images, find_table, open_table, read_table
+from trainable.data.table import (
+    FaceTable,
+    attributes_by_file,
+    find_images,
+    find_table,
+    open_table,
+    read_table,
+)
 
 __all__ = [
     "PARTS",
@@ -30,6 +37,7 @@ __all__ = [
     "Part",
     "TrainingData",
     "add_digests",
+    "attributes_by_file",
     "balance",
     "find_images",
     "find_table",

@@ -99,6 +99,17 @@ def open_table(config: DataConfig) -> FaceTable:
     )
 
 
+def attributes_by_file(path: Path) -> pd.DataFrame:
+    """Every column of the table at `path` but the file names, which are the index.
+
+    Raises:
+        RequestError: the file is no such table.
+    """
+    frame = read_table(path)
+    name = _file_column(frame, path)
+    return frame.drop(columns=name).set_index(frame[name].astype(str))
+
+
 def find_table(images: Path, root: Path) -> Path:
     """The table that lies beside the images, under one of the names that people have.
 

@@ -1,0 +1,256 @@
+"""The winner beyond its accuracy: are its probabilities true, how well does it rank, where is it wrong?
+
+On the validation images, on which it was selected, and on the test images once they were opened: from the
+predictions on record. No image is opened here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from analysis.judgement.areas import Curves, Ranking, ranking_of
+from analysis.judgement.bootstrap import FEWEST
+from analysis.judgement.calibration import Calibration, calibration_of
+from analysis.judgement.groups import Groups, groups_of, read_attributes
+from analysis.judgement.mistakes import most_confident, read_checked
+from analysis.judgement.predicted import probabilities, rights
+from analysis.ledger import Opening, read_ledger
+from analysis.results import load_config
+from analysis.select import select
+from analysis.statistics import Difference, two_shares
+from analysis.wording import points
+from trainable.config import RequestError
+from trainable.record import RunFolder
+
+LABELS: Final = {"validation": "validation, on which it was selected", "test": "test"}
+Part = Literal["validation", "test"]
+
+
+# ---------------------------------------------------------------- mistakes, gap
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that the model gets wrong."""
+
+    file: str
+    label: int
+    probability: float
+    """Of class 1, as the model says."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Test less validation accuracy of the tested model: two samples of images that share none."""
+
+    test: float
+    validation: float
+    versus: Difference
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        low, high = self.versus.interval.low, self.versus.interval.high
+        outside = low > 0 or high < 0
+        yield (
+            f"test less validation accuracy: {points(self.versus.difference)}, 95 % interval {points(low)} to "
+            f"{points(high)} (Newcombe), "
+            + (
+                "more than chance among images makes likely"
+                if outside
+                else "no more than chance among images"
+            )
+            + "; the model was selected on the validation images, so some loss is expected"
+        )
+
+
+def gap_between(test: pd.DataFrame, validation: pd.DataFrame) -> Gap:
+    """From predictions (label, logit) of the same model on the two parts."""
+    counts = [(int(right.sum()), len(right)) for right in map(rights, (test, validation))]
+    (test_right, test_images), (val_right, val_images) = counts
+    return Gap(
+        test_right / test_images,
+        val_right / val_images,
+        two_shares(test_right, test_images, val_right, val_images),
+    )
+
+
+# ---------------------------------------------------------------- all of it
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A trained model on one part of the split."""
+
+    part: Part
+    trial_id: str
+    epoch: int
+    images: int
+    calibration: Calibration
+    ranking: Ranking | None
+    """None where a class has no image."""
+    curves: Curves | None
+    mistaken: int
+    """Images that it gets wrong."""
+    mistakes: tuple[Mistake, ...]
+    """Those that it was surest of."""
+    groups: Groups | None
+    """None where the table is gone."""
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.part]
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        yield from self.calibration.said()
+        yield from self.ranking_said()
+        if self.groups is not None:
+            yield from self.groups.said()
+
+    def ranking_said(self) -> Iterator[str]:
+        """In sentences."""
+        if self.ranking is None:
+            yield "a class has no image here, so there is nothing to rank"
+            return
+        yield from self.ranking.said()
+        if self.ranking.auc.interval is None:
+            yield (
+                f"no interval: a class has fewer than {FEWEST} images, or drawing the images again changes nothing"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without what is only drawn."""
+        return {
+            **asdict(replace(self, curves=None)),
+            "label": self.label,
+            "said": list(self.said()),
+        }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The winner on validation, the tested model on test; and why something is missing."""
+
+    parts: tuple[Judgement, ...]
+    gap: Gap | None
+    remarks: tuple[str, ...]
+
+    def part(self, name: Part) -> Judgement | None:
+        return next((each for each in self.parts if each.part == name), None)
+
+    def briefly(self) -> Iterator[str]:
+        """What `analysis test` says of the test part beside its rates."""
+        yield from self.remarks
+        judgement = self.part("test")
+        if judgement is not None:
+            yield f"Brier score {judgement.calibration.brier.said()}"
+            if judgement.ranking is not None:
+                yield f"ROC AUC {judgement.ranking.auc.said()}"
+        if self.gap is not None:
+            yield from self.gap.said()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "parts": [each.to_json() for each in self.parts],
+            "gap": None
+            if self.gap is None
+            else {"difference": self.gap.versus.difference, "said": list(self.gap.said())},
+            "remarks": list(self.remarks),
+        }
+
+
+def judge(run: Path) -> Judged:
+    """The judgement of the run in folder `run`; nothing where it has no winner yet.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    config, folder = load_config(run), RunFolder(run)
+    winner, openings = select(folder, config.metric).winner, read_ledger(folder)
+    tested = openings[-1] if openings and openings[-1].result is not None else None
+    remarks: list[str] = []
+    attributes = None
+    if winner is not None or tested is not None:
+        try:
+            attributes = read_attributes(config, folder.read_manifest())
+        except RequestError as error:
+            remarks.append(str(error))
+    parts = []
+    if winner is not None:
+        epoch = winner.best.epoch
+        try:
+            found = folder.trial(winner.trial_id).predictions(epoch)
+            target = config.data.target
+            parts.append(
+                judge_part("validation", winner.trial_id, epoch, found, attributes, target)
+            )
+        except RequestError as error:
+            remarks.append(str(error))
+    gap = None
+    if tested is not None:
+        model = tested.winner
+        try:
+            found = read_test_predictions(folder, tested)
+            parts.append(
+                judge_part(
+                    "test", model.trial_id, model.epoch, found, attributes, config.data.target
+                )
+            )
+            gap = gap_between(found, folder.trial(model.trial_id).predictions(model.epoch))
+        except RequestError as error:
+            remarks.append(str(error))
+    return Judged(tuple(parts), gap, tuple(remarks))
+
+
+def judge_part(
+    part: Part,
+    trial_id: str,
+    epoch: int,
+    predictions: pd.DataFrame,
+    attributes: pd.DataFrame | None,
+    target: str,
+) -> Judgement:
+    """One model on one part, from `predictions` (file, label, logit) and the table indexed by file, if there is one.
+
+    Raises:
+        RequestError: no prediction, or one that is not a number.
+    """
+    if predictions.empty or predictions["logit"].isna().any():
+        raise RequestError(
+            f"each {part} image must have a prediction that is a number, but trial {trial_id} has other ones"
+        )
+    ranked = ranking_of(predictions)
+    surest = most_confident(predictions)
+    return Judgement(
+        part,
+        trial_id,
+        epoch,
+        len(predictions),
+        calibration_of(predictions),
+        ranked and ranked[0],
+        ranked and ranked[1],
+        int((~rights(predictions)).sum()),
+        tuple(
+            Mistake(str(file), int(label), float(probability))
+            for file, label, probability in zip(
+                surest["file"], surest["label"], probabilities(surest), strict=True
+            )
+        ),
+        None if attributes is None else groups_of(predictions, attributes, target),
+    )
+
+
+def read_test_predictions(run: RunFolder, opening: Opening) -> pd.DataFrame:
+    """file, label, logit of every test image, as the opening wrote them.
+
+    Raises:
+        RequestError: the file is gone, or another one.
+    """
+    assert opening.result is not None
+    content = read_checked(run.test_predictions.name, run, opening.result.predictions_sha256)
+    return pd.read_parquet(BytesIO(content))

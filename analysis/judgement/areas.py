@@ -1,0 +1,85 @@
+"""How well a model ranks images, whatever the threshold: ROC and precision–recall curves and their areas."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from analysis.judgement.bootstrap import Estimate, areas_and_bands
+from analysis.judgement.predicted import labels_of, sigmoid
+from analysis.wording import number, percent
+
+FAR: Final = 1e300  # what stands for an infinite logit
+
+
+@dataclass(frozen=True)
+class Operating:
+    """Where threshold 0.5 lies on the curves; shares in 0…1."""
+
+    false_positive_rate: float
+    recall: float
+    precision: float | None
+    """None where nothing is called positive."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well the model puts positive images above negative ones, whatever the threshold."""
+
+    auc: Estimate
+    """Area under the ROC curve: the chance that a positive image has the higher score."""
+    average_precision: Estimate
+    positive_share: float
+    """The average precision of a model that knows nothing."""
+    operating: Operating
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        yield f"ROC AUC {self.auc.said()}"
+        yield (
+            f"average precision {self.average_precision.said()}; without any skill {number(self.positive_share)}"
+        )
+        yield (
+            f"at threshold 0.5, which was fixed before and not tuned: recall {percent(self.operating.recall)}, "
+            f"false positive rate {percent(self.operating.false_positive_rate)}, "
+            f"precision {percent(self.operating.precision)}"
+        )
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is drawn of a ranking; shares in 0…1, thresholds are probabilities."""
+
+    roc: pd.DataFrame
+    """false_positive_rate, recall, threshold."""
+    precision_recall: pd.DataFrame
+    """recall, precision, threshold."""
+    band: pd.DataFrame
+    """place, recall_low, recall_high, precision_low, precision_high; see analysis.bootstrap."""
+
+
+def ranking_of(predictions: pd.DataFrame) -> tuple[Ranking, Curves] | None:
+    """From `predictions` (label, logit), no logit NaN; None where a class has no image."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    labels = labels_of(predictions)
+    if labels.all() or not labels.any():
+        return None
+    scores = np.clip(predictions["logit"].to_numpy(np.float64), -FAR, FAR)
+    auc, precision, band = areas_and_bands(scores, labels)
+    false_rates, recalls, thresholds = roc_curve(labels, scores)
+    roc = pd.DataFrame({"false_positive_rate": false_rates, "recall": recalls})
+    roc["threshold"] = sigmoid(thresholds)
+    precisions, found, thresholds = precision_recall_curve(labels, scores, drop_intermediate=True)
+    curve = pd.DataFrame({"recall": found[:-1], "precision": precisions[:-1]})
+    curve["threshold"] = sigmoid(thresholds)
+    called = scores > 0
+    operating = Operating(
+        float(called[~labels].mean()),
+        float(called[labels].mean()),
+        float(labels[called].mean()) if called.any() else None,
+    )
+    ranking = Ranking(auc, precision, float(labels.mean()), operating)
+    return ranking, Curves(roc, curve.iloc[::-1].reset_index(drop=True), band)

@@ -1,0 +1,133 @@
+"""Are the probabilities true? Bins, Brier score, expected calibration error."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analysis.judgement.bootstrap import BOOTSTRAPS, CELLS, Estimate, Floats, mean_of_images
+from analysis.judgement.predicted import labels_of, probabilities
+from analysis.statistics import CONFIDENCE, Interval, wilson
+from analysis.wording import counted, number, percent, points
+
+BINS: Final = 10
+"""Of the predicted probability, each a tenth wide."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images with a predicted probability above `low` (or 0) and up to `high`."""
+
+    low: float
+    high: float
+    images: int
+    positives: int
+    probability: float
+    """Mean predicted probability of these images."""
+    share: float
+    """Of them that are positive."""
+    interval: Interval
+    """Of the share (Wilson)."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Does what is called 80 % happen in 80 % of cases? Shares and probabilities in 0…1."""
+
+    bins: tuple[Bin, ...]
+    """Those that hold an image."""
+    brier: Estimate
+    """Mean squared difference of probability and label (Brier 1950)."""
+    brier_of_share: float
+    """Of always giving the positive share itself."""
+    error: float
+    """Expected calibration error over `bins`: mean distance of probability and share, weighted by images."""
+    error_by_chance: Interval
+    """What a model whose probabilities are true would show on these images: its middle 95 %."""
+    confidence: float
+    """Mean probability that the model gives to what it predicts."""
+    accuracy: float
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        yield (
+            f"Brier score {self.brier.said()}; always giving the positive share would score "
+            f"{number(self.brier_of_share)}"
+        )
+        low, high = self.error_by_chance.low, self.error_by_chance.high
+        beyond = self.error > high
+        yield (
+            f"expected calibration error {_points(self.error)} over {counted(len(self.bins), 'bin')} a tenth wide; "
+            f"with true probabilities chance alone would make it {_points(low)} to {_points(high)}, so "
+            + ("the probabilities are off" if beyond else "these can't be told from true ones")
+        )
+        excess = self.confidence - self.accuracy
+        yield (
+            f"it is {percent(self.confidence)} sure on average and right in {percent(self.accuracy)} of cases"
+            + (
+                f": too {'sure' if excess > 0 else 'unsure'} by {_points(abs(excess))}"
+                if beyond
+                else ""
+            )
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row a bin: low, high, images, probability, share, share_low, share_high."""
+        rows = [
+            (b.low, b.high, b.images, b.probability, b.share, b.interval.low, b.interval.high)
+            for b in self.bins
+        ]
+        names = ["low", "high", "images", "probability", "share", "share_low", "share_high"]
+        return pd.DataFrame(rows, columns=names)
+
+
+def calibration_of(predictions: pd.DataFrame) -> Calibration:
+    """From `predictions` (label, logit), at least one row, no logit NaN."""
+    labels, probability = labels_of(predictions), probabilities(predictions)
+    edges = np.linspace(0, 1, BINS + 1)
+    place = np.digitize(probability, edges[1:-1], right=True)
+    bins = []
+    for n in np.unique(place):
+        inside = place == n
+        images, positives = int(inside.sum()), int(labels[inside].sum())
+        bins.append(
+            Bin(
+                float(edges[n]),
+                float(edges[n + 1]),
+                images,
+                positives,
+                float(probability[inside].mean()),
+                positives / images,
+                wilson(positives, images),
+            )
+        )
+    share, predicted = float(labels.mean()), probability > 0.5
+    return Calibration(
+        tuple(bins),
+        mean_of_images((probability - labels) ** 2, labels),
+        share * (1 - share),
+        sum(b.images * abs(b.probability - b.share) for b in bins) / len(labels),
+        _error_by_chance(probability, place),
+        float(np.where(predicted, probability, 1 - probability).mean()),
+        float((predicted == labels).mean()),
+    )
+
+
+def _error_by_chance(probability: Floats, place: "np.ndarray[Any, Any]") -> Interval:
+    """Calibration errors where labels are drawn with the predicted probabilities: BOOTSTRAPS draws, always the same."""
+    random, images = np.random.default_rng(0), len(probability)
+    inside = (place[:, None] == np.unique(place)).astype(float)
+    expected, errors = probability @ inside, []
+    at_once = max(1, CELLS // images)
+    for start in range(0, BOOTSTRAPS, at_once):
+        drawn = random.random((min(at_once, BOOTSTRAPS - start), images)) < probability
+        errors.append(np.abs(drawn @ inside - expected).sum(axis=1) / images)
+    low, high = np.quantile(np.concatenate(errors), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(low), float(high), method="simulated")
+
+
+def _points(share: float) -> str:
+    """Percentage points without a sign."""
+    return points(share).removeprefix("+")

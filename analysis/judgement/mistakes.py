@@ -1,0 +1,102 @@
+"""The images that a model was most sure of and wrong about, and small pictures of them.
+
+Nothing here opens a part of the split by itself: whoever asks hands over the opened images.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from typing import Final
+
+import pandas as pd
+from PIL import Image
+
+from analysis.judgement.predicted import rights
+from trainable.config import ChangedInput, RequestError
+from trainable.data import LabelledImages
+from trainable.record import RunFolder
+
+SHOWN: Final = 12
+SIDE: Final = 112
+"""Pixels: thumbnails are square, as the model sees the images."""
+QUALITY: Final = 80  # of JPEG: 2 to 5 KB a picture
+
+
+def most_confident(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Up to SHOWN rows of `predictions` (file, label, logit) that are wrong at threshold 0.5, the surest first."""
+    wrong = predictions[~rights(predictions)]
+    order = wrong.assign(sure=wrong["logit"].abs()).sort_values(
+        ["sure", "file"], ascending=[False, True]
+    )
+    return order.drop(columns="sure").head(SHOWN).reset_index(drop=True)
+
+
+def thumbnail(images: LabelledImages, file: str) -> bytes:
+    """A JPEG of the image `file` of `images`.
+
+    Raises:
+        OSError: it can't be read or decoded.
+        ChangedInput: it has changed since the run began.
+    """
+    small = replace(images, image_size=SIDE, kept=None)
+    pixels = small.pixels(small.files.index(file))
+    content = BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, "JPEG", quality=QUALITY)
+    return content.getvalue()
+
+
+def thumbnails_still_there(images: LabelledImages, files: Sequence[str]) -> dict[str, bytes]:
+    """Thumbnails by file, of those of `files` that are in `images` and on the disk as they were."""
+    found = {}
+    for file in files:
+        try:
+            found[file] = thumbnail(images, file)
+        except (OSError, ChangedInput, ValueError):
+            continue
+    return found
+
+
+def as_parquet(mistakes: pd.DataFrame, images: LabelledImages) -> bytes:
+    """test_mistakes.parquet: file, label, logit, jpeg of each row of `mistakes`.
+
+    Raises:
+        OSError, ChangedInput: as `thumbnail`.
+    """
+    content = BytesIO()
+    jpegs = pd.Series([thumbnail(images, file) for file in mistakes["file"]], dtype=object)
+    mistakes.assign(jpeg=jpegs).to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def read_test_mistakes(run: RunFolder, sha256: str) -> dict[str, bytes]:
+    """Thumbnails by file that the opening with this digest wrote.
+
+    Raises:
+        RequestError: the file is gone, or another one.
+    """
+    content = read_checked(run.test_mistakes.name, run, sha256)
+    frame = pd.read_parquet(BytesIO(content))
+    return dict(zip(frame["file"], frame["jpeg"], strict=True))
+
+
+def read_checked(name: str, run: RunFolder, sha256: str) -> bytes:
+    """What a file beside test.json holds, if it is the one that the newest opening wrote.
+
+    Raises:
+        RequestError: it is gone, or another one.
+    """
+    path = run.path / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RequestError(
+            f"{path} must be what the newest opening of the test set wrote, but reading it says: {error.strerror}"
+        ) from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise RequestError(
+            f"{path} must have the SHA-256 {sha256} that the newest opening of the test set recorded, "
+            f"but it has {digest}: the file was changed"
+        )
+    return content

@@ -1,0 +1,29 @@
+"""What a frame of predictions (file, label, logit) says of each image."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.judgement.bootstrap import Floats, Labels
+
+
+def labels_of(predictions: pd.DataFrame) -> Labels:
+    labels: Labels = (predictions["label"] > 0.5).to_numpy()
+    return labels
+
+
+def rights(predictions: pd.DataFrame) -> Labels:
+    """(images,): is the prediction at threshold 0.5 right?"""
+    right: Labels = (predictions["logit"] > 0).to_numpy() == labels_of(predictions)
+    return right
+
+
+def probabilities(predictions: pd.DataFrame) -> Floats:
+    """(images,): predicted probability of class 1."""
+    return sigmoid(predictions["logit"].to_numpy(np.float64))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    from scipy.special import expit
+
+    found: Floats = expit(logits)
+    return found

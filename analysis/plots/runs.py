@@ -1,0 +1,89 @@
+"""Several runs side by side. Frame in, figure out."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.plots.style import TEMPLATE, finish, heights, valued
+from analysis.wording import NARROW, is_rate, metric_name, percent
+from trainable.metric import Metric
+
+PALETTE: Final = ("#0072b2", "#e69f00", "#009e73", "#b8568e", "#56b4e9", "#d55e00")
+DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+def accuracies(runs: pd.DataFrame) -> go.Figure:
+    """Each winner's validation accuracy, and its test accuracy where that is known, with 95 % intervals."""
+    figure = go.Figure()
+    names = runs["name"].tolist()
+    for kind, column, symbol, colour, aside in (
+        ("validation", "val", "circle", PALETTE[0], -0.12),
+        ("test", "test", "diamond", PALETTE[5], 0.12),
+    ):
+        shown = runs[runs[f"{column}_accuracy"].notna()]
+        value, low, high = (shown[f"{column}_{end}"] * 100 for end in ("accuracy", "low", "high"))
+        figure.add_trace(
+            go.Scatter(
+                x=value.tolist(),
+                y=[row + aside for row in shown.index],
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (high - value).tolist(),
+                    "arrayminus": (value - low).tolist(),
+                    "thickness": 1.5,
+                    "width": 5,
+                },
+                mode="markers",
+                marker={"color": colour, "symbol": symbol, "size": 10},
+                name=kind,
+                customdata=[
+                    [name, percent(a), percent(b)]
+                    for name, a, b in zip(
+                        shown["name"], shown[f"{column}_low"], shown[f"{column}_high"], strict=True
+                    )
+                ],
+                hovertemplate=(
+                    f"%{{customdata[0]}}: {kind} %{{x:.2f}}{NARROW}%, "
+                    "%{customdata[1]} to %{customdata[2]}<extra></extra>"
+                ),
+            )
+        )
+    figure.update_layout(template=TEMPLATE, height=110 + 44 * len(runs))
+    figure.update_xaxes(title_text="accuracy of the winner", ticksuffix=f"{NARROW}%")
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5]
+    )
+    return figure
+
+
+def best_by_time(trials: Mapping[str, pd.DataFrame], metric: Metric) -> go.Figure:
+    """The best value that each run had seen after so much of its trials' time, in the order in which trials ended."""
+    figure, rate = go.Figure(), is_rate(metric)
+    for place, (name, frame) in enumerate(trials.items()):
+        known = valued(frame, metric).sort_values(["ended", "number"])
+        best = known[metric.value]
+        best = best.cummax() if metric.higher_is_better else best.cummin()
+        colour = PALETTE[place % len(PALETTE)]
+        figure.add_trace(
+            go.Scatter(
+                x=(known["seconds"].cumsum() / 3600).tolist(),
+                y=heights(best, rate),
+                mode="lines+markers",
+                line={
+                    "shape": "hv",
+                    "color": colour,
+                    "dash": DASHES[place % len(DASHES)],
+                    "width": 2,
+                },
+                marker={"size": 5, "color": colour},
+                name=name,
+                hovertemplate=f"{name}: %{{y:.4g}} after %{{x:.2f}} h<extra></extra>",
+            )
+        )
+    finish(figure, f"best {metric_name(metric)}", None, 340, rate)
+    figure.update_xaxes(title_text="hours of trials' time", rangemode="tozero")
+    figure.update_layout(legend_traceorder="normal")
+    return figure

@@ -1,0 +1,233 @@
+"""What the search did: decisions of ASHA, settings of every trial side by side, where the time went."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.plots.style import (
+    COLOURS,
+    CROWD,
+    FADED,
+    GOLDEN,
+    LISTED,
+    LOG_SPAN,
+    SYMBOLS,
+    TEMPLATE,
+    by_role,
+    finish,
+    heights,
+    in_order,
+    value_said,
+    valued,
+)
+from analysis.wording import (
+    NO_VALUE,
+    is_rate,
+    metric_name,
+    metric_value,
+    setting,
+    setting_value,
+)
+from trainable.command import duration
+from trainable.metric import Metric
+
+VERDICTS: Final = {"go on": "finished", "stop": "pruned"}
+SPREAD: Final = 0.7  # of the room between two rungs that its trials take
+ASIDE: Final = 0.06  # over which lines through the same value are spread
+BELOW: Final = -0.14  # where a setting stands that does not act in a trial; values are from 0 to 1
+
+
+def rungs(
+    decisions: pd.DataFrame,
+    trials: pd.DataFrame,
+    metric: Metric,
+    settings: Sequence[str],
+    winner: str | None,
+) -> go.Figure:
+    """Each decision of ASHA: trials at a rung from left to right as they came, and the cutoff that each one met."""
+    rate, figure = is_rate(metric), go.Figure()
+    epochs = sorted(decisions["epoch"].unique())
+    known = decisions.copy()
+    arrival = known.groupby("epoch").cumcount()
+    size = known.groupby("epoch")["epoch"].transform("size")
+    known["x"] = known["epoch"].map(epochs.index) + SPREAD * ((arrival + 0.5) / size - 0.5)
+    rows = trials.set_index("trial_id")
+    for number, epoch in enumerate(epochs):
+        limits = known[(known["epoch"] == epoch) & known["cutoff"].notna()]
+        figure.add_trace(
+            go.Scatter(
+                x=limits["x"].tolist(),
+                y=heights(limits["cutoff"], rate),
+                mode="lines",
+                line={"shape": "hvh", "color": COLOURS["diverged"], "width": 1.2},
+                name="cutoff",
+                legendgroup="cutoff",
+                showlegend=number == 0,
+                meta={"role": "diverged"},
+                hovertemplate=f"cutoff {value_said(metric)}<extra></extra>",
+            )
+        )
+    winners = known["trial_id"] == winner
+    groups = [(verdict, known[(known["verdict"] == verdict) & ~winners]) for verdict in VERDICTS]
+    for name, group in [*groups, ("winner", known[winners])]:
+        role = VERDICTS.get(name, "winner")
+        figure.add_trace(
+            go.Scatter(
+                x=group["x"].tolist(),
+                y=heights(group["value"], rate),
+                mode="markers",
+                marker={
+                    "color": COLOURS[role],
+                    "symbol": SYMBOLS[role],
+                    "size": 13 if role == "winner" else 8,
+                },
+                name={"go on": "went on", "stop": "stopped"}.get(name, name),
+                meta={"role": role},
+                customdata=[
+                    [one, setting(rows.loc[one].to_dict(), settings)] for one in group["trial_id"]
+                ],
+                hovertemplate=f"%{{customdata[0]}}<br>%{{customdata[1]}}<br>{value_said(metric)}<extra></extra>",
+            )
+        )
+    finish(figure, f"best {metric_name(metric)} until then", None, 340, rate)
+    figure.update_xaxes(
+        title_text="rung: after epoch, trials in the order of arrival",
+        tickvals=list(range(len(epochs))),
+        ticktext=[str(epoch) for epoch in epochs],
+        range=[-0.5, max(len(epochs), 1) - 0.5],
+    )
+    return figure
+
+
+def parallel(
+    trials: pd.DataFrame, metric: Metric, settings: Sequence[str], winner: str | None
+) -> go.Figure:
+    """A line a trial through its settings to what it reached; a setting that does not act in it is at the bottom."""
+    known = valued(trials, metric).reset_index(drop=True)
+    reached = known[metric.value]
+    span = (float(reached.max() - reached.min()) or 1.0) if len(known) else 1.0
+    low = float(reached.min()) if len(known) else 0.0
+    axes = [
+        *(_axis(name, known[f"config/{name}"], known["number"]) for name in settings),
+        Axis(
+            metric_name(metric),
+            (reached - low) / span,
+            [0.0, 0.5, 1.0],
+            [metric_value(metric, low + share * span) for share in (0, 0.5, 1)],
+        ),
+    ]
+    places = pd.DataFrame({number: axis.places for number, axis in enumerate(axes)})
+    places["trial_id"] = known["trial_id"]
+    lines = places.set_index("trial_id")
+    figure, crowd = go.Figure(), len(known) > CROWD
+    for role, rows in by_role(known, winner):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        said: list[str] = []
+        for row in rows:
+            value = metric_value(metric, row[metric.value])
+            words = f"{row['trial_id']} · {role}<br>{setting(row, settings)}<br>{value}"
+            x += [*map(float, range(len(axes))), None]
+            y += [*lines.loc[[row["trial_id"]]].iloc[0].tolist(), None]
+            said += [words] * (len(axes) + 1)
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                mode="lines+markers",
+                line={
+                    "color": COLOURS[role],
+                    "width": 3 if role == "winner" else 1 if crowd else 1.4,
+                },
+                marker={"color": COLOURS[role], "size": 5},
+                opacity=FADED.get(role, 0.5 if crowd else 0.8),
+                name=role,
+                meta={"role": role},
+                text=said,
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    for number, axis in enumerate(axes):
+        figure.add_vline(x=number, line={"color": "rgba(128,128,128,0.5)", "width": 1})
+        for tick, text in zip(axis.ticks, axis.texts, strict=True):
+            figure.add_annotation(
+                x=number, y=tick, text=text, showarrow=False, xanchor="left", xshift=5, yshift=8
+            )
+    figure.update_layout(template=TEMPLATE, height=360)
+    figure.update_xaxes(
+        tickvals=list(range(len(axes))),
+        ticktext=[axis.name for axis in axes],
+        range=[-0.15, len(axes) - 0.4],
+        showline=False,
+        ticks="",
+    )
+    figure.update_yaxes(visible=False, range=[BELOW - 0.08, 1.12])
+    return figure
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One of the upright lines: where trials cross it, between 0 and 1, and what stands beside it."""
+
+    name: str
+    places: "pd.Series[float]"
+    ticks: list[float]
+    texts: list[str]
+
+
+def _axis(name: str, column: "pd.Series[Any]", number: "pd.Series[int]") -> Axis:
+    """A list of values from the first at the bottom, lines through one of them side by side; a range by size, or by
+    logarithm where it is wide."""
+    aside = (number.astype(float) * GOLDEN % 1 - 0.5) * ASIDE
+    present = column.dropna()
+    if present.dtype.kind in "if" and present.nunique() > LISTED:
+        numbers = column.astype(float)
+        wide = present.min() > 0 and present.max() > LOG_SPAN * present.min()
+        place = np.log10(numbers) if wide else numbers
+        low, span = float(place.min()), float(place.max() - place.min())
+        places = pd.Series((place - low) / span)
+        ticks = [0.0, 0.5, 1.0]
+        values = [low + share * span for share in ticks]
+        texts = [setting_value(float(10**value if wide else value)) for value in values]
+    else:
+        listed = in_order(name, present.unique())
+        ticks = [n / max(len(listed) - 1, 1) for n in range(len(listed))]
+        places = column.map(dict(zip(listed, ticks, strict=True))).astype(float) + aside
+        texts = [setting_value(value) for value in listed]
+    if column.isna().any():
+        ticks, texts = [BELOW, *ticks], [NO_VALUE, *texts]
+    return Axis(name, places.fillna(BELOW + aside), ticks, texts)
+
+
+def costs(seconds: Mapping[str, float]) -> go.Figure:
+    """Hours of trials by what became of them, and what was saved, the first on top."""
+    shown = {name: value for name, value in seconds.items() if value > 0}
+    names = list(shown)[::-1]
+    figure = go.Figure(
+        go.Bar(
+            x=[shown[name] / 3600 for name in names],
+            y=names,
+            orientation="h",
+            marker={
+                "color": [
+                    COLOURS["winner"] if name.startswith("saved") else COLOURS["validation"]
+                    for name in names
+                ]
+            },
+            text=[duration(shown[name]) for name in names],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(template=TEMPLATE, height=90 + 26 * len(names), bargap=0.35)
+    figure.update_xaxes(
+        title_text="hours of a trial's time",
+        range=[0, max(shown.values(), default=1.0) / 3600 * 1.2],
+    )
+    figure.update_yaxes(showgrid=False)
+    return figure

@@ -1,0 +1,173 @@
+"""One HTML file about a run that opens offline, from the same frames as everything else.
+
+Each module here gathers the facts of a few sections; the templates beside them say how they look.
+"""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from markupsafe import Markup
+
+from analysis import plots, results, wording
+from analysis.cost import cost_of, spent
+from analysis.effects import Effects, effects_of
+from analysis.finalists import Finalists, compare_finalists
+from analysis.ledger import alarm_of, how_often, read_ledger
+from analysis.page import figure_json, render_page
+from analysis.reference import beside_reports
+from analysis.replicates import compare_replicates
+from analysis.report.cards import cards_of, winner_settings
+from analysis.report.judged import judged
+from analysis.report.notices import notices, scale_of
+from analysis.report.provenance import provenance
+from analysis.report.summary import summary
+from analysis.select import select, why_unfinished
+from sweep.study import asked_in_all
+from trainable.command import frozen_work_said
+from trainable.config import RequestError
+from trainable.files import now, write_atomically
+from trainable.metric import Metric
+from trainable.record import RunFolder
+from trainable.rows import Status
+
+FINALISTS: Final = 5
+MANY: Final = 30  # trials; a longer table scrolls in a frame of its own
+
+
+def write_report(run: Path) -> Path:
+    """Write report.html into the run folder `run`; its path.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    path = RunFolder(run).report
+    write_atomically(path, render(run).encode())
+    return path
+
+
+def render(run: Path) -> str:
+    """The report as HTML that loads nothing from anywhere.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    config, folder = results.load_config(run), RunFolder(run)
+    manifest = folder.read_manifest()
+    trials, epochs = results.trials(run), results.epochs(run)
+    selection, openings = select(folder, config.metric), read_ledger(folder)
+    settings = results.varied(trials)
+    winner = selection.winner.trial_id if selection.winner is not None else None
+    lacks = why_unfinished(folder)
+    effects = effects_of(run)
+    cards = cards_of(folder, trials, epochs, selection, settings)
+    won = next((card for card in cards if card.trial_id == winner), None)
+    finalists, replication, cost = _finalists(run), compare_replicates(run), cost_of(run)
+    return render_page(
+        "report/page.html",
+        name=config.name,
+        target=config.data.target,
+        classes=manifest.get("classes") or ["0", "1"],
+        metric=config.metric,
+        metric_name=wording.metric_name(config.metric),
+        lacks=lacks,
+        ended=_ended(manifest),
+        statuses=[(s.value, int((trials["status"] == s.value).sum())) for s in Status],
+        asked_for=asked_in_all(config, folder.trials()),
+        notices=list(notices(folder, manifest, selection, openings, lacks)),
+        alarm=alarm_of(folder, openings),
+        cards=cards,
+        summary=summary(
+            selection,
+            won.setting if won else "",
+            openings,
+            finalists,
+            replication,
+            effects,
+            cost,
+        ),
+        winner=won,
+        winner_settings=winner_settings(folder, winner),
+        settings=settings,
+        many=len(cards) > MANY,
+        finalists=finalists,
+        replication=replication,
+        beside=results.to_records(beside_reports(run)),
+        cost=list(cost.said()),
+        frozen_work=frozen_work_said(results.work(run)),
+        openings=openings,
+        how_often=how_often(openings),
+        test_command=f"analysis test {shlex.quote(str(run))}",
+        scale=scale_of(openings),
+        effects=effects,
+        written=now(),
+        **_figures(trials, epochs, effects, config.metric, settings, winner),
+        rungs=_rungs(results.decisions(run), trials, config.metric, settings, winner),
+        costs=figure_json(plots.costs(spent(trials, cost))),
+        **judged(run, config.data.target, manifest),
+        **provenance(folder, config, manifest),
+    )
+
+
+def _ended(manifest: Mapping[str, Any]) -> str | None:
+    sessions = manifest.get("sessions") or [{}]
+    ended: str | None = sessions[-1].get("ended")
+    return ended
+
+
+def _finalists(run: Path) -> Finalists | None:
+    """The best finished trials compared; None where there are not two, or their predictions are gone."""
+    try:
+        return compare_finalists(run, FINALISTS)
+    except RequestError:
+        return None
+
+
+def _figures(
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    effects: Effects,
+    metric: Metric,
+    settings: list[str],
+    winner: str | None,
+) -> dict[str, Any]:
+    """The plots of the sweep as a whole."""
+    overview = plots.validation_by_epoch(epochs, trials, metric, settings, winner)
+    return {
+        "overview": figure_json(overview),
+        "parallel": figure_json(plots.parallel(trials, metric, settings, winner)),
+        "history": figure_json(plots.history(trials, metric, settings, winner)),
+        "timeline": figure_json(plots.timeline(trials, settings, winner)),
+        "heat_map": _heat_map(trials, metric),
+        "importances": figure_json(plots.importances(effects.importances))
+        if effects.importances
+        else None,
+        "by_setting": [
+            (name, figure_json(plots.best_by_setting(trials, metric, name, settings, winner)))
+            for name in settings
+            if trials[f"config/{name}"].nunique() > 1
+        ],
+    }
+
+
+def _rungs(
+    decisions: pd.DataFrame,
+    trials: pd.DataFrame,
+    metric: Metric,
+    settings: list[str],
+    winner: str | None,
+) -> Markup | None:
+    """None where ASHA has decided nothing."""
+    if decisions.empty:
+        return None
+    return figure_json(plots.rungs(decisions, trials, metric, settings, winner))
+
+
+def _heat_map(trials: pd.DataFrame, metric: Metric) -> Markup | None:
+    """Strategy × learning rate; None where one of them does not vary."""
+    known = trials[trials[metric.value].notna()]
+    if min(known["config/strategy"].nunique(), known["config/lr"].nunique()) < 2:
+        return None
+    return figure_json(plots.heat_map(trials, metric))

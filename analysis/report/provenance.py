@@ -1,0 +1,201 @@
+"""What was asked, of which data, where the run came from, and how to repeat it."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from analysis import results, wording
+from sweep.config import SweepConfig
+from sweep.space import Choice, Dimension, Range
+from trainable.command import duration
+from trainable.data import PARTS, balance, read_split
+from trainable.record import RunFolder
+
+Pairs = list[tuple[str, str]]
+
+
+def provenance(run: RunFolder, config: SweepConfig, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of the sections about configuration, data and origin; what the manifest does not say is left out."""
+    return {
+        "searched": [_searched(dimension) for dimension in config.space.dimensions],
+        "fixed": [(name, wording.setting_value(value)) for name, value in config.space.fixed],
+        "asked": _asked(config),
+        "yaml": run.config.read_text(encoding="utf-8"),
+        "split": _split(run),
+        "larger_class": _larger_class(run),
+        "image_facts": _image_facts(manifest),
+        "overlap": _overlap(manifest),
+        "commands": _commands(run, config, manifest),
+        "origin": _origin(manifest),
+        "seeds": _pairs(manifest.get("seeds")),
+        "packages": _pairs(manifest.get("packages")),
+        "digests": _pairs(manifest.get("digests")),
+        "sessions": manifest.get("sessions") or [],
+    }
+
+
+# ---------------------------------------------------------------- what was asked
+
+
+def _searched(dimension: Dimension) -> tuple[str, str, str]:
+    """Name, values and condition of a searched setting."""
+    condition = " and ".join(
+        f"{name} is {' or '.join(map(str, values))}" for name, values in dimension.when
+    )
+    return dimension.name, _domain(dimension.domain), condition
+
+
+def _domain(domain: Choice | Range) -> str:
+    if isinstance(domain, Choice):
+        return ", ".join(map(wording.setting_value, domain.values))
+    ends = f"{domain.low:g} to {domain.high:g}"
+    return {
+        "uniform": ends,
+        "loguniform": f"{ends}, logarithmic",
+        "int": f"{ends}, whole numbers",
+        "logint": f"{ends}, whole numbers, logarithmic",
+        "quniform": f"{ends} in steps of {domain.step or 0:g}",
+    }[domain.kind]
+
+
+def _asked(config: SweepConfig) -> Pairs:
+    """The configuration in words, without the space."""
+    data, search, asha = config.data, config.search, config.asha
+    rungs = asha.rungs(config.epochs) if asha else []
+    parts = (
+        "as the official partition file says"
+        if data.split.official
+        else f"{data.split.validation:g} for validation, {data.split.test:g} for the test, "
+        f"stratified, seed {data.split.seed}"
+    )
+    limit = f", at most {duration(search.time_limit)}" if search.time_limit else ""
+    first = f", {wording.counted(len(search.first), 'point')} given first" if search.first else ""
+    collapse = config.guards.collapse_epochs
+    return [
+        ("Target", data.target + (f", positive is {data.positive}" if data.positive else "")),
+        ("Images", str(data.images)),
+        ("Table", str(data.table) if data.table else "found beside the images"),
+        ("Image size", f"{data.image_size} × {data.image_size} pixels"),
+        ("Split", parts),
+        ("Backbone", f"VGG-16, weights {config.model.weights}, width {config.model.width:g}"),
+        ("Budget", wording.counted(config.epochs, "epoch") + " a trial"),
+        (
+            "Search",
+            f"{search.method}, {wording.counted(config.trials, 'trial')}, seed {search.seed}{first}{limit}",
+        ),
+        ("Decided by", wording.metric_name(config.metric)),
+        (
+            "Pruning",
+            f"ASHA after epochs {', '.join(map(str, rungs))}, reduction factor {asha.reduction_factor}"
+            if asha and rungs
+            else "off",
+        ),
+        (
+            "Collapse guard",
+            f"ends a trial after {wording.counted(collapse, 'epoch')} that predict one class"
+            if collapse
+            else "off",
+        ),
+        ("Weights kept", f"of the best {wording.counted(config.keep.best, 'trial')}"),
+    ]
+
+
+# ---------------------------------------------------------------- the data
+
+
+def _split(run: RunFolder) -> list[dict[str, Any]]:
+    """Counts and balance of each part; no image is opened for it."""
+    counts = balance(read_split(run.split, PARTS)).rename_axis("part").reset_index()
+    return results.to_records(counts)
+
+
+def _larger_class(run: RunFolder) -> float:
+    """The test accuracy of always predicting the class that is more frequent there."""
+    share = read_split(run.split, ("test",))["label"].mean()
+    return max(share, 1 - share)
+
+
+def _image_facts(manifest: Mapping[str, Any]) -> Pairs:
+    images = manifest.get("images") or {}
+    dropped = images.get("dropped") or []
+    unreadable = images.get("unreadable") or []
+    return [
+        (label, f"{value:,}")
+        for label, value in (
+            ("images", images.get("count")),
+            ("rows left out for want of an image", len(dropped) if images else None),
+            ("images left out as unreadable", len(unreadable) if unreadable else None),
+        )
+        if value is not None
+    ]
+
+
+def _overlap(manifest: Mapping[str, Any]) -> str:
+    """What of the test images the training has seen before, in a sentence; "" where nobody looked."""
+    found = (manifest.get("images") or {}).get("overlap")
+    if found is None:
+        return ""
+    pairs = found["pairs_across_parts"]
+    pictures = (
+        f"{wording.counted(len(pairs), 'pair')} of the same or nearly the same picture stand in two parts of the split"
+        if pairs
+        else "no picture was found in two parts of the split"
+    )
+    if found["persons_across_parts"] is None:
+        persons = "who is on the pictures is not known, so a person may be in several parts"
+    elif found["persons_across_parts"]:
+        persons = (
+            f"{wording.counted(found['persons_across_parts'], 'person')} are in several parts, with "
+            f"{wording.counted(found['test_images_of_known_persons'], 'test image')}"
+        )
+    else:
+        persons = "no person is in two parts"
+    return f"Overlap: {pictures}; {persons}."
+
+
+# ---------------------------------------------------------------- how to repeat it
+
+
+def _commands(run: RunFolder, config: SweepConfig, manifest: Mapping[str, Any]) -> list[str]:
+    again = f"{config.name}-again"
+    folder = shlex.quote(str(config.storage / again))
+    commit = manifest.get("git_commit")
+    return [
+        *([f"git checkout {commit}"] if commit else []),
+        f"sweep run {shlex.quote(str(run.config.absolute()))} name={again}",
+        f"analysis test {folder}",
+        f"analysis report {folder}",
+    ]
+
+
+def _origin(manifest: Mapping[str, Any]) -> Pairs:
+    """Where the run came from; what the manifest does not say is left out."""
+    settings, granted = manifest.get("settings") or {}, manifest.get("resources") or {}
+    commands = [entry["command"] for entry in manifest.get("configurations", [])]
+    dirty = manifest.get("git_dirty")
+    found = [
+        *(("command", shlex.join(command)) for command in commands),
+        ("made", manifest.get("created") and wording.moment(manifest["created"])),
+        ("on", manifest.get("host")),
+        ("project version", manifest.get("project_version")),
+        ("commit", manifest.get("git_commit")),
+        (
+            "uncommitted changes",
+            dirty
+            if dirty is None
+            else "yes: the commit alone does not repeat it"
+            if dirty
+            else "no",
+        ),
+        ("Python", manifest.get("python")),
+        ("device", settings.get("device")),
+        ("number format", settings.get("precision")),
+        ("threads a trial", settings.get("threads")),
+        ("GPUs a trial", granted.get("gpus_per_trial")),
+        ("trials at a time", granted.get("concurrent")),
+    ]
+    return [(label, str(value)) for label, value in found if value is not None]
+
+
+def _pairs(facts: Mapping[str, Any] | None) -> Pairs:
+    return [(name, str(value)) for name, value in (facts or {}).items()]

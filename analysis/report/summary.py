@@ -1,0 +1,102 @@
+"""The report in five lines: who wins, how it does on the test set, is it real, what mattered, what it cost."""
+
+from collections.abc import Iterator, Sequence
+
+from analysis import wording
+from analysis.cost import Cost
+from analysis.effects import Effects
+from analysis.finalists import ALPHA, Finalists
+from analysis.ledger import Opening
+from analysis.replicates import Replication
+from analysis.select import Selection
+from trainable.command import duration
+
+
+def summary(
+    selection: Selection,
+    setting: str,
+    openings: Sequence[Opening],
+    finalists: Finalists | None,
+    replication: Replication,
+    effects: Effects,
+    cost: Cost,
+) -> list[str]:
+    """Five sentences, fewer where there is nothing to say; `setting` is the winner's, in words."""
+    return [
+        sentence
+        for line in (
+            _winner(selection, setting, finalists),
+            _test(openings),
+            _sure(finalists, replication),
+            _mattered(effects),
+            _cost(cost),
+        )
+        for sentence in line
+    ]
+
+
+def _winner(selection: Selection, setting: str, finalists: Finalists | None) -> Iterator[str]:
+    won = selection.winner
+    if won is None:
+        yield "there is no winner yet: no trial of the search has finished"
+        return
+    value = wording.metric_value(selection.metric, selection.metric.score(won.score))
+    interval = ""
+    if finalists is not None and finalists.each[0].trial_id == won.trial_id:
+        ends = finalists.each[0].interval
+        interval = f"; 95 % interval of its accuracy {wording.percent(ends.low)} to {wording.percent(ends.high)}"
+    yield (
+        f"{setting} wins with a {wording.metric_name(selection.metric)} of {value} at epoch {won.best.epoch}{interval}"
+    )
+
+
+def _test(openings: Sequence[Opening]) -> Iterator[str]:
+    result = openings[-1].result if openings else None
+    if result is None:
+        yield (
+            "the test set has not been opened"
+            if not openings
+            else "the test set was opened and has no result yet"
+        )
+        return
+    ends = result.accuracy_interval
+    yield (
+        f"on {wording.counted(result.images, 'test image')} it is right in {wording.percent(result.accuracy)} "
+        f"({wording.percent(ends.low)} to {wording.percent(ends.high)}); opened {wording.times(len(openings))}"
+    )
+
+
+def _sure(finalists: Finalists | None, replication: Replication) -> Iterator[str]:
+    """Of settings where they were replicated, else of trained models."""
+    if replication.each:
+        yield next(replication.said())
+        return
+    if finalists is None:
+        return
+    others = finalists.each[1:]
+    beaten = sum(other.p_holm is not None and other.p_holm < ALPHA for other in others)
+    yield (
+        f"on the validation images the winner's model beats {beaten} of the {len(others)} next ones beyond chance; "
+        "whether its setting is better, `sweep replicate` tells"
+    )
+
+
+def _mattered(effects: Effects) -> Iterator[str]:
+    shares = sorted(effects.importances.items(), key=lambda item: -item[1])
+    if shares:
+        first, *rest = (f"{name} ({wording.percent(share, 0)})" for name, share in shares[:3])
+        then = f", then {' and '.join(rest)}" if rest else ""
+        yield f"what made trials differ most is {first}{then}"
+
+
+def _cost(cost: Cost) -> Iterator[str]:
+    saved = [
+        f"{what} saved {duration(seconds)}"
+        for what, seconds in (
+            ("pruning", cost.pruned_seconds),
+            ("sharing frozen work", cost.shared_seconds),
+        )
+        if seconds > 0
+    ]
+    more = f"; {' and '.join(saved)} of trials' time" if saved else ""
+    yield f"{cost.device_hours:,.2f} {cost.device}-hours for {wording.counted(cost.trials, 'trial')}{more}"

@@ -1,0 +1,337 @@
+"""sweep extend --audit: which pruned trials are run to the end, as what, and what that says of ASHA."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from analysis_runs import copy_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import plots, results
+from analysis.cost import cost_of
+from analysis.effects import effects_of
+from analysis.report import render
+from analysis.select import select
+from analysis.statistics import wilson
+from sweep.asha import Rungs
+from sweep.audit import draw
+from sweep.config import SweepConfig, check_config
+from sweep.extend import Request, extend
+from sweep.manifest import create_run, open_session
+from sweep.prepare import prepare
+from sweep.proposals import Proposals, nothing_left
+from sweep.ranking import Standing, bar, single_winner, standing, to_keep, winner
+from sweep.scheduler import catch_up, decisions
+from sweep.searcher import RecordSearcher
+from sweep.status import read_status
+from sweep.study import asked_in_all, recorded, study_of
+from tests.conftest import Faces, exhaust, sweep_facts
+from tests.conftest import results as result_rows
+from trainable.config import RequestError, RunSettings, TrialConfig
+from trainable.data import open_training_data
+from trainable.files import read_json, write_json
+from trainable.fit import fit
+from trainable.metric import Metric
+from trainable.model import load_backbone
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Row, Status, trial_id_of
+
+Text = Callable[[pytest.ExceptionInfo[Exception]], str]
+EPOCHS = 9
+FINISHED = (0.80, 0.81, 0.82, 0.83, 0.84, 0.85)
+PRUNED = (0.60, 0.62, 0.64, 0.66, 0.68, 0.70)
+"""At epoch 1, where ASHA stopped them."""
+
+
+def row(epoch: int, value: float) -> Row:
+    return Row(epoch, 0.6, 0.7, 0.5, value, 0.7, 0.8, 1e-4, 2.0, 16.0, 0, f"2026-01-0{epoch}")
+
+
+def train(record: TrialRecord, values: list[float], status: Status = Status.FINISHED) -> None:
+    for epoch, value in enumerate(values, start=1):
+        record.append(row(epoch, value))
+    record.write_status(replace(record.status(), status=status))
+
+
+@pytest.fixture
+def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
+    trial = {"strategy": "full", "lr": {"loguniform": [1e-5, 1e-1]}, "epochs": EPOCHS}
+    search = {"method": "random", "trials": len(FINISHED) + len(PRUNED), "seed": 3}
+    return check_config(sweep_facts(faces, tmp_path / "runs", trial, search=search), {}, "test")
+
+
+@pytest.fixture
+def run(config: SweepConfig) -> RunFolder:
+    """Six trials that finished, from 0.75 to 0.80 at epoch 1 to 0.05 more; six that were pruned at epoch 1."""
+    run = create_run(config, prepare(config), ["sweep", "run"])
+    session = open_session(run)
+    for number in range(config.trials):
+        trials = [recorded(record, config.metric) for record in run.trials()]
+        proposed = Proposals(config).next(trials)
+        assert proposed is not None
+        record = TrialRecord.create(run, proposed[1], number, session)
+        if number < len(FINISHED):
+            train(record, [FINISHED[number] - 0.05] + [FINISHED[number]] * (EPOCHS - 1))
+        else:
+            train(record, [PRUNED[number - len(FINISHED)]], Status.PRUNED)
+    assert nothing_left(run, config)
+    return run
+
+
+def ask(run: RunFolder, count: int) -> list[str]:
+    return extend(run, Request(audit=count), ["sweep", "extend", "--audit"])
+
+
+def audits(run: RunFolder) -> list[TrialRecord]:
+    return [record for record in run.trials() if record.origin.origin == "audit"]
+
+
+def pruned(run: RunFolder) -> dict[str, TrialRecord]:
+    return {r.trial_id: r for r in run.trials() if r.status().status is Status.PRUNED}
+
+
+def search_files(run: RunFolder) -> dict[Path, bytes]:
+    """Everything on record of trials of the search."""
+    folders = [r.folder for r in run.trials() if r.origin.origin == "search"]
+    return {path: path.read_bytes() for folder in folders for path in folder.iterdir()}
+
+
+# ---------------------------------------------------------------- which trials
+
+
+@given(
+    st.sets(st.integers(0, 30).map("trial{}".format)),
+    st.integers(1, 10),
+    st.integers(1, 10),
+    st.integers(0, 9),
+)
+def test_what_is_drawn_in_two_goes_is_what_one_go_draws(
+    pruned: set[str], first: int, second: int, seed: int
+) -> None:
+    before = draw(pruned, (), first, seed)
+    after = draw(pruned, before, second, seed)
+    assert len(before) == min(first, len(pruned))
+    assert before + after == draw(pruned, (), first + second, seed)
+    assert set(before) | set(after) <= pruned and not set(before) & set(after)
+
+
+def test_every_pruned_trial_is_as_likely_to_be_drawn_as_any_other() -> None:
+    trials = [TrialConfig(lr=10**-n).trial_id for n in range(1, 11)]
+    seeds = 4_000
+    drawn = [trial for seed in range(seeds) for trial in draw(trials, (), 3, seed)]
+    deviation = (seeds * 0.3 * 0.7) ** 0.5
+    for trial in trials:
+        assert abs(drawn.count(trial) - 0.3 * seeds) < 4 * deviation
+
+
+def test_an_audit_is_a_trial_of_its_own_with_the_settings_of_the_pruned_one(
+    run: RunFolder, config: SweepConfig
+) -> None:
+    before = search_files(run)
+    (said,) = ask(run, 3)
+    assert said.startswith("3 of 6 pruned trials, drawn at random, run to the end")
+    assert len(audits(run)) == 3 and len({r.origin.number for r in run.trials()}) == 15
+    for record in audits(run):
+        original = pruned(run)[record.origin.audits or ""]
+        assert record.origin.settings == original.origin.settings
+        named = hashlib.sha256(f"audit of {original.trial_id}".encode()).hexdigest()[:12]
+        assert record.trial_id == named == trial_id_of(record.origin.settings, "audit")
+        facts = read_json(record.folder / "config.json")
+        assert (facts["trial_id"], facts["audits"]) == (named, original.trial_id)
+        assert (record.status().status, record.rows()) == (Status.PENDING, [])
+    assert search_files(run) == before
+    assert "extend" in run.read_manifest()["configurations"][-1]["command"]
+    assert not nothing_left(run, config) and asked_in_all(config, run.trials()) == 15
+
+
+def test_asked_again_others_are_audited_until_none_is_left(run: RunFolder, refused: Text) -> None:
+    ask(run, 4)
+    (said,) = ask(run, 4)
+    assert said.startswith("2 of 6 pruned trials, drawn at random (fewer than 4 were left)")
+    assert {record.origin.audits for record in audits(run)} == set(pruned(run))
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(RequestError) as caught:
+        ask(run, 1)
+    assert "but all 6 were audited" in refused(caught)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("audited", ["000000000000", None])
+def test_an_audit_of_another_trial_than_its_settings_say_is_refused(
+    run: RunFolder, refused: Text, audited: str | None
+) -> None:
+    ask(run, 1)
+    path = audits(run)[0].folder / "config.json"
+    write_json(path, read_json(path) | {"audits": audited})
+    with pytest.raises(RequestError) as caught:
+        run.trials()
+    assert str(path) in refused(caught) and f"audits is {audited!r}" in refused(caught)
+
+
+def test_a_folder_of_another_origin_is_refused(run: RunFolder, refused: Text) -> None:
+    path = next(iter(pruned(run).values())).folder / "config.json"
+    facts = read_json(path)
+    write_json(path, facts | {"origin": "audit", "audits": facts["trial_id"]})
+    with pytest.raises(RequestError) as caught:
+        run.trials()
+    assert "those of" in refused(caught)
+
+
+def test_the_first_epochs_of_an_audit_are_those_of_the_pruned_trial_bit_by_bit(
+    unchanged: Path, tmp_path: Path
+) -> None:
+    """Trained for real; the winner keeps its weights, and the audit its predictions alone."""
+    run = RunFolder(copy_of(unchanged, tmp_path / "trained"))
+    before, kept = search_files(run), select(run, Metric.VAL_ACCURACY).winner
+    ask(run, 1)
+    (audit,) = audits(run)
+    settings = RunSettings(**run.read_manifest()["settings"] | {"folder": run.path})
+    data = open_training_data(run.split, settings.images, settings.image_size)
+    backbone = load_backbone(settings.weights, settings.width)
+    rows, outcome = exhaust(fit(audit.origin.settings, settings, data, backbone, audit))
+    assert outcome.status is Status.FINISHED and len(rows) == settings.epochs
+    audit.write_status(replace(audit.status(), status=outcome.status))
+    stopped = pruned(run)[audit.origin.audits or ""].rows()
+    assert 0 < len(stopped) < len(rows)
+    assert result_rows(audit.rows())[: len(stopped)] == result_rows(stopped)
+    assert search_files(run) == before and select(run, Metric.VAL_ACCURACY).winner == kept
+    assert {path.suffix for path in audit.folder.glob("best-*")} == {".json", ".parquet"}
+    assert not audit.last.exists()
+    assert "(audit)" in render(run.path)
+
+
+# ---------------------------------------------------------------- outside the search
+
+
+def test_audits_enter_neither_search_nor_rungs_and_are_what_is_left_to_do(
+    run: RunFolder, config: SweepConfig
+) -> None:
+    study = study_of(run.path)
+    ask(run, 3)
+    first, *others = audits(run)
+    searcher = RecordSearcher(config, run, 1, concurrent=9)
+    suggested = {searcher.suggest(str(n))["trial_id"] for n in range(3)}
+    assert suggested == {record.trial_id for record in audits(run)}
+    assert searcher.suggest("3") is None
+    train(first, [0.1, 0.2])  # killed, and on record as finished too early: it goes on
+    assert not nothing_left(run, config)
+    rungs = Rungs([1, 3], 2)
+    catch_up(rungs, config, run, 1)
+    assert decisions(run) == []
+    for epoch in range(3, EPOCHS + 1):
+        first.append(row(epoch, 0.99))
+    for record in others:
+        train(record, [0.99] * EPOCHS)
+    assert nothing_left(run, config)
+    assert [t.params for t in study_of(run.path).trials] == [t.params for t in study.trials]
+
+
+def test_an_audit_that_is_better_than_the_winner_does_not_win(
+    run: RunFolder, config: SweepConfig
+) -> None:
+    before, effects = select(run, config.metric), effects_of(run.path)
+    history = plots.history(results.trials(run.path), config.metric, ["lr"], None)
+    ask(run, 2)
+    for record in audits(run):
+        train(record, [0.6] + [0.99] * (EPOCHS - 1))
+    found = select(run, config.metric)
+    assert (found.winner, found.single) == (before.winner, before.single)
+    assert found.ranked[0].trial_id in {record.trial_id for record in audits(run)}
+    assert before.remarks() == []
+    (remark,) = found.remarks()
+    assert "is the audit of a pruned trial, and better than the best single trial" in remark
+    assert effects_of(run.path) == effects
+    frame = results.trials(run.path)
+    assert plots.history(frame, config.metric, ["lr"], None) == history
+    assert frame["origin"].tolist() == ["search"] * 12 + ["audit"] * 2
+    facts = read_status(run.path)
+    assert facts["best"]["best"] == 0.85
+    assert [t["setting"].endswith("(audit)") for t in facts["trials"]] == [False] * 12 + [True] * 2
+    assert facts["trials_asked"] == 14
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["search", "replicate", "audit"]), st.floats(0, 1))),
+    st.integers(1, 3),
+)
+def test_nothing_that_is_decided_depends_on_audits(
+    values: list[tuple[str, float]], best: int
+) -> None:
+    found = [
+        Standing(f"t{n}", "s", Status.FINISHED, origin, row(1, value), Metric.VAL_ACCURACY)  # type: ignore[arg-type]
+        for n, (origin, value) in enumerate(values)
+    ]
+    others = [each for each in found if each.origin != "audit"]
+    assert winner(found) == winner(others) and single_winner(found) == single_winner(others)
+    assert bar(found, best) == bar(others, best) and to_keep(found, best) == to_keep(others, best)
+
+
+def test_an_audit_writes_no_weights_at_its_end(run: RunFolder, config: SweepConfig) -> None:
+    """Also before `keep.best` trials have finished, when a trial of the search writes them."""
+    ask(run, 1)
+    (audit,) = audits(run)
+    assert not run.bar.exists()
+    for record, wanted in ((audit, False), (next(iter(pruned(run).values())), True)):
+        assert record.is_wanted(row(1, 0.99), config.metric) is wanted
+    train(audit, [0.99] * EPOCHS)
+    found = standing(audit, config.metric)
+    assert found is not None and to_keep([found], 9) == set()
+
+
+# ---------------------------------------------------------------- what it says of ASHA
+
+
+def test_the_cost_says_how_many_audited_trials_would_have_won(run: RunFolder) -> None:
+    assert cost_of(run.path).audit is None
+    ask(run, 4)
+    winning, losing, diverged, _ = audits(run)
+    train(winning, [0.6, 0.7] + [0.86] * (EPOCHS - 2))
+    train(losing, [0.6, 0.7] + [0.85] * (EPOCHS - 2))
+    train(diverged, [0.6, 0.9], Status.DIVERGED)
+    found = cost_of(run.path)
+    assert found.audit is not None
+    assert (found.audit.pruned, found.audit.ended, found.audit.missing) == (6, 3, 1)
+    assert found.audit.better == (winning.origin.audits,)
+    assert found.audit.interval == wilson(1, 3)
+    said = list(found.said())
+    (counts,) = (s for s in said if "audited trials" in s)
+    assert counts.startswith(
+        "of 3 audited trials, drawn at random from 6 pruned, 1 ended better than the winner (95 % interval"
+    )
+    assert any(f"({winning.origin.audits}): asha.grace_period looks too short" in s for s in said)
+    assert any("1 audit without an end" in s for s in said)
+    (rung,) = found.rungs
+    assert (rung.epoch, rung.stopped, rung.audited, rung.finished) == (1, 6, 3, 8)
+    assert any("3 pruned trials without an audit would have won" in s for s in said)
+    assert found.to_json()["audit"]["better"] == (winning.origin.audits,)
+
+
+def test_an_audit_that_found_nothing_warns_of_nothing_and_leaves_nothing_to_guess(
+    run: RunFolder,
+) -> None:
+    ask(run, 6)
+    for record in audits(run):
+        (stopped,) = pruned(run)[record.origin.audits or ""].rows()
+        train(record, [stopped.val_accuracy] + [stopped.val_accuracy + 0.05] * (EPOCHS - 1))
+    found = cost_of(run.path)
+    assert found.audit is not None and found.audit.better == () and found.chance is None
+    (rung,) = found.rungs
+    assert rung.rank_correlation == pytest.approx(1) and rung.finished == 12
+    said = " ".join(found.said())
+    assert "0 ended better" in said and "rank correlation of 1.00 (Spearman, 12 trials" in said
+    assert "grace_period" not in said and "can't be told" not in said
+
+
+def test_audits_take_the_guess_beyond_the_data_back_to_the_data(run: RunFolder) -> None:
+    """The finished ones, all of the upper end, say nothing of a lower end that catches up; audits do."""
+    first = cost_of(run.path).chance
+    assert first == pytest.approx(0, abs=1e-6)
+    ask(run, 5)
+    for record, final in zip(audits(run), (0.83, 0.79, 0.845, 0.81, 0.84), strict=True):
+        (stopped,) = pruned(run)[record.origin.audits or ""].rows()
+        train(record, [stopped.val_accuracy] + [final] * (EPOCHS - 1))
+    later = cost_of(run.path).chance
+    assert later is not None and later > 0.01
