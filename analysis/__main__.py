@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -134,7 +133,10 @@ def test(
     """Evaluate the winner by validation on the test images, once; later calls show that result again."""
     from analysis.final_test import final_test
 
-    tested = final_test(run, reopen, unfinished, lambda text: _line(text, "bright_black"))
+    with progress(console) as begin:
+        tested = final_test(
+            run, reopen, unfinished, lambda text: _line(text, "bright_black"), begin
+        )
     show_tested(run, tested)
 
 

@@ -35,7 +35,8 @@ from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import confusion, wilson
 from trainable.config import RequestError, RunSettings
 from trainable.data import open_test_data
-from trainable.features import evaluation_batches
+from trainable.examine import Begin, Progress, no_progress
+from trainable.features import Batches, evaluation_batches
 from trainable.files import now, write_atomically
 from trainable.fit import predict
 from trainable.metric import measure
@@ -62,10 +63,12 @@ def final_test(
     reopen: str | None = None,
     unfinished: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    begin: Begin = no_progress,
 ) -> Tested:
     """Evaluate the winner of the run in folder `path` on the test images, once; later calls give that result again.
 
     `reopen` is the reason to open the test set once more; `unfinished` allows it before the sweep has finished.
+    `begin(text, total)` gives a callback that is told how many more images were evaluated.
 
     Raises:
         RequestError: the sweep is not finished, has no winner, or its winner, weights or split are not what they were.
@@ -96,7 +99,7 @@ def final_test(
                     split_sha256=split_sha256,
                 )
                 openings = (*openings, opening)
-            openings = _open(run, openings, say)
+            openings = _open(run, openings, say, begin)
     remarks = selection.remarks()
     if lacks is not None:
         remarks.append(f"the sweep is not finished: {lacks}")
@@ -120,7 +123,7 @@ def _alone(run: RunFolder) -> Iterator[None]:
 
 
 def _open(
-    run: RunFolder, openings: Sequence[Opening], say: Callable[[str], None]
+    run: RunFolder, openings: Sequence[Opening], say: Callable[[str], None], begin: Begin
 ) -> tuple[Opening, ...]:
     """Evaluate for the newest of `openings`, which is on the disk before the first test image is read."""
     *before, newest = openings
@@ -133,7 +136,7 @@ def _open(
     )
     LOG.info("%s: %s", run.test, text)
     say(text)
-    result = _evaluate(run, newest.winner, best, backbone, settings)
+    result = _evaluate(run, newest.winner, best, backbone, settings, begin)
     completed = newest.model_copy(update={"completed": now(), "result": result})
     write_ledger(run, [*before, completed])
     return (*before, completed)
@@ -213,7 +216,12 @@ def _checked_weights(
 
 
 def _evaluate(
-    run: RunFolder, winner: Winner, best: Best, backbone: Backbone, settings: RunSettings
+    run: RunFolder,
+    winner: Winner,
+    best: Best,
+    backbone: Backbone,
+    settings: RunSettings,
+    begin: Begin,
 ) -> Result:
     """Predict every test image, write the predictions and the surest mistakes with thumbnails, and count."""
     model = build_model(run.trial(winner.trial_id).origin.settings, backbone)
@@ -221,7 +229,9 @@ def _evaluate(
     model.to(settings.device)
     images = open_test_data(run.split, settings.images, settings.image_size)
     try:
-        logits = predict(model, evaluation_batches(model, settings, images), settings)
+        batches = evaluation_batches(model, settings, images)
+        advance = begin("test images", len(images))
+        logits = predict(model, _told(batches, advance), settings)
         predictions = pd.DataFrame(
             {"file": images.files, "label": images.labels.int().numpy(), "logit": logits.numpy()}
         )
@@ -238,6 +248,13 @@ def _evaluate(
         _write(run.test_mistakes, mistakes),
     )
     return evaluate(logits, images.labels, digests, settings)
+
+
+def _told(batches: Batches, advance: Progress) -> Batches:
+    """The same batches; `advance` is told when one was used."""
+    for places, hidden in batches:
+        yield places, hidden
+        advance(len(hidden))
 
 
 def _write(path: Path, content: bytes) -> str:

@@ -457,3 +457,14 @@ def test_undefined_numbers_are_written_as_null() -> None:
     assert (result.loss, result.auc, result.precision) == (None, None, None)
     assert json.dumps(result.model_dump(mode="json"), allow_nan=False)
     assert replace(result.confusion, true_negative=0).images == 1
+
+
+def test_progress_tells_of_every_test_image_once(run: Path) -> None:
+    told: dict[str, list[int]] = {}
+
+    def begin(text: str, total: int) -> Callable[[int], None]:
+        told[text] = [-total]
+        return told[text].append
+
+    final_test(run, begin=begin)
+    assert told["test images"][0] < 0 and sum(told["test images"]) == 0

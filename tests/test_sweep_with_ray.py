@@ -146,6 +146,7 @@ def test_a_finished_sweep_is_extended_by_epochs_and_settings(
     assert code == 0 and "nothing is left to do" in out, out + err
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_audited_and_changes_nothing_that_was_decided(
     configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
 ) -> None:

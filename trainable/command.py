@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 from unicodedata import category
 
 from rich.console import Console
@@ -41,18 +41,32 @@ class PlainConsole(Console):
 
 
 def run_command(name: str, app: Callable[..., object]) -> None:
-    """Run the command `name`: a wrong request or file ends in one line on stderr and exit code 2, Ctrl-C in 130."""
+    """Run the Typer `app` as the command `name`, and exit with its code; without arguments it shows its help.
+
+    A wrong request, a wrong option or a file that can't be used ends in one line on stderr and exit code 2, Ctrl-C in
+    130.
+    """
     try:
-        app(prog_name=name)
+        code = app(sys.argv[1:] or ["--help"], prog_name=name, standalone_mode=False)
     except RequestError as error:
-        print(f"{name}: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(name, str(error))
     except OSError as error:
-        said = f"{error.filename or 'a file'}: {error.strerror or error}"
-        print(f"{name}: {printable(said)}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(name, f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own, of which it exports no class
+            raise
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else name
+        said = " ".join(error.format_message().split()).rstrip(".")
+        _refuse(name, f"{said[:1].lower()}{said[1:]}; `{command} --help` says what it takes")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(name: str, text: str) -> NoReturn:
+    print(f"{name}: {printable(text)}", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager

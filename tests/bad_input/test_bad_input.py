@@ -554,6 +554,22 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         ["sweep", "extend", "RUN", "--audit", "3"],
         "no trial was pruned",
     ),
+    "an audit of a word": (
+        lambda run: None,
+        ["sweep", "extend", "RUN", "--audit", "all"],
+        "valid integer",
+    ),
+    "an option that is none": (
+        lambda run: None,
+        ["sweep", "resume", "RUN", "--storelimit", "1GB"],
+        "`sweep resume --help`",
+    ),
+    "no run at all": (lambda run: None, ["analysis", "report"], "missing argument 'RUN"),
+    "a command that is none": (
+        lambda run: None,
+        ["analysis", "predict", "RUN"],
+        "no such command 'predict'",
+    ),
     "a store without limits": (
         lambda run: None,
         ["sweep", "resume", "RUN", "--store-limit", "much"],
