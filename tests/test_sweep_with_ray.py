@@ -183,6 +183,7 @@ def test_a_pruned_trial_is_audited_and_changes_nothing_that_was_decided(
     assert code == 2 and "all 1 were audited" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_time_limit_ends_a_sweep_orderly_and_resumably(
     configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
 ) -> None:
@@ -201,6 +202,7 @@ def test_the_time_limit_ends_a_sweep_orderly_and_resumably(
     assert record.status().status is (Status.INTERRUPTED if begun else Status.PENDING)
 
 
+@pytest.mark.slow
 def test_four_trials_at_half_a_gpu_share_two_devices_two_and_two(
     configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
 ) -> None:
