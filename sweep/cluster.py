@@ -17,16 +17,15 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**6))
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
-import torch
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweep import node_tasks
 from sweep.config import ResourcesConfig
-from sweep.sharing import Rates, measure_rates
+from sweep.rates import Rates
 from trainable.config import RequestError
-from trainable.model import load_backbone
 
 LOG = logging.getLogger(__name__)
 
@@ -208,43 +207,12 @@ def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
     return cpus
 
 
-@ray.remote  # type: ignore[untyped-decorator]
-def _measure(
-    weights: str, width: float, cuts: list[int], images: list[Path], *settings: Any
-) -> Rates | str:
-    """The rates of a node, or why its store can't be used."""
-    try:
-        return measure_rates(load_backbone(weights, width), cuts, images, *settings)
-    except OSError as error:
-        return f"{error.filename or 'the store'}: {error.strerror or error}"
-
-
 def measure(granted: Share, *arguments: Any) -> Rates | str:
-    """sweep.sharing.measure_rates on a node, with what a trial gets there."""
+    """sweep.rates.measure_rates on a node, with what a trial gets there."""
     found: Rates | str = ray.get(
-        _measure.options(num_cpus=granted.cpus, num_gpus=granted.gpus).remote(*arguments)
+        node_tasks.measure.options(num_cpus=granted.cpus, num_gpus=granted.gpus).remote(*arguments)
     )
     return found
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:
-    """What a node sees of the run folder and the images; leaves a mark in the folder."""
-    host = socket.gethostname()
-    mark = Path(folder) / f".seen-{session}-{host}-{os.getpid()}"
-    try:
-        mark.write_text(host)
-        wrote = mark.name
-    except OSError:
-        wrote = ""
-    return {
-        "host": host,
-        "mark": wrote,
-        "manifest": (Path(folder) / "manifest.json").is_file(),
-        "image": (Path(images) / first_image).is_file(),
-        "gpu": torch.cuda.is_available(),
-        "bfloat16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-    }
 
 
 def inspect(
@@ -256,7 +224,7 @@ def inspect(
         RequestError: a node can't see or write one of them: its trials would fail one after another.
     """
     looks = [
-        _look.options(
+        node_tasks.look.options(
             num_gpus=0.01 if node.gpus else 0,  # without any, Ray hides the GPUs
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
         ).remote(str(folder), str(images), first_image, session)

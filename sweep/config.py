@@ -206,7 +206,7 @@ class SweepConfig(Frozen):
         """How many trials there will be, those on record included: what a changed grid has not comes on top of it."""
         if self.search.method != "grid":
             return self.trials
-        return self.trials + sum(trial_id not in self._grid_ids for trial_id in trial_ids)
+        return self.trials + len(frozenset(trial_ids) - self._grid_ids)
 
 
 # ---------------------------------------------------------------- YAML

@@ -14,9 +14,10 @@ from sweep.config import SweepConfig
 from sweep.interruption import Exit, Interruption
 from sweep.manifest import close_session, open_session, read_config
 from sweep.progress import Board, Terminal
+from sweep.rates import PROBED_IMAGES
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
-from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for
+from sweep.sharing import cuts_of, decide_for
 from sweep.study import asked_in_all
 from trainable.command import PlainConsole
 from trainable.config import RequestError, RunSettings

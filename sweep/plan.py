@@ -10,7 +10,8 @@ from rich.text import Text
 
 from sweep.config import SweepConfig
 from sweep.prepare import Prepared
-from sweep.sharing import PROBED_IMAGES, cuts_of, decide_for, measure_rates
+from sweep.rates import PROBED_IMAGES, measure_rates
+from sweep.sharing import cuts_of, decide_for
 from trainable.command import PlainConsole
 from trainable.config import Strategy, TrialConfig
 from trainable.data import balance

@@ -1,6 +1,6 @@
 """Which setting comes next: a pure function of the configuration and of what is on record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from sweep.config import SweepConfig
 from sweep.space import LARGEST_GRID, Point, Value
 from sweep.study import Recorded, mix, recorded, suggest
 from trainable.config import TrialConfig
+from trainable.model import CUTS
 from trainable.record import RunFolder
 
 DUPLICATES_IN_A_ROW = 50  # after these a sampler is stuck, and an untried point is drawn instead
@@ -32,19 +33,25 @@ class Proposals:
     config: SweepConfig
 
     def next(self, trials: Sequence[Recorded]) -> tuple[int, TrialConfig] | None:
-        """Number and settings of the next trial after `trials`; None when all are there or none is left.
+        """Number and settings of the next trial after `trials`; None when all are there or none is left."""
+        number = max((trial.number for trial in trials), default=-1) + 1
+        return self.numbered(number, {trial.trial_id: trial for trial in trials})
 
-        Numbers go on from the highest on record. A duplicate costs nothing: the next number is tried.
+    def numbered(
+        self, number: int, tried: Mapping[str, Recorded]
+    ) -> tuple[int, TrialConfig] | None:
+        """The same for who knows it already: `number` follows the highest on record, `tried` are the trials by id.
+
+        A duplicate costs nothing: the next number is tried. What this takes does not grow with the trials, but for
+        `tpe` and `gp`, which look at all of them.
         """
-        tried = {trial.trial_id for trial in trials}
         if len(tried) >= self.config.asked_for(tried):
             return None
-        number = max((trial.number for trial in trials), default=-1) + 1
         if self.config.search.method == "grid":
             settings = next((s for s in self._grid if s.trial_id not in tried), None)
             return None if settings is None else (number, settings)
         for attempt in range(number, number + DUPLICATES_IN_A_ROW):
-            settings = self._settings(self._propose(trials, attempt))
+            settings = self._settings(self._propose(tried, attempt))
             if settings.trial_id not in tried:
                 return attempt, settings
         return self._untried(tried, number + DUPLICATES_IN_A_ROW)
@@ -52,7 +59,7 @@ class Proposals:
     def _settings(self, point: Point) -> TrialConfig:
         return self.config.space.settings(point)
 
-    def _propose(self, trials: Sequence[Recorded], number: int) -> Point:
+    def _propose(self, tried: Mapping[str, Recorded], number: int) -> Point:
         """The point of suggestion `number`, from the method; first points come first, missing values filled in."""
         search, space = self.config.search, self.config.space
         first = search.first[number] if number < len(search.first) else {}
@@ -63,6 +70,7 @@ class Proposals:
             case "qmc":
                 return space.at(self._sobol(number), given)
             case "tpe" | "gp" as method:
+                trials = list(tried.values())
                 return suggest(
                     space, self.config.metric, trials, method, search.seed, number, given
                 )
@@ -87,16 +95,27 @@ class Proposals:
 
     @cached_property
     def _grid(self) -> list[TrialConfig]:
-        """Every point, shuffled by the seed (in natural order ASHA would prune all or none), `first` in front."""
+        """Every point, shuffled by the seed (in natural order ASHA would prune all or none), `first` in front.
+
+        Where every trial runs to its end, the order decides only when the last one ends: those that train more layers
+        go first, so that short ones fill the slots at the end (longest processing time first, Graham 1969).
+        """
         space, search = self.config.space, self.config.search
+        all_end = self.config.asha is None and search.time_limit is None
         points = space.points()
         order = np.random.default_rng(search.seed).permutation(len(points))
         shuffled = [points[index] for index in order]
         wanted = [space.check(partial) for partial in search.first]
-        ordered = sorted(shuffled, key=lambda p: not any(space.matches(w, p) for w in wanted))
-        return [self._settings(point) for point in ordered]
 
-    def _untried(self, tried: set[str], number: int) -> tuple[int, TrialConfig] | None:
+        def place(point: Point) -> tuple[bool, int]:
+            is_first = any(space.matches(given, point) for given in wanted)
+            return not is_first, CUTS[self._settings(point).strategy] if all_end else 0
+
+        return [self._settings(point) for point in sorted(shuffled, key=place)]
+
+    def _untried(
+        self, tried: Mapping[str, Recorded], number: int
+    ) -> tuple[int, TrialConfig] | None:
         """A seeded point that nobody tried; None where the space is exhausted."""
         space = self.config.space
         draws = np.random.default_rng(mix(self.config.search.seed, number))

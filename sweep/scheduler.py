@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep.asha import Decision, Rungs, Verdict
@@ -110,6 +111,11 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         self._decides = config.metric
         self._run = run
         self._session = session
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first that waits, among those that have not ended; Tune's own looks at every trial there ever was."""
+        waiting = (t for t in tune_controller.get_live_trials() if t.status == Trial.PENDING)
+        return min(waiting, key=lambda trial: int(trial.experiment_tag.split("_")[0]), default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A collapsed trial ends by itself, and is not compared with others; a fault has no epoch."""

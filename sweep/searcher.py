@@ -32,6 +32,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self._proposals = Proposals(config)
         found = [recorded(record, config.metric) for record in run.trials()]
         self._trials = {trial.trial_id: trial for trial in found if trial.origin == "search"}
+        self._next_number = max((trial.number for trial in self._trials.values()), default=-1) + 1
         self._waiting = deque(trial for trial in found if not trial.is_over(config.epochs))
         self._live: dict[str, str] = {}
         self._exhausted = False
@@ -58,7 +59,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         return {"trial_id": own}
 
     def _new_trial(self) -> str | None:
-        proposed = self._proposals.next(list(self._trials.values()))
+        proposed = self._proposals.numbered(self._next_number, self._trials)
         if proposed is None:
             asked = self._config.asked_for(self._trials)
             if len(self._trials) < asked:
@@ -71,6 +72,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         number, settings = proposed
         record = TrialRecord.create(self._run, settings, number, self._session)
         self._trials[record.trial_id] = Recorded(settings, number, Status.PENDING)
+        self._next_number = number + 1
         return record.trial_id
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

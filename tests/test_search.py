@@ -96,6 +96,31 @@ def test_a_grid_is_every_point_once_in_an_order_that_its_seed_shuffles() -> None
     assert len(orders[0]) == 12
 
 
+def test_a_grid_in_which_every_trial_runs_to_its_end_begins_with_the_longest() -> None:
+    """So the short ones fill the slots at the end; with ASHA or a time limit the order stays as it was shuffled."""
+    trial = {"strategy": ["head", "block5", "full"], "lr": [1e-4, 1e-3, 1e-2]}
+    facts = {"asha": "off", "trial": trial}
+
+    def strategies(**changed: object) -> list[str]:
+        config = check_config(configure(trial).model_dump(mode="json") | facts | changed, {}, "t")
+        return [trial.settings.strategy for trial in run(config)]
+
+    assert strategies() == ["full"] * 3 + ["block5"] * 3 + ["head"] * 3
+    limited = {"method": "grid", "time_limit": "1h"}
+    first = {"method": "grid", "first": [{"strategy": "head", "lr": 1e-3}]}
+    assert strategies(search=first) == ["head"] + ["full"] * 3 + ["block5"] * 3 + ["head"] * 2
+    shuffled = [strategies(search=limited), strategies(asha={"grace_period": 1})]
+    assert all(found != strategies() for found in shuffled) and shuffled[0] == shuffled[1]
+
+
+def test_who_keeps_the_trials_by_id_is_told_the_same_next_setting() -> None:
+    for method in ("grid", "random", "qmc", "tpe"):
+        config = configure(SMALL if method == "grid" else MIXED, method=method, trials=9)
+        done = run(config)[:7]
+        by_id = {trial.trial_id: trial for trial in done}
+        assert Proposals(config).numbered(7, by_id) == Proposals(config).next(done)
+
+
 def test_a_grid_with_conditions_lists_each_trial_once() -> None:
     trial = {
         "strategy": "head",

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.config import SweepConfig, check_config
+from sweep.rates import Rates
 from sweep.sharing import (
     Decision,
-    Rates,
     decide_for,
     demands,
     expected_epochs,

@@ -24,6 +24,7 @@ from trainable.faults import fault_of_run
 from trainable.features import Shared
 from trainable.files import now
 from trainable.fit import fit
+from trainable.metric import measure
 from trainable.model import Backbone, load_backbone
 from trainable.record import RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Row, Status
@@ -44,6 +45,19 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def import_before_training() -> None:
+    """Let a tiny step and a tiny measurement import what they need: torch and scikit-learn do so at first use.
+
+    What an import leaves in memory stays there. Among the large tensors of a first trial it would part what these
+    free, and the next trial's would have to be put above: 0.3 GiB more a process in the mean, up to 1 (docs/log.md).
+    """
+    layer = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(layer.parameters(), fused=True)
+    layer(torch.ones(2, 1)).sum().backward()
+    optimizer.step()
+    measure(torch.tensor([-1.0, 1.0]), torch.tensor([0.0, 1.0]))
+
+
 class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     """Config: `run` (RunSettings as a dict), `session`, `resources` and `trial_id`, under which the record lies."""
 
@@ -54,6 +68,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     def setup(self, config: dict[str, Any]) -> None:
         keep_freed_memory()
+        import_before_training()
         self._run = RunSettings(**config["run"])
         self._shared: tuple[TrainingData, Backbone, Shared | None] | None = None
         self._gauges = {

@@ -7,7 +7,6 @@ from typing import Final, Literal
 
 import pandas as pd
 import pyarrow.parquet as pq
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from trainable.config import RequestError, SplitConfig, did_you_mean
 from trainable.data.table import FaceTable
@@ -42,6 +41,8 @@ def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
                 f"a split needs at least two images a part, but {n} images give "
                 f"{n - n_test - n_validation} / {n_validation} / {n_test}; add images or change data.split"
             )
+        from sklearn.model_selection import train_test_split  # a second to import; trials need none
+
         part = pd.Series("train", index=rows.index)
         try:
             rest, test = train_test_split(
@@ -91,6 +92,8 @@ def _official_parts(table: FaceTable) -> "pd.Series[str]":
 
 def _grouped_parts(table: FaceTable, config: SplitConfig, group: str) -> "pd.Series[str]":
     """Folds of whole groups, as many for test and validation as their shares ask for."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     groups = _groups(table, group)
     folds, n_test, n_validation = _folds(config)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=config.seed)

@@ -1,0 +1,46 @@
+"""What a node is asked before the first trial, as tasks of Ray: does it see the run folder, how fast is it?
+
+They stand alone so that a worker which runs them starts soon.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from sweep.rates import Rates, measure_rates
+from trainable.model import load_backbone
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def measure(
+    weights: str, width: float, cuts: list[int], images: list[Path], *settings: Any
+) -> Rates | str:
+    """The rates of a node, or why its store can't be used."""
+    try:
+        return measure_rates(load_backbone(weights, width), cuts, images, *settings)
+    except OSError as error:
+        return f"{error.filename or 'the store'}: {error.strerror or error}"
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:
+    """What a node sees of the run folder and the images; leaves a mark in the folder."""
+    host = socket.gethostname()
+    mark = Path(folder) / f".seen-{session}-{host}-{os.getpid()}"
+    try:
+        mark.write_text(host)
+        wrote = mark.name
+    except OSError:
+        wrote = ""
+    return {
+        "host": host,
+        "mark": wrote,
+        "manifest": (Path(folder) / "manifest.json").is_file(),
+        "image": (Path(images) / first_image).is_file(),
+        "gpu": torch.cuda.is_available(),
+        "bfloat16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+    }
