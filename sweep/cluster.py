@@ -207,31 +207,33 @@ def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
     return cpus
 
 
-def measure(granted: Share, *arguments: Any) -> Rates | str:
-    """sweep.rates.measure_rates on a node, with what a trial gets there."""
-    found: Rates | str = ray.get(
-        node_tasks.measure.options(num_cpus=granted.cpus, num_gpus=granted.gpus).remote(*arguments)
-    )
+def measure(granted: Share, *arguments: Any, here: bool) -> Rates | str:
+    """node_tasks.measure on a node, with what a trial gets there; in this process where that is on the only node."""
+    if here:
+        return node_tasks.measure(*arguments)
+    task = ray.remote(num_cpus=granted.cpus, num_gpus=granted.gpus)(node_tasks.measure)
+    found: Rates | str = ray.get(task.remote(*arguments))
     return found
 
 
 def inspect(
-    found: list[Node], folder: Path, images: Path, first_image: str, session: int
+    found: list[Node],
+    folder: Path,
+    images: Path,
+    first_image: str,
+    session: int,
+    *,
+    here: bool,
 ) -> list[dict[str, Any]]:
     """Let every node look at the run folder and the images, and write a mark there.
+
+    `here`: the only node is the one that this process began; it looks itself, since a worker takes seconds to start.
 
     Raises:
         RequestError: a node can't see or write one of them: its trials would fail one after another.
     """
-    looks = [
-        node_tasks.look.options(
-            num_gpus=0.01 if node.gpus else 0,  # without any, Ray hides the GPUs
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-        ).remote(str(folder), str(images), first_image, session)
-        for node in found
-        if node.cpus
-    ]
-    seen: list[dict[str, Any]] = ray.get(looks)
+    asked = (str(folder), str(images), first_image, session)
+    seen = [node_tasks.look(*asked)] if here else _look_everywhere(found, asked)
     try:
         for look in seen:
             if not look["manifest"] or not look["mark"] or not (folder / look["mark"]).is_file():
@@ -247,4 +249,18 @@ def inspect(
     finally:
         for mark in folder.glob(f".seen-{session}-*"):
             mark.unlink(missing_ok=True)
+    return seen
+
+
+def _look_everywhere(found: list[Node], asked: tuple[Any, ...]) -> list[dict[str, Any]]:
+    task = ray.remote(num_cpus=0)(node_tasks.look)
+    looks = [
+        task.options(
+            num_gpus=0.01 if node.gpus else 0,  # without any, Ray hides the GPUs
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        ).remote(*asked)
+        for node in found
+        if node.cpus
+    ]
+    seen: list[dict[str, Any]] = ray.get(looks)
     return seen

@@ -51,7 +51,7 @@ def run_session(
         with cluster.cluster(address, run.log) as dashboard:
             interruption.watch(config.search.time_limit)
             try:
-                settings, granted = _resolve(run, config, console)
+                settings, granted = _resolve(run, config, console, address)
                 if store_limit is not None and settings.sharing is not None:
                     limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
                     settings = settings.model_copy(update={"sharing": limited})
@@ -93,7 +93,7 @@ def run_session(
 
 
 def _resolve(
-    run: RunFolder, config: SweepConfig, console: PlainConsole
+    run: RunFolder, config: SweepConfig, console: PlainConsole, address: str
 ) -> tuple[RunSettings, cluster.Share]:
     """What all trials share; device, number format and threads stay as the first session resolved them."""
     manifest = run.read_manifest()
@@ -101,7 +101,10 @@ def _resolve(
     granted = cluster.share(config.resources, found, config.trials)
     images = Path(manifest["image_folder"])
     first = str(read_split(run.split, ("train",))["file"].iloc[0])
-    looks = cluster.inspect(found, run.path, images, first, len(manifest["sessions"]) + 1)
+    here = address == "local" and not any(node.gpus for node in found)
+    looks = cluster.inspect(
+        found, run.path, images, first, len(manifest["sessions"]) + 1, here=here
+    )
     if "settings" in manifest:
         settings = RunSettings(
             **manifest["settings"]
@@ -115,7 +118,7 @@ def _resolve(
             LOG.warning("trials keep %d threads, as at the start", settings.threads)
         if "sharing" not in manifest:  # the run was extended
             plain = settings.model_copy(update={"sharing": None})
-            settings, manifest["sharing"] = _share_work(run, config, plain, granted, console)
+            settings, manifest["sharing"] = _share_work(run, config, plain, granted, here, console)
             manifest["settings"] = settings.model_dump(mode="json")
             write_json(run.manifest, manifest)
         return settings, granted
@@ -140,7 +143,7 @@ def _resolve(
         store=own_store(),
         store_format=config.store.format if precision == "float32" else "computed",
     )
-    settings, manifest["sharing"] = _share_work(run, config, settings, granted, console)
+    settings, manifest["sharing"] = _share_work(run, config, settings, granted, here, console)
     manifest["settings"] = settings.model_dump(mode="json")
     manifest["resources"] = {
         "gpus_per_trial": granted.gpus,
@@ -161,6 +164,7 @@ def _share_work(
     config: SweepConfig,
     settings: RunSettings,
     granted: cluster.Share,
+    here: bool,
     console: PlainConsole,
 ) -> tuple[RunSettings, dict[str, Any]]:
     """Decide by measured rates what frozen work is kept; the settings with it, and what the manifest says of it."""
@@ -180,6 +184,7 @@ def _share_work(
         settings.precision,
         config.store.limit,
         settings.store,
+        here=here,
     )
     if isinstance(rates, str):
         console.warn(f"frozen features are not shared, since the store can't be used: {rates}")

@@ -1,6 +1,6 @@
-"""What a node is asked before the first trial, as tasks of Ray: does it see the run folder, how fast is it?
+"""What a node is asked before the first trial: does it see the run folder, how fast is it?
 
-They stand alone so that a worker which runs them starts soon.
+Apart from the rest, so that a worker of Ray which runs them starts soon.
 """
 
 import os
@@ -8,14 +8,12 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from sweep.rates import Rates, measure_rates
 from trainable.model import load_backbone
 
 
-@ray.remote  # type: ignore[untyped-decorator]
 def measure(
     weights: str, width: float, cuts: list[int], images: list[Path], *settings: Any
 ) -> Rates | str:
@@ -26,7 +24,6 @@ def measure(
         return f"{error.filename or 'the store'}: {error.strerror or error}"
 
 
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:
     """What a node sees of the run folder and the images; leaves a mark in the folder."""
     host = socket.gethostname()

@@ -247,12 +247,14 @@ def test_a_node_that_does_not_see_the_run_folder_or_the_images_is_refused(
     first = many.files[0]
     with cluster.cluster(two_gpus.address, tmp_path / "log"):
         found = cluster.nodes()
-        seen = cluster.inspect(found, tmp_path, many.images, first, session=1)
+        seen = cluster.inspect(found, tmp_path, many.images, first, session=1, here=False)
         assert len(seen) == len(found) and not list(tmp_path.glob(".seen-*"))
         with pytest.raises(RequestError, match="must see and write the run folder"):
-            cluster.inspect(found, tmp_path / "elsewhere", many.images, first, session=1)
+            cluster.inspect(
+                found, tmp_path / "elsewhere", many.images, first, session=1, here=False
+            )
         with pytest.raises(RequestError, match=f"must see the images, but .* has no .*{first}"):
-            cluster.inspect(found, tmp_path, tmp_path, first, session=1)
+            cluster.inspect(found, tmp_path, tmp_path, first, session=1, here=False)
 
 
 def test_a_cluster_that_does_not_answer_is_refused_in_one_line(

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from analysis.judgement import Judgement
 from analysis.judgement.areas import Curves, Operating
-from analysis.plots.style import COLOURS, TEMPLATE
+from analysis.plots.style import COLOURS, TEMPLATE, whiskers
 from analysis.wording import NARROW
 
 REFERENCE: Final[dict[str, Any]] = {"color": "rgba(128,128,128,0.7)", "width": 1, "dash": "dot"}
@@ -31,14 +31,11 @@ def reliability(bins: pd.DataFrame, positive: str, part: str) -> go.Figure:
         go.Scatter(
             x=_percent(bins["probability"]),
             y=shares,
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": _percent(bins["share_high"] - bins["share"]),
-                "arrayminus": _percent(bins["share"] - bins["share_low"]),
-                "thickness": 1.4,
-                "width": 4,
-            },
+            error_y=whiskers(
+                _percent(bins["share_high"] - bins["share"]),
+                _percent(bins["share"] - bins["share_low"]),
+                width=4,
+            ),
             mode="markers",
             marker={"color": COLOURS[part], "size": 8},
             name="share, 95 % interval",
@@ -148,14 +145,11 @@ def groups(frame: pd.DataFrame, part: str) -> go.Figure:
             go.Scatter(
                 x=_percent(rows["difference"]),
                 y=rows["name"].tolist(),
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _percent(rows["high"] - rows["difference"]),
-                    "arrayminus": _percent(rows["difference"] - rows["low"]),
-                    "thickness": 1.4,
-                    "width": 3,
-                },
+                error_x=whiskers(
+                    _percent(rows["high"] - rows["difference"]),
+                    _percent(rows["difference"] - rows["low"]),
+                    width=3,
+                ),
                 mode="markers",
                 marker={"color": COLOURS[part], "symbol": symbol, "size": 8},
                 name=name,

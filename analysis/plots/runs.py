@@ -6,7 +6,7 @@ from typing import Final
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.plots.style import TEMPLATE, finish, heights, valued
+from analysis.plots.style import TEMPLATE, finish, heights, valued, whiskers
 from analysis.wording import NARROW, is_rate, metric_name, percent
 from trainable.metric import Metric
 
@@ -28,14 +28,7 @@ def accuracies(runs: pd.DataFrame) -> go.Figure:
             go.Scatter(
                 x=value.tolist(),
                 y=[row + aside for row in shown.index],
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (high - value).tolist(),
-                    "arrayminus": (value - low).tolist(),
-                    "thickness": 1.5,
-                    "width": 5,
-                },
+                error_x=whiskers((high - value).tolist(), (value - low).tolist(), width=5),
                 mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 10},
                 name=kind,

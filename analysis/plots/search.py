@@ -15,12 +15,12 @@ from analysis.plots.style import (
     GOLDEN,
     LISTED,
     LOG_SPAN,
-    SYMBOLS,
     TEMPLATE,
     by_role,
     finish,
     heights,
     in_order,
+    marker_of,
     value_said,
     valued,
 )
@@ -80,11 +80,7 @@ def rungs(
                 x=group["x"].tolist(),
                 y=heights(group["value"], rate),
                 mode="markers",
-                marker={
-                    "color": COLOURS[role],
-                    "symbol": SYMBOLS[role],
-                    "size": 13 if role == "winner" else 8,
-                },
+                marker=marker_of(role),
                 name={"go on": "went on", "stop": "stopped"}.get(name, name),
                 meta={"role": role},
                 customdata=[

@@ -77,6 +77,18 @@ TEMPLATE: Final = go.layout.Template(
 )
 
 
+def marker_of(role: str) -> dict[str, Any]:
+    """One trial's point; the winner's is larger."""
+    size = 13 if role == "winner" else 8
+    return {"color": COLOURS[role], "symbol": SYMBOLS[role], "size": size}
+
+
+def whiskers(above: list[float], below: list[float], width: int) -> dict[str, Any]:
+    """An interval around each point, so far above and below it."""
+    sides = {"array": above, "arrayminus": below}
+    return {"type": "data", "symmetric": False, "thickness": 1.4, "width": width, **sides}
+
+
 def value_said(metric: Metric) -> str:
     return f"{metric.value} {y_said(is_rate(metric))}"
 
