@@ -3,13 +3,11 @@
 `setup` may run on an actor that never runs the trial, so records are opened in the first `step`.
 """
 
-import ctypes
 import logging
 import os
 import socket
 import time
 from collections.abc import Generator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,38 +22,16 @@ from trainable.faults import fault_of_run
 from trainable.features import Shared
 from trainable.files import now
 from trainable.fit import fit
-from trainable.metric import measure
+from trainable.memory import (
+    give_back_idle_memory,
+    import_before_training,
+    keep_freed_memory,
+)
 from trainable.model import Backbone, load_backbone
 from trainable.record import RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Row, Status
 
 LOG = logging.getLogger("trainable")
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for the next step and the next trial, where the C library is glibc.
-
-    Gradients and moments of a large head are mapped and unmapped otherwise, and every page of them faulted in anew:
-    a step of the 25088-4096-1024-1 head takes 0.30 s instead of 0.46 s (docs/log.md).
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def import_before_training() -> None:
-    """Let a tiny step and a tiny measurement import what they need: torch and scikit-learn do so at first use.
-
-    What an import leaves in memory stays there. Among the large tensors of a first trial it would part what these
-    free, and the next trial's would have to be put above: 0.3 GiB more a process in the mean, up to 1 (docs/log.md).
-    """
-    layer = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.Adam(layer.parameters(), fused=True)
-    layer(torch.ones(2, 1)).sum().backward()
-    optimizer.step()
-    measure(torch.tensor([-1.0, 1.0]), torch.tensor([0.0, 1.0]))
 
 
 class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
@@ -127,6 +103,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             row = next(self._rows)
         except StopIteration as end:
             return self._end(end.value)
+        give_back_idle_memory()
         return self._report(row)
 
     def _await(self, config: dict[str, Any]) -> None:
