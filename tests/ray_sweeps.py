@@ -47,9 +47,9 @@ def end(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str,
 
 
 def wait_for(
-    condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 90
+    condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 300
 ) -> Any:
-    """What `condition` gives once it is true, while the command runs."""
+    """What `condition` gives once it is true, while the command runs; on a busy machine, Ray's workers are nice."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if found := condition():

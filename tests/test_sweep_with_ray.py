@@ -111,7 +111,7 @@ def test_a_sweep_that_is_interrupted_and_killed_again_and_again_ends_as_a_calm_o
             time.sleep(0.2)
         ended, out, err = end(process)
         assert ended == code, out + err
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         if len(numbers) == 1 and code > 0:
             assert "sweep resume" in out
             assert Status.INTERRUPTED in {record.status().status for record in run.trials()}
