@@ -8,6 +8,7 @@ row of a table.
 
     python benchmarks/sharing.py mixed12 --images 240 --validation 32 --epochs 3 [--repeats 3]
     python benchmarks/sharing.py head24 --images 240 --validation 32 --epochs 10 --concurrent 2 --threads 1
+    python benchmarks/sharing.py mixed4 --images 128 --validation 16 --head 4096-4096 --batch-size 64
 """
 
 import argparse
@@ -51,6 +52,11 @@ CASES: dict[str, dict[str, Any]] = {
         "strategy": ["head", "block5"],
         "lr": [1e-4, 1e-3],
         "augmentation": ["none", "flip", "flip_jitter"],
+    },
+    "mixed4": {
+        "strategy": ["head", "block5"],
+        "lr": [1e-3, 1e-4],
+        "augmentation": "flip",
     },
     "mixed8": {
         "strategy": ["head", "block5"],
