@@ -3,8 +3,8 @@
 Runs this project's `sweep run` and benchmarks/plain_ray_tune.py in turn, each from a cold start in its own process, on
 the same images, split, settings, order and number of epochs, nothing pruned on either side. Every run of ours begins
 with an empty store. Beside the ratio: the floor (benchmarks/floor.py), how busy the slots were, peak memory, and where
-the time went that is not training. Writes CASE.json with everything measured and CASE.html, a timeline, and prints one
-row of a table.
+the time went that is not training. Writes CASE.json with everything measured and CASE.html, a timeline, and prints two
+tables; benchmarks/documents.py puts them into the documents.
 
     python benchmarks/sharing.py mixed12 --images 240 --validation 32 --epochs 3 [--repeats 3]
     python benchmarks/sharing.py head24 --images 240 --validation 32 --epochs 10 --concurrent 2 --threads 1
@@ -30,10 +30,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import documents
 import floor
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import psutil
 import yaml
 from PIL import Image
@@ -397,98 +397,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def timeline(sides: Sequence[Side], path: Path, title: str) -> None:
-    """A bar for each epoch in its slot, over a pale one for the whole trial."""
-    figure = go.Figure()
-    colours = {"head": "#1f77b4", "block5": "#d62728"}
-    shown: set[str] = set()
-    for side in sides:
-        slots = {slot: n for n, slot in enumerate(dict.fromkeys(t.slot for t in side.trials), 1)}
-        for trial in side.trials:
-            row = f"{side.side}, slot {slots[trial.slot]}"
-            name = str(trial.setting["strategy"])
-            told = ", ".join(str(trial.setting[key]) for key in ("strategy", "lr", "augmentation"))
-            starts, at = [], trial.started - side.started + trial.building_seconds
-            for seconds in trial.epoch_seconds:
-                starts.append(at)
-                at += seconds
-            figure.add_bar(
-                y=[row],
-                x=[trial.ended - trial.started],
-                base=[trial.started - side.started],
-                orientation="h",
-                marker={"color": "#dddddd"},
-                hovertext=f"{told}: the whole trial",
-                hoverinfo="text",
-                showlegend=False,
-            )
-            figure.add_bar(
-                y=[row] * len(starts),
-                x=trial.epoch_seconds,
-                base=starts,
-                orientation="h",
-                width=0.6,
-                marker={"color": colours.get(name, "#2ca02c"), "line": {"width": 0.5}},
-                name=name,
-                legendgroup=name,
-                showlegend=name not in shown,
-                hovertext=[
-                    f"{told}: epoch {number}, {seconds:.2f} s"
-                    for number, seconds in enumerate(trial.epoch_seconds, 1)
-                ],
-                hoverinfo="text",
-            )
-            shown.add(name)
-    figure.update_layout(
-        title=title, barmode="overlay", xaxis_title="seconds since the program's start", height=400
-    )
-    figure.write_html(path, include_plotlyjs="cdn")
-
-
-COLUMNS = (
-    "case",
-    "images × epochs",
-    "ours",
-    "plain script",
-    "ratio, median (min–max)",
-    "while training",
-    "ceiling",
-    "ours over floor",
-    "slots busy",
-    "fixed costs of ours",
-    "peak memory, ours / plain",
-)
-
-
-def table_row(found: Mapping[str, Any]) -> str:
-    """One row of a Markdown table under COLUMNS; where the plain script did not run, dashes."""
-    arguments, bound = found["arguments"], found["floor"]
-    peer = ["—"] * 3
-    memory = f"{found['peak_rss_bytes'] / 2**30:.2f}"
-    if "ratio" in found:
-        ratio = found["ratio"]
-        peer = [
-            f"{found['peer_seconds']['median']:.1f} s (n = {found['peer_runs']})",
-            f"{ratio['median']:.2f}× ({ratio['min']:.2f}–{ratio['max']:.2f})",
-            f"{found['training_ratio']['median']:.2f}×",
-        ]
-        memory += f" / {found['peer_peak_rss_bytes'] / 2**30:.2f}"
-    fixed = ", ".join(f"{name} {value:.1f} s" for name, value in found["fixed_seconds"].items())
-    cells = (
-        arguments["case"],
-        f"{arguments['images']:,}+{arguments['validation']:,} × {arguments['epochs']}",
-        f"{found['ours_seconds']['median']:.1f} s (n = {arguments['repeats']})",
-        *peer,
-        f"{bound['ceiling_by_time']:.2f}× by time, {bound['ceiling_by_multiply_adds']:.2f}× by work",
-        f"{found['over_floor']['median']:.2f}",
-        f"{found['busy']['median']:.0%}",
-        fixed,
-        f"{memory} GiB",
-    )
-    return "| " + " | ".join(cells) + " |"
-
-
-def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[Side]]:
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All repeats of one case; the sides take turns in going first."""
     table = faces(folder, arguments.images, arguments.validation)
     ours: list[Side] = []
@@ -548,7 +457,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
         "pairs": pairs,
         "floor": bound,
         "runs": [side.to_json() for side in (*ours, *peers)],
-    }, [ours[-1], *peers[-1:]]
+    }
 
 
 def against(peers: Sequence[Side], pairs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -606,13 +515,13 @@ def main() -> None:
         arguments.peer_repeats = arguments.repeats
     name = arguments.name or arguments.case
     with tempfile.TemporaryDirectory() as folder:
-        found, sides = measure(arguments, Path(folder))
+        found = measure(arguments, Path(folder))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    timeline(sides, arguments.out / f"{name}.html", f"{name}: the last run of each side")
+    documents.timeline(found).write_html(arguments.out / f"{name}.html", include_plotlyjs="cdn")
     floor.show(found["floor"])
-    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
-    print(table_row(found))
+    print(documents.case_table([found]))
+    print(documents.fixed_table([found]))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from typing import Final, TypeVar
 import torch
 
 from trainable.data.images import load_pixels
-from trainable.features import FILL_BATCH, PIXELS, autocast
+from trainable.features import autocast
 from trainable.model import Backbone, forward_frozen, frozen_layers
+from trainable.shared import FILL_BATCH, PIXELS
 from trainable.store import default_folder, limit_of, stored
 from trainable.views import normalise
 

@@ -13,8 +13,8 @@ from sweep.config import SweepConfig
 from sweep.rates import Rates
 from trainable.command import duration
 from trainable.config import Sharing
-from trainable.features import PIXELS
 from trainable.model import CUTS, feature_layers
+from trainable.shared import PIXELS
 
 HELD_SHARE: Final = 0.4  # of a trial's part of a GPU, for features
 WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this

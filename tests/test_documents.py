@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import documents
 from sweep.config import load_config
 from sweep.space import Choice
 
@@ -41,6 +42,11 @@ def test_every_link_and_picture_of_the_documents_is_there() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+@pytest.mark.parametrize("document", documents.TABLES, ids=lambda path: path.name)
+def test_the_tables_of_speed_are_made_from_the_raw_figures(document: Path) -> None:
+    assert document.read_text() == documents.renewed(document), "run python benchmarks/documents.py"
 
 
 def test_the_examples_are_the_settings_of_the_two_reports() -> None:

@@ -13,10 +13,11 @@ import torch
 from tests.conftest import Bench, exhaust, results
 from trainable.config import RequestError, Sharing, TrialConfig
 from trainable.data import LabelledImages, open_training_data
-from trainable.features import Look, Shared, Work, chunk_name, chunk_size
+from trainable.features import Work
 from trainable.fit import fit
 from trainable.model import CUTS, multiply_adds
 from trainable.rows import Row
+from trainable.shared import Look, Shared, chunk_name, chunk_size
 from trainable.store import stored
 from trainable.views import ORIGINAL
 

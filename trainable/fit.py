@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import TrainingData
-from trainable.features import Batches, FromStore, Frozen, Plain, Shared, Work, autocast
+from trainable.features import Batches, Frozen, Plain, Work, autocast
 from trainable.files import now
 from trainable.metric import is_collapsed, measure
 from trainable.model import (
@@ -27,11 +27,11 @@ from trainable.model import (
 )
 from trainable.record import TrialRecord
 from trainable.rows import Best, Outcome, Row, Status, is_better
+from trainable.shared import FromStore, Shared
 
 LOG = logging.getLogger(__name__)
-WRITING_SHARE = (
-    50  # last.pt is written again once this many times its own writing time has passed: at most 2 %
-)
+# last.pt is written again once this many times its own writing time has passed: at most 2 %
+WRITING_SHARE = 50
 DISK_BYTES_PER_SECOND = 3e8  # a guess for the first writing time, replaced by measurement
 
 

@@ -19,7 +19,6 @@ from ray.util.metrics import Gauge
 from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
 from trainable.faults import fault_of_run
-from trainable.features import Shared
 from trainable.files import now
 from trainable.fit import fit
 from trainable.memory import (
@@ -30,6 +29,7 @@ from trainable.memory import (
 from trainable.model import Backbone, load_backbone
 from trainable.record import RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Row, Status
+from trainable.shared import Shared
 
 LOG = logging.getLogger("trainable")
 

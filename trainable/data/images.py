@@ -62,7 +62,7 @@ class LabelledImages:
     digests: tuple[str, ...]
     """SHA-256 of each file when the run began; a file that has changed since is refused."""
     kept: Callable[[int], np.ndarray[Any, Any]] | None = None
-    """Gives a decoded image that is kept elsewhere (trainable.features)."""
+    """Gives a decoded image that is kept elsewhere (trainable.shared)."""
 
     def __len__(self) -> int:
         return len(self.files)
