@@ -112,6 +112,11 @@ def seconds(spread: Mapping[str, float], n: int) -> str:
     return f"{spread['median']:,.0f} s (n = {n})"
 
 
+def span(result: Found, text: str) -> str:
+    """`text`, which says how far several runs were apart, where there were several."""
+    return text if result["arguments"]["repeats"] > 1 else ""
+
+
 def gibibytes(amount: float) -> str:
     return f"{amount / 2**30:.1f}"
 
@@ -124,7 +129,8 @@ def case_row(result: Found) -> Sequence[str]:
         ratio = result["ratio"]
         peer = [
             seconds(result["peer_seconds"], result["peer_runs"]),
-            f"{ratio['median']:.2f} ({ratio['min']:.2f}{DASH}{ratio['max']:.2f})",
+            f"{ratio['median']:.2f}"
+            + span(result, f" ({ratio['min']:.2f}{DASH}{ratio['max']:.2f})"),
             f"{result['training_ratio']['median']:.2f}",
         ]
         memory = gibibytes(result["peer_peak_rss_bytes"])
@@ -157,8 +163,9 @@ def speed_row(result: Found) -> Sequence[str]:
     most = result["floor"]["ceiling_by_time"]
     return (
         case_in_words(result),
-        f"**{ratio['median']:.1f} times as fast** ({ratio['min']:.1f} to {ratio['max']:.1f}, "
-        f"n = {arguments['repeats']} and {result['peer_runs']}), "
+        f"**{ratio['median']:.1f} times as fast** ("
+        + span(result, f"{ratio['min']:.1f} to {ratio['max']:.1f}, ")
+        + f"n = {arguments['repeats']} and {result['peer_runs']}), "
         f"{result['training_ratio']['median']:.1f} while training; {most:.1f} is the most",
         f"`{command(result)}`",
     )
