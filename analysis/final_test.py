@@ -35,6 +35,7 @@ from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import confusion, wilson
 from trainable.config import RequestError, RunSettings
 from trainable.data import open_test_data
+from trainable.device import has_gpu
 from trainable.examine import Begin, Progress, no_progress
 from trainable.features import Batches, evaluation_batches
 from trainable.files import now, write_atomically
@@ -191,7 +192,7 @@ def _settings(run: RunFolder) -> RunSettings:
             f"the images must be in {settings.images}, where they were, but there is no such folder; "
             "the test set has not been opened"
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if has_gpu() else "cpu"
     precision = settings.precision if device == settings.device else "float32"
     return settings.model_copy(
         update={"folder": run.path, "device": device, "precision": precision}

@@ -8,9 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sweep.rates import Rates, measure_rates
+from trainable.device import device_of, has_gpu
 from trainable.model import load_backbone
 
 
@@ -38,6 +37,6 @@ def look(folder: str, images: str, first_image: str, session: int) -> dict[str, 
         "mark": wrote,
         "manifest": (Path(folder) / "manifest.json").is_file(),
         "image": (Path(images) / first_image).is_file(),
-        "gpu": torch.cuda.is_available(),
-        "bfloat16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "gpu": has_gpu(),
+        "bfloat16": has_gpu() and device_of("cuda").half() == "bfloat16",
     }

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import torch
 
 from trainable.data.images import load_pixels
+from trainable.device import device_of
 from trainable.features import autocast
 from trainable.model import Backbone, forward_frozen, frozen_layers
 from trainable.shared import FILL_BATCH, PIXELS
@@ -85,7 +86,7 @@ def measure_rates(
     finally:
         torch.set_num_threads(before)
     write, read, limit = _disk(store or default_folder(), limit_bytes)
-    gpu = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else 0
+    gpu = device_of(device).total_bytes()
     return Rates(decode / PROBED_IMAGES / threads, seconds, read, write, limit, gpu)
 
 
@@ -94,8 +95,7 @@ def _forward(
 ) -> torch.Tensor:
     with autocast(precision, device):
         result = forward_frozen(layers, hidden)
-    if device == "cuda":
-        torch.cuda.synchronize()
+    device_of(device).synchronize()
     return result
 
 

@@ -61,6 +61,11 @@ def test_ray_is_imported_only_where_it_is_meant_to_be(file: str) -> None:
     assert uses_ray == (file in IMPORT_RAY)
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_one_file_touches_cuda_by_name(file: str) -> None:
+    assert ("torch.cuda" in (ROOT / file).read_text()) == (file == "trainable/device.py")
+
+
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("analysis/")])
 def test_the_analysis_knows_of_a_sweep_only_what_describes_it(file: str) -> None:
     known = {module for module in imports(file) if module.startswith("sweep")}

@@ -15,6 +15,8 @@ from trainable.metric import Metric
 
 Strategy = Literal["head", "block5", "block4", "block3", "full"]
 Augmentation = Literal["none", "flip", "flip_jitter"]
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Number format of the forward pass: float32, or autocast to a half precision; float16 needs its loss scaled."""
 SMALLEST_IMAGE = 32  # pixels: VGG-16 halves an image five times
 
 
@@ -173,7 +175,7 @@ class Sharing(Frozen):
     """`<cut> fixed` and `<cut> epoch`: features before layer `cut` of views that come again, or of one epoch alone;
     `0 fixed`: decoded images."""
     resident: bool = False
-    """Features are held in the device's memory, and no loader runs."""
+    """Features, and pixels behind them, are held in the device's memory where it has room, and no loader runs."""
     limit_bytes: int | None = None
     """What the store may take of the disk; None: half of what is free."""
 
@@ -192,7 +194,15 @@ class RunSettings(Frozen):
     metric: Metric = Metric.VAL_ACCURACY
     collapse_epochs: int | None = Field(2, ge=1)
     device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
+    tf32: bool = True
+    """float32 convolutions on a GPU may round to TF32 inside; True is torch's own default, which old runs had."""
+    graphs: bool = False
+    """A training step on a GPU is captured once as a CUDA graph, and replayed."""
+    views_made_on: Literal["host", "device"] = "host"
+    """Where jittered views are made: on a device all of a batch at once, with other last bits than one by one."""
+    gpu_share: float = Field(1.0, gt=0, le=1)
+    """What one trial may take of a GPU's memory."""
     threads: int = Field(1, ge=1)
     """Threads of torch in a trial; another number gives other low bits."""
     workers: int = Field(1, ge=1)

@@ -22,6 +22,23 @@ EVALUATION_BATCH: Final = 64  # images; fixed, so that a figure does not depend 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class Held:
+    """Features of a part as they lie in the device's memory for one epoch."""
+
+    table: Tensor  # (features, side, side, channels): of every image of the part, in one view or several
+    rows: Tensor  # (images,) int64: where in `table` each image's are, in the part's order
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Features (batch, channels, side, side), channels last in memory, of the images at `positions` (batch,)."""
+        return self.table[self.rows[positions]].permute(0, 3, 1, 2)
+
+    def in_order(self, size: int) -> Batches:
+        """Batches of `size` images in the part's order."""
+        for positions in torch.arange(len(self.rows), device=self.rows.device).split(size):
+            yield positions, self.at(positions)
+
+
 @dataclass
 class Work:
     """What an epoch took from the frozen layers."""
@@ -47,12 +64,18 @@ class Frozen(Protocol):
     def validation(self) -> Batches:
         """The same for every validation image in order, of the original view."""
 
+    def held_training(self, epoch: int) -> Held | None:
+        """What `training` gives, where all of it lies in the device's memory."""
+
+    def held_validation(self) -> Held | None:
+        """What `validation` gives, likewise."""
+
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     """Mixed precision where it is asked for."""
     if precision == "float32":
         return nullcontext()
-    return torch.autocast(device, dtype=torch.bfloat16)
+    return torch.autocast(device, dtype=getattr(torch, precision))
 
 
 @dataclass
@@ -78,6 +101,12 @@ class Plain:
 
     def validation(self) -> Batches:
         return evaluation_batches(self.model, self.run, self.data.validation, self.work)
+
+    def held_training(self, epoch: int) -> None:
+        """Nothing is held."""
+
+    def held_validation(self) -> None:
+        """Nothing is held."""
 
 
 def plain_batches(

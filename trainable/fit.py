@@ -15,7 +15,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import TrainingData
-from trainable.features import Batches, Frozen, Plain, Work, autocast
+from trainable.device import device_of
+from trainable.features import EVALUATION_BATCH, Batches, Frozen, Plain, Work, autocast
 from trainable.files import now
 from trainable.metric import is_collapsed, measure
 from trainable.model import (
@@ -71,7 +72,8 @@ def fit(
     written by whoever runs it.
     """
     torch.set_num_threads(run.threads)
-    device = torch.device(run.device)
+    machine = device_of(run.device)
+    device = machine.torch
     building = time.monotonic()
     torch.manual_seed(derive_seed(config.seed, "initialisation"))
     model = build_model(config, backbone).to(device)
@@ -98,8 +100,7 @@ def fit(
         epoch += 1
         started = time.monotonic()
         frozen.work = work = Work()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        machine.forget_peak()
 
         train_loss, train_accuracy = _train(
             config, run, model, optimizer, frozen, data.training.labels, weights, epoch
@@ -107,7 +108,10 @@ def fit(
         if not math.isfinite(train_loss):
             outcome = Outcome(Status.DIVERGED, f"the training loss is not finite in epoch {epoch}")
             break
-        logits = predict(model, frozen.validation(), run)
+        held = frozen.held_validation()
+        logits = predict(
+            model, frozen.validation() if held is None else held.in_order(EVALUATION_BATCH), run
+        )
         validation = measure(logits, data.validation.labels)
         if not math.isfinite(validation.loss):
             outcome = Outcome(
@@ -128,7 +132,7 @@ def fit(
             lr=optimizer.param_groups[0]["lr"],
             seconds=seconds,
             images_per_second=len(data.training) / seconds,
-            gpu_memory_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
+            gpu_memory_bytes=machine.peak_bytes(),
             frozen_images=work.frozen_images,
             frozen_multiply_adds=work.frozen_multiply_adds,
             frozen_seconds=work.frozen_seconds,
@@ -186,7 +190,13 @@ def _train(
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     model.train()
-    for step, (positions, hidden) in enumerate(frozen.training(epoch, order.tolist())):
+    held = frozen.held_training(epoch)
+    batches = (
+        frozen.training(epoch, order.tolist())
+        if held is None
+        else ((p, held.at(p.to(device))) for p in order.split(config.batch_size))
+    )
+    for step, (positions, hidden) in enumerate(batches):
         labels = all_labels[positions].to(device)
         factor = lr_factor(config, epoch - 1 + (step + 1) / steps)
         for group in optimizer.param_groups:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from trainable.config import RunSettings, TrialConfig
 from trainable.data import LabelledImages, TrainingData
-from trainable.features import EVALUATION_BATCH, Batches, Plain, Work, autocast, seen_by
+from trainable.device import device_of
+from trainable.features import EVALUATION_BATCH, Batches, Held, Plain, Work, autocast, seen_by
 from trainable.model import CUTS, Backbone, forward_frozen, frozen_layers, multiply_adds
 from trainable.store import STORED, Chunk, Shelf, StoreUnavailable, default_folder
 from trainable.views import ORIGINAL, View, normalise
@@ -107,9 +108,10 @@ class Shared:
         if family == "epoch":
             self._resident_epoch.clear()  # before the next one takes its place
         held = self._resident_epoch if family == "epoch" else self._resident
+        format = tables[0].chunks[0].format
         held[key] = torch.cat(
             [
-                torch.from_numpy(chunk.values.copy()).to(self.run.device)
+                torch.from_numpy(chunk.values.copy()).view(format).to(self.run.device)
                 for table in tables
                 for chunk in table.chunks
             ]
@@ -154,7 +156,6 @@ class Shared:
         if cut == PIXELS:
             return facts
         cpu = f"{torch.backends.cpu.get_cpu_capability()}, {self.run.threads} threads"
-        gpu = self.run.device == "cuda"
         return facts | {
             "holds": "frozen features",
             "weights": self._digest,
@@ -164,7 +165,7 @@ class Shared:
             "format": self.run.store_format,
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
-            "device": torch.cuda.get_device_name() if gpu else cpu,
+            "device": device_of("cuda").name() if self.run.device == "cuda" else cpu,
         }
 
     # filling
@@ -344,7 +345,7 @@ class FromStore:
         found = self._tables(images, wanted)
         if found is None:
             return self._plainly(self.plain.training(epoch, order))
-        return self._read(found, which, order, self.plain.config.batch_size, wanted[0].family)
+        return self._read(found, which, order, self.plain.config.batch_size)
 
     def validation(self) -> Batches:
         images = self.plain.data.validation
@@ -352,7 +353,29 @@ class FromStore:
         if found is None:
             return self._plainly(self.plain.validation())
         which = torch.zeros(len(images), dtype=torch.int64)
-        return self._read(found, which, range(len(images)), EVALUATION_BATCH, "fixed")
+        return self._read(found, which, range(len(images)), EVALUATION_BATCH)
+
+    def held_training(self, epoch: int) -> Held | None:
+        images = self.plain.data.training
+        return self._held(images, *looks(self.plain.config, epoch, images.files))
+
+    def held_validation(self) -> Held | None:
+        images = self.plain.data.validation
+        which = torch.zeros(len(images), dtype=torch.int64)
+        return self._held(images, [Look((ORIGINAL,) * len(images), "fixed")], which)
+
+    def _held(self, images: LabelledImages, wanted: list[Look], which: Tensor) -> Held | None:
+        run = self.plain.run
+        assert run.sharing is not None
+        if not run.sharing.resident:
+            return None
+        tables = self._tables(images, wanted)
+        if tables is None:
+            return None
+        self.work.shared_images += len(images)
+        table = self.shared.resident(tables, wanted[0].family)
+        rows = which * len(which) + torch.arange(len(which))
+        return Held(table, rows.to(table.device))
 
     def _plainly(self, batches: Batches) -> Batches:
         self.plain.work = self.work
@@ -368,26 +391,9 @@ class FromStore:
             self.shared.give_up(error)
         return None
 
-    def _from_device(
-        self, tables: list[Table], which: Tensor, order: Sequence[int], size: int, family: str
-    ) -> Batches:
-        held = self.shared.resident(tables, family)
-        format = tables[0].chunks[0].format
-        rows = (which * len(which) + torch.arange(len(which)))[torch.tensor(order)].to(held.device)
-        for start in range(0, len(order), size):
-            positions = torch.tensor(order[start : start + size])
-            self.work.shared_images += len(positions)
-            yield positions, as_features(held[rows[start : start + size]], format)
-
-    def _read(
-        self, tables: list[Table], which: Tensor, order: Sequence[int], size: int, family: str
-    ) -> Batches:
-        """Batches in `order`, from the device's memory or read two ahead by a thread of its own."""
+    def _read(self, tables: list[Table], which: Tensor, order: Sequence[int], size: int) -> Batches:
+        """Batches in `order`, read two ahead by a thread of its own."""
         run = self.plain.run
-        assert run.sharing is not None
-        if run.sharing.resident:
-            yield from self._from_device(tables, which, order, size, family)
-            return
         first = tables[0].chunks[0]
         kind = STORED[first.format]
         choice, pinned = which.tolist(), run.device == "cuda"

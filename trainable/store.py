@@ -34,10 +34,10 @@ WRITING_SECONDS: Final = 60  # a half-written file that is older has lost its wr
 FREE_SHARE: Final = 0.5  # of the disk that is free or ours already: the limit where none is given
 STORED: Final[
     Mapping[torch.dtype, np.dtype[Any]]
-] = {  # NumPy has no bfloat16; its bits travel as integers
+] = {  # NumPy has no bfloat16; its bits travel as signed integers, which a GPU can index
     torch.float32: np.dtype("<f4"),
     torch.float16: np.dtype("<f2"),
-    torch.bfloat16: np.dtype("<u2"),
+    torch.bfloat16: np.dtype("<i2"),
     torch.uint8: np.dtype("u1"),
 }
 FORMATS: Final[Mapping[str, torch.dtype]] = {
@@ -179,7 +179,7 @@ class Shelf:
         """
         raw = values.contiguous()
         if raw.dtype is torch.bfloat16:
-            raw = raw.view(torch.uint16)
+            raw = raw.view(torch.int16)
         content = raw.flatten().view(torch.uint8).numpy().data
         footer = json.dumps(
             {

@@ -18,6 +18,7 @@ from ray.util.metrics import Gauge
 
 from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
+from trainable.device import device_of
 from trainable.faults import fault_of_run
 from trainable.files import now
 from trainable.fit import fit
@@ -164,7 +165,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     def _device(self) -> str:
         gpus = ", ".join(f"gpu {number}" for number in ray.get_gpu_ids())
         if self._run.device == "cuda":
-            return f"{gpus} ({torch.cuda.get_device_name()})"
+            return f"{gpus} ({device_of('cuda').name()})"
         return gpus or f"cpu, {self._run.threads} threads"
 
     def _report(self, row: Row) -> dict[str, Any]:
@@ -218,5 +219,4 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if self._rows is not None:
             self._rows.close()
         self._rows = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        device_of(self._run.device).give_back()
