@@ -103,7 +103,7 @@ def test_a_steady_epoch_asks_the_device_for_no_number(
 
 @pytest.mark.parametrize("strategy", ["head", "block5"])
 def test_the_forward_step_on_a_gpu_mixes_no_devices(bench: Bench, strategy: str) -> None:
-    """As torch itself would say it there: with tensors that have a device, but no values (autocast needs a real GPU)."""
+    """As torch would say it there: with tensors that have a device, but no values (autocast needs a real GPU)."""
     run = bench.run.model_copy(update={"device": "cuda"})
     config = SMALL.model_copy(update={"strategy": strategy})
     with FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"):
