@@ -11,8 +11,8 @@ from typing import Final
 
 from trainable import decoder
 
-# -P: what lies in the current folder, or beside decoder.py, can't take a module's place. Not -I: where PYTHONPATH gives
-# this process its Pillow, the other one must get the same.
+# -P: what lies beside decoder.py, or in the current folder, can't take a module's place. Not -I: where PYTHONPATH gives
+# this process its Pillow, the other one must get the same. See `_environment` for PYTHONPATH=.
 COMMAND: Final = (sys.executable, "-P", "-W", "ignore", decoder.__file__)
 ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
@@ -46,7 +46,7 @@ class DecoderProcess:
                 stderr=errors,
                 pass_fds=handles,
                 process_group=0,
-                env=os.environ | ENVIRONMENT,
+                env=_environment(),
             )
             self._errors = os.dup(errors.fileno())
         self.pid = self._process.pid
@@ -88,6 +88,13 @@ class DecoderProcess:
         os.close(self._errors)
         text = " ".join(said.decode(errors="replace").split())
         return f", and said: {text}" if text else ""
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but the current folder gives no modules."""
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    others = [folder for folder in folders if folder and os.path.normpath(folder) != os.curdir]
+    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(others)}
 
 
 def _how(code: int) -> str:

@@ -159,6 +159,8 @@ def _near(hashes: Hashes, sizes: Positions, bits: int) -> Iterator[tuple[Positio
     place = np.flatnonzero(np.repeat(sizes, sizes) <= SMALL)
     for step in range(1, SMALL):
         place = place[place + step <= last[place]]
+        if not len(place):
+            break
         near = place[_distance(hashes[:, place], hashes[:, place + step]) <= bits]
         yield near, near + step
     for end, size in zip(ends[sizes > SMALL], sizes[sizes > SMALL], strict=True):
