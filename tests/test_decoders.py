@@ -175,13 +175,17 @@ def test_an_image_that_cannot_be_used_is_named_in_the_same_words(
 PARENT = """
 import sys
 from pathlib import Path
+import numpy as np
 from trainable.decoders import Decodable, Decoders
+from trainable.files import sha256_of
 folder, store = Path(sys.argv[1]), Path(sys.argv[2])
-decoders = Decoders(2, store, Decodable(folder, {}, 32))
-files = [path.name for path in folder.iterdir() if path.is_file()]
-looked = decoders.look(folder, files * 1_000)
-print(next(looked) and decoders.pids, flush=True)
-list(looked)
+digests = {path.name: sha256_of(path) for path in folder.iterdir()}
+decoders = Decoders(2, store, Decodable(folder, digests, 64))
+into = np.empty((len(digests), 3, 64, 64), np.uint8)
+begun = [decoders.pixels(list(digests), into) for _ in range(3_000)]
+assert begun[0].undecoded() == []
+print(decoders.pids, flush=True)
+begun[-1].undecoded()
 """
 
 
@@ -278,6 +282,8 @@ def test_a_training_processes_decoders_open_no_test_image(
         test.decoders = decoders
         with pytest.raises(RequestError, match=test.files[0]):
             list(test.pixel_batches(range(len(test)), 4, 1))
+        with pytest.raises(AssertionError):
+            list(decoders.look(test.folder, test.files))
 
 
 def test_pixels_lie_in_a_bounded_file_without_a_name(images: LabelledImages, store: Path) -> None:

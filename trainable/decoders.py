@@ -138,6 +138,7 @@ class Decoders:
         Raises:
             DecoderDied: a process ended twice over some of them.
         """
+        assert self.only is None, "these decode some images, and look at none"
         each = max(1, min(REQUEST, len(files) // (4 * self.count)))
         answers = deque(
             self._ask(Request({"folder": str(folder), "look": list(files[start : start + each])}))
