@@ -22,7 +22,9 @@ from trainable.decoders import Decoders
 from trainable.files import write_atomically
 
 LOG = logging.getLogger(__name__)
-WORTH_PROCESSES: Final = 500  # TODO
+# New files. A process takes 0.6 s until it looks. Then two save 0.6 ms an image against two threads, and pay from 1,000
+# images on; sixteen save 1.9 ms, and pay from 300 on.
+WORTH_PROCESSES: Final = 500
 COLUMNS = [
     "file",
     "bytes",

@@ -1,6 +1,6 @@
 """How many CPUs this process may use."""
 
-import joblib
+from joblib import cpu_count
 
 
 def usable_cpus() -> int:
@@ -8,4 +8,4 @@ def usable_cpus() -> int:
 
     A container given 4 of 64 CPUs has 64 in `os.cpu_count()`, and often in its affinity too.
     """
-    return int(joblib.cpu_count())
+    return int(cpu_count())
