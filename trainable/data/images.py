@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainable.config import ChangedInput
 from trainable.data.split import read_split
-from trainable.views import View, look
+from trainable.views import ORIGINAL, View, look
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -95,6 +95,12 @@ class LabelledImages:
                     yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def pixel_batches(
+        self, order: Sequence[int], batch_size: int, workers: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """`batches` of the original view."""
+        return self.batches(order, batch_size, lambda file: ORIGINAL, workers)
 
 
 @dataclass(frozen=True)
