@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from tests.conftest import Bench, exhaust, results
+from trainable.chunks import Look, chunk_name, chunk_size
 from trainable.config import RequestError, Sharing, TrialConfig
 from trainable.data import LabelledImages, open_training_data
 from trainable.features import Work
 from trainable.fit import fit
 from trainable.model import CUTS, multiply_adds
 from trainable.rows import Row
-from trainable.shared import Look, Shared, chunk_name, chunk_size
+from trainable.shared import Shared
 from trainable.store import stored
 from trainable.views import ORIGINAL
 
@@ -218,9 +219,9 @@ def test_two_trials_that_start_together_compute_each_chunk_once_between_them(
             both[cut].table(part, original(part), cut, work[cut])
 
     for by in both.values():
-        by._claims(24)
+        by.shelves.claims(24)
         for cut in (0, 10, 17, 24, 31):
-            by.shelf(cut)
+            by.shelves.shelf(cut)
     threads = [threading.Thread(target=fill, args=(cut,)) for cut in both]
     for thread in threads:
         thread.start()
@@ -239,17 +240,19 @@ def test_a_trial_computes_every_other_chunk_before_it_waits_for_one(sharing: Ben
     look = original(images)
     size = chunk_size(len(images))
     names = [chunk_name(images, look, range(s, s + size)) for s in range(0, len(images), size)]
-    shelf, work = by._claims(24), Work()
+    shelf, work = by.shelves.claims(24), Work()
     for cut in (0, 10, 17, 24):
-        by.shelf(cut)
+        by.shelves.shelf(cut)
     with shelf.claim(names[0]):
         thread = threading.Thread(target=by.table, args=(images, look, 24, work), daemon=True)
         thread.start()
-        while not all(by.shelf(24).has(name) for name in names[1:]) or not work.waited_seconds:
+        while (
+            not all(by.shelves.shelf(24).has(name) for name in names[1:]) or not work.waited_seconds
+        ):
             assert thread.is_alive()
-        assert not by.shelf(24).has(names[0])
+        assert not by.shelves.shelf(24).has(names[0])
     thread.join(30)
-    assert not thread.is_alive() and by.shelf(24).has(names[0])
+    assert not thread.is_alive() and by.shelves.shelf(24).has(names[0])
     assert work.frozen_images == len(images)
 
 
