@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import Bench, exhaust, results
+from trainable.chunks import Look, chunk_name, chunk_size
 from trainable.config import RequestError, Sharing, TrialConfig
 from trainable.data import LabelledImages, open_training_data
-from trainable.features import Work
+from trainable.features import Held, Work
 from trainable.fit import fit
-from trainable.model import CUTS, multiply_adds
+from trainable.model import CUTS, feature_layers, forward_frozen, multiply_adds
 from trainable.rows import Row
-from trainable.shared import Look, Shared, chunk_name, chunk_size
+from trainable.shared import Shared
 from trainable.store import stored
-from trainable.views import ORIGINAL
+from trainable.views import ORIGINAL, View, draws, look_all, normalise, statistics
 
 CUTS_AND_FAMILIES = {f"{cut} {family}" for cut in (10, 17, 24, 31) for family in ("fixed", "epoch")}
 ALL = frozenset({"0 fixed"} | CUTS_AND_FAMILIES)
@@ -218,9 +221,9 @@ def test_two_trials_that_start_together_compute_each_chunk_once_between_them(
             both[cut].table(part, original(part), cut, work[cut])
 
     for by in both.values():
-        by._claims(24)
+        by.shelves.claims(24)
         for cut in (0, 10, 17, 24, 31):
-            by.shelf(cut)
+            by.shelves.shelf(cut)
     threads = [threading.Thread(target=fill, args=(cut,)) for cut in both]
     for thread in threads:
         thread.start()
@@ -239,17 +242,19 @@ def test_a_trial_computes_every_other_chunk_before_it_waits_for_one(sharing: Ben
     look = original(images)
     size = chunk_size(len(images))
     names = [chunk_name(images, look, range(s, s + size)) for s in range(0, len(images), size)]
-    shelf, work = by._claims(24), Work()
+    shelf, work = by.shelves.claims(24), Work()
     for cut in (0, 10, 17, 24):
-        by.shelf(cut)
+        by.shelves.shelf(cut)
     with shelf.claim(names[0]):
         thread = threading.Thread(target=by.table, args=(images, look, 24, work), daemon=True)
         thread.start()
-        while not all(by.shelf(24).has(name) for name in names[1:]) or not work.waited_seconds:
+        while (
+            not all(by.shelves.shelf(24).has(name) for name in names[1:]) or not work.waited_seconds
+        ):
             assert thread.is_alive()
-        assert not by.shelf(24).has(names[0])
+        assert not by.shelves.shelf(24).has(names[0])
     thread.join(30)
-    assert not thread.is_alive() and by.shelf(24).has(names[0])
+    assert not thread.is_alive() and by.shelves.shelf(24).has(names[0])
     assert work.frozen_images == len(images)
 
 
@@ -362,3 +367,76 @@ def test_an_epochs_own_views_can_be_evicted_once_it_is_over(bench: Bench, store:
     assert results(train(tight, config, "tight", by)) == results(rows)
     assert not by.problem
     assert sum(each.bytes for each in stored(store / "tight" / "chunks")) <= limit
+
+
+# ---------------------------------------------------------------- as on a GPU, without one
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of several devices, and those that bring anything to the host."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert func not in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        )
+        found = func(*args, **(kwargs or {}))
+        leaves = torch.utils._pytree.tree_leaves((args, kwargs, found))
+        devices = {each.device.type for each in leaves if isinstance(each, torch.Tensor)}
+        assert len(devices) < 2, f"{func} mixes {devices}"
+        return found
+
+
+@pytest.fixture
+def as_on_a_gpu() -> Iterator[None]:
+    """Tensors without values on a device that need not be there."""
+    statistics.cache_clear()
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        yield
+    statistics.cache_clear()
+
+
+def on_gpu(*shape: int, format: torch.dtype) -> torch.Tensor:
+    return torch.empty(shape, dtype=format, device="cuda")
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("rounded", [False, True])
+def test_features_in_the_gpus_memory_are_gathered_there(rounded: bool) -> None:
+    table = on_gpu(20, 7, 7, 25, format=torch.float16 if rounded else torch.bfloat16)
+    held = Held(table, on_gpu(10, format=torch.int64), rounded)
+    positions = on_gpu(4, format=torch.int64)
+    with OneDevice():
+        hidden = held.at(positions)
+        batches = list(held.in_order(4))
+    assert hidden.shape == (4, 25, 7, 7) and hidden.device.type == "cuda"
+    assert hidden.dtype is (torch.float32 if rounded else torch.bfloat16)
+    assert hidden.is_contiguous(memory_format=torch.channels_last)
+    assert [len(batch) for _, batch in batches] == [4, 4, 2]
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("images", [1, 6])
+def test_views_and_frozen_layers_stay_on_the_gpu(images: int) -> None:
+    layers = feature_layers(0.05)
+    shapes = {name: value.shape for name, value in layers.state_dict().items()}
+    state = {name: on_gpu(*shape, format=torch.float32) for name, shape in shapes.items()}
+    layers.load_state_dict(state, assign=True)
+    pixels = on_gpu(images, 3, 32, 32, format=torch.uint8)
+    seen = draws([View(jitter=((1, 1.1), (0, 0.9), (2, 1.0)))] * images).to(pixels.device)
+    normalise(pixels)  # the first time brings mean and deviation there
+    with OneDevice():
+        hidden = forward_frozen(layers, normalise(look_all(pixels, seen.between(0, images))))
+    assert hidden.shape[0] == images and hidden.device.type == "cuda"
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_the_watch_over_devices_sees_what_it_should() -> None:
+    table = on_gpu(20, 7, 7, 25, format=torch.bfloat16)
+    for wrong in (
+        lambda: Held(table, torch.arange(10)).at(torch.arange(3)),
+        lambda: table.cpu(),
+        lambda: table.sum().item(),
+    ):
+        with OneDevice(), pytest.raises(AssertionError):
+            wrong()

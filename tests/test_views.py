@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import permutations
+from random import Random
 
 import numpy as np
 import pytest
 import torch
 from conftest import Faces, sha256_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
@@ -17,7 +18,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from trainable.data import LabelledImages, load_pixels
-from trainable.views import ORIGINAL, View, look, normalise, view
+from trainable.views import ORIGINAL, View, draws, look, look_all, normalise, view
 
 NAMES = [f"{number:06d}.jpg" for number in range(1, 6001)]
 FACTORS = {0: 0.875, 1: 1.1875, 2: 0.8125}  # brightness, contrast, saturation; exact in float32
@@ -155,3 +156,77 @@ def test_batches_come_in_the_order_asked_for_and_leave_no_image_out(images: Labe
         (3, 3, 32, 32),
         (1, 3, 32, 32),
     ]
+
+
+# ---------------------------------------------------------------- all of a batch at once, on a device
+
+SIDES = st.integers(32, 300)
+FACTOR = st.floats(0.8, 1.2)
+VIEWS = st.builds(
+    lambda mirrored, order, factors: View(mirrored, tuple(zip(order, factors, strict=True))),
+    st.booleans(),
+    st.permutations(range(3)),
+    st.tuples(FACTOR, FACTOR, FACTOR),
+)
+
+
+def noise(count: int, height: int, width: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def assert_nearly_equal(found: Tensor, expected: Tensor) -> None:
+    """Within 2 grey levels, and 99.9 % of all values equal."""
+    assert found.dtype is torch.uint8 and found.shape == expected.shape
+    apart = (found.int() - expected.int()).abs()
+    assert apart.max() <= 2
+    assert (apart == 0).double().mean() >= 0.999
+
+
+@given(st.lists(VIEWS, min_size=1, max_size=4), SIDES, SIDES, st.integers(0, 2**31))
+@settings(max_examples=40)
+def test_views_made_at_once_are_those_made_one_by_one(
+    views: list[View], height: int, width: int, seed: int
+) -> None:
+    pixels = noise(len(views), height, width, seed)
+    expected = torch.stack(list(map(look, pixels, views)))
+    assert_nearly_equal(look_all(pixels, draws(views)), expected)
+
+
+@pytest.mark.parametrize("size", [32, 64, 224])
+def test_faces_jittered_at_once_are_those_jittered_one_by_one(faces: Faces, size: int) -> None:
+    pixels = torch.stack([load_pixels(faces.images / file, size) for file in faces.files])
+    views = [view("flip_jitter", 0, 1, file) for file in faces.files]
+    expected = torch.stack(list(map(look, pixels, views)))
+    assert_nearly_equal(look_all(pixels, draws(views)), expected)
+
+
+@given(st.lists(VIEWS, min_size=2, max_size=6), st.integers(0, 2**31), st.randoms())
+@settings(max_examples=30)
+def test_a_view_made_at_once_does_not_depend_on_what_is_made_with_it(
+    views: list[View], seed: int, shuffle: Random
+) -> None:
+    pixels, order = noise(len(views), 45, 37, seed), list(range(len(views)))
+    whole = look_all(pixels, draws(views))
+    shuffle.shuffle(order)
+    again = look_all(pixels[order], draws([views[number] for number in order]))
+    assert torch.equal(again, whole[order])
+    for number, seen in enumerate(views):
+        assert torch.equal(look_all(pixels[number : number + 1], draws([seen]))[0], whole[number])
+
+
+def test_views_without_jitter_are_exact_at_once_too() -> None:
+    pixels = noise(2, 33, 47, 0)
+    seen = look_all(pixels, draws([ORIGINAL, View(mirrored=True)]))
+    assert torch.equal(seen[0], pixels[0])
+    assert torch.equal(seen[1], pixels[1].flip(2))
+
+
+def test_the_mean_grey_of_a_large_bright_image_is_exact() -> None:
+    """float32 counts to 2^24, which is 256 by 256 pixels of 255 and a few; here are nine times as many."""
+    pixels = torch.full((1, 3, 768, 768), 255, dtype=torch.uint8)
+    pixels[..., ::2] = 251
+    seen = look_all(pixels, draws([View(jitter=((1, 0.0),))]))
+    grey = torch.tensor([255.0, 251.0]) * 0.2989 + torch.tensor([255.0, 251.0]) * 0.587
+    grey = (grey + torch.tensor([255.0, 251.0]) * 0.114).floor()
+    assert seen.unique().tolist() == [int(grey.mean())]

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from trainable.config import RunSettings, TrialConfig
 from trainable.data import LabelledImages, TrainingData
+from trainable.device import device_of
 from trainable.model import TransferVGG16, multiply_adds
-from trainable.views import ORIGINAL, View, normalise, view
+from trainable.views import ORIGINAL, View, draws, look_all, normalise, view
 
 EVALUATION_BATCH: Final = 64  # images; fixed, so that a figure does not depend on the trial
 
@@ -28,10 +29,12 @@ class Held:
 
     table: Tensor  # (features, side, side, channels): of every image of the part, in one view or several
     rows: Tensor  # (images,) int64: where in `table` each image's are, in the part's order
+    rounded: bool = False
+    """The table is float16 for the sake of room alone (`is_rounded`), and what is read from it float32."""
 
     def at(self, positions: Tensor) -> Tensor:
         """Features (batch, channels, side, side), channels last in memory, of the images at `positions` (batch,)."""
-        return self.table[self.rows[positions]].permute(0, 3, 1, 2)
+        return as_features(self.table[self.rows[positions]], self.rounded)
 
     def in_order(self, size: int) -> Batches:
         """Batches of `size` images in the part's order."""
@@ -78,6 +81,21 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, dtype=getattr(torch, precision))
 
 
+def is_rounded(run: RunSettings) -> bool:
+    """Are features rounded to float16 and widened again? Not where the layers compute in float16: they are that."""
+    return run.store_format == "float16" and run.precision != "float16"
+
+
+def row_format(run: RunSettings) -> torch.dtype:
+    """Number format in which features are kept."""
+    return torch.float16 if is_rounded(run) else getattr(torch, run.precision)
+
+
+def as_features(rows: Tensor, rounded: bool) -> Tensor:
+    """Rows (batch, side, side, channels) as features (batch, channels, side, side), channels last in memory."""
+    return (rows.float() if rounded else rows).permute(0, 3, 1, 2)
+
+
 @dataclass
 class Plain:
     """The reference: the frozen prefix runs for every batch of every epoch."""
@@ -87,6 +105,8 @@ class Plain:
     data: TrainingData
     model: TransferVGG16
     work: Work = field(default_factory=Work)
+    held_pixels: Callable[[LabelledImages], Tensor | None] = lambda images: None
+    """(images, 3, size, size) uint8 of a part, where they lie in the device's memory."""
 
     def training(self, epoch: int, order: Sequence[int]) -> Batches:
         return plain_batches(
@@ -97,10 +117,12 @@ class Plain:
             self.config.batch_size,
             lambda file: seen_by(self.config, epoch, file),
             self.work,
+            self.held_pixels(self.data.training),
         )
 
     def validation(self) -> Batches:
-        return evaluation_batches(self.model, self.run, self.data.validation, self.work)
+        images = self.data.validation
+        return evaluation_batches(self.model, self.run, images, self.work, self.held_pixels(images))
 
     def held_training(self, epoch: int) -> None:
         """Nothing is held."""
@@ -117,24 +139,57 @@ def plain_batches(
     size: int,
     see: Callable[[str], View],
     work: Work,
+    held_pixels: Tensor | None = None,
 ) -> Batches:
     """Features of `images` in `order`, each seen as `see` says, straight from the frozen prefix."""
+    device_of(run.device).fix_kernels(run.tf32)
     each = multiply_adds(run.width, run.image_size, 0, model.cut)
-    for positions, pixels in images.batches(order, size, see, run.workers):
+    for positions, pixels in _seen_pixels(run, images, order, size, see, held_pixels):
         began = time.monotonic()
         with autocast(run.precision, run.device):
-            hidden = model.prefix(normalise(pixels.to(run.device)))
+            hidden = model.prefix(normalise(pixels))
         if model.cut:
             work.frozen_images += len(positions)
             work.frozen_multiply_adds += len(positions) * each
             work.frozen_seconds += time.monotonic() - began
-            if run.store_format == "float16":
+            if is_rounded(run):
                 hidden = hidden.half().float()
         yield positions, hidden
 
 
+def _seen_pixels(
+    run: RunSettings,
+    images: LabelledImages,
+    order: Sequence[int],
+    size: int,
+    see: Callable[[str], View],
+    held: Tensor | None,
+) -> Batches:
+    """Positions and pixels on the device, as they are seen."""
+    device = device_of(run.device).torch
+    if held is None and run.views_made_on == "host":
+        for positions, pixels in images.batches(order, size, see, run.workers):
+            yield positions, pixels.to(device)
+        return
+    batches = (
+        ((p, held[p.to(device)]) for p in torch.tensor(order).split(size))
+        if held is not None
+        else (
+            (p, pixels.to(device)) for p, pixels in images.pixel_batches(order, size, run.workers)
+        )
+    )
+    for positions, pixels in batches:
+        seen = [see(images.files[p]) for p in positions.tolist()]
+        plain = all(each == ORIGINAL for each in seen)
+        yield positions, pixels if plain else look_all(pixels, draws(seen).to(device))
+
+
 def evaluation_batches(
-    model: TransferVGG16, run: RunSettings, images: LabelledImages, work: Work | None = None
+    model: TransferVGG16,
+    run: RunSettings,
+    images: LabelledImages,
+    work: Work | None = None,
+    held_pixels: Tensor | None = None,
 ) -> Batches:
     """Features of every image in order, of the original view."""
     return plain_batches(
@@ -145,6 +200,7 @@ def evaluation_batches(
         EVALUATION_BATCH,
         lambda file: ORIGINAL,
         work or Work(),
+        held_pixels,
     )
 
 

@@ -9,12 +9,14 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import mmap
 import os
 import shutil
 import struct
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from trainable.files import write_json
@@ -30,6 +32,7 @@ from trainable.files import write_json
 LOG = logging.getLogger(__name__)
 MAGIC: Final = b"FACECHNK"
 TAIL: Final = struct.Struct("<Q8s")  # length of the JSON before it, and MAGIC
+MAKING_ROOM: Final = threading.Lock()
 WRITING_SECONDS: Final = 60  # a half-written file that is older has lost its writer
 FREE_SHARE: Final = 0.5  # of the disk that is free or ours already: the limit where none is given
 STORED: Final[
@@ -62,6 +65,10 @@ class Chunk:
     values: np.ndarray[Any, Any]
     """(images, …) in the number format of `STORED`."""
     format: torch.dtype
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """A copy of some images' values."""
+        return torch.from_numpy(self.values[start:stop].copy()).view(self.format)
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,22 @@ class Shelf:
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()
 
+    def try_claim(self, name: str) -> "Claim | None":
+        """The claim on `name`, for the one process that may compute it now; None where another has it.
+
+        Raises:
+            StoreUnavailable: no lock can be had here.
+        """
+        path = self.folder / f"{name}.lock"
+        lock = FileLock(path, thread_local=False)  # whoever has written it last lets go of it
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except OSError as error:
+            raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
+        return Claim(lock, path)
+
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
         """True for the one process that may compute `name` now; the claim ends with the block or the process.
@@ -156,20 +179,12 @@ class Shelf:
         Raises:
             StoreUnavailable: no lock can be had here.
         """
-        path = self.folder / f"{name}.lock"
-        lock = FileLock(path)
+        claim = self.try_claim(name)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
-        try:
-            yield True
+            yield claim is not None
         finally:
-            path.unlink(missing_ok=True)  # whoever waits on it looks for the chunk first
-            lock.release()
+            if claim is not None:
+                claim.release()
 
     def write(self, name: str, values: Tensor) -> None:
         """Add a chunk, which the caller has claimed; what was least recently used makes room for it.
@@ -177,32 +192,71 @@ class Shelf:
         Raises:
             StoreUnavailable: the disk is full or read-only, or the limit leaves no room.
         """
-        raw = values.contiguous()
-        if raw.dtype is torch.bfloat16:
-            raw = raw.view(torch.int16)
-        content = raw.flatten().view(torch.uint8).numpy().data
-        footer = json.dumps(
-            {
-                "format": str(values.dtype).removeprefix("torch."),
-                "shape": list(values.shape),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
-        ).encode()
-        make_room(self.folder.parent, content.nbytes, self.limit_bytes)
+        content = values.contiguous().flatten().view(torch.uint8).numpy().data
+        self.write_pieces(name, values.dtype, tuple(values.shape), [content])
+
+    def write_pieces(
+        self, name: str, format: torch.dtype, shape: tuple[int, ...], pieces: Iterable[memoryview]
+    ) -> None:
+        """`write` of values that come piece by piece; this process need not check their digest again."""
+        size = math.prod(shape) * STORED[format].itemsize
         aside = self.folder / f"{name}.{os.getpid()}.tmp"
+        sha256 = hashlib.sha256()
         try:
-            for left in self.folder.glob(f"{name}.*.tmp"):  # by a writer that was killed
-                left.unlink(missing_ok=True)
-            with aside.open("wb") as file:
-                file.write(content)
+            with MAKING_ROOM:  # so that the next of several writers counts this one
+                make_room(self.folder.parent, size, self.limit_bytes)
+                for left in self.folder.glob(f"{name}.*.tmp"):  # by a writer that was killed
+                    left.unlink(missing_ok=True)
+                file = aside.open("wb")
+                file.truncate(size)
+            with file:
+                for piece in pieces:
+                    sha256.update(piece)
+                    file.write(piece)
+                facts = {
+                    "format": str(format).removeprefix("torch."),
+                    "shape": list(shape),
+                    "sha256": sha256.hexdigest(),
+                }
+                footer = json.dumps(facts).encode()
                 file.write(footer + TAIL.pack(len(footer), MAGIC))
+                inode = os.fstat(file.fileno()).st_ino
             # without fsync: the digest tells what a power cut left
             aside.rename(self.folder / name)
+            self._sound.add((name, inode))
         except OSError as error:
             raise StoreUnavailable(f"{aside} can't be written: {error.strerror}") from None
         finally:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+
+class Claim:
+    """That a chunk is this process's to compute, until its last use ends; it dies with the process."""
+
+    def __init__(self, lock: BaseFileLock, path: Path) -> None:
+        self._lock, self._path = lock, path
+        self._uses = 1
+        self._counting = threading.Lock()
+
+    def again(self) -> bool:
+        """Count one more use; False where the last one has ended."""
+        with self._counting:
+            self._uses += self._uses > 0
+            return self._uses > 0
+
+    @property
+    def is_held(self) -> bool:
+        return self._uses > 0
+
+    def release(self) -> None:
+        """End one use."""
+        with self._counting:
+            self._uses -= 1
+            if self._uses == 0:
+                with suppress(OSError):
+                    self._path.unlink()  # whoever waits on it looks for the chunk first
+                self._lock.release()
 
 
 @dataclass(frozen=True)

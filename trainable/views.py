@@ -4,7 +4,9 @@ No generator is involved, so a view is the same with any number of workers, batc
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 from typing import Final
 
@@ -47,8 +49,8 @@ def view(
     """
     if augmentation == "none":
         return ORIGINAL
-    if pool is not None and augmentation == "flip_jitter":
-        epoch = (epoch - 1) % pool + 1
+    if augmentation == "flip_jitter":
+        epoch = drawn_epoch(epoch, pool)
     digest = hashlib.blake2b(f"{seed}/{epoch}/{file}".encode(), digest_size=32).digest()
     mirror, order, *factors = (
         int.from_bytes(digest[start : start + 4], "big") / 2**32 for start in range(0, 20, 4)
@@ -64,6 +66,11 @@ def view(
     )
 
 
+def drawn_epoch(epoch: int, pool: int | None) -> int:
+    """The epoch whose jittered views `epoch` sees."""
+    return epoch if pool is None else (epoch - 1) % pool + 1
+
+
 def look(pixels: Tensor, seen: View) -> Tensor:
     """`pixels` (3, height, width) uint8 as `seen`; the original view is the tensor itself."""
     if seen.mirrored:
@@ -73,12 +80,79 @@ def look(pixels: Tensor, seen: View) -> Tensor:
     return pixels
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The views of some images as tensors, from which a device makes all of them at once."""
+
+    mirrored: Tensor  # (images,) bool
+    adjusted: Tensor  # (images, 3) int64: 0 brightness, 1 contrast, 2 saturation, in the order of each image
+    factors: Tensor  # (images, 3) float32: of each of these
+    rests: Tensor  # (images, 3) float32: 1 - factor, rounded after it is subtracted, as torchvision does
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same on `device`."""
+        return Draws(*(each.to(device) for each in self._all()))
+
+    def between(self, start: int, stop: int) -> "Draws":
+        """Of some images that follow one another."""
+        return Draws(*(each[start:stop] for each in self._all()))
+
+    def _all(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.mirrored, self.adjusted, self.factors, self.rests
+
+
+def draws(views: Sequence[View]) -> Draws:
+    """`views` as tensors; what is not jittered is made brighter by a factor of 1, which changes nothing."""
+    idle = ((0, 1.0),) * len(_ADJUST)
+    steps = [seen.jitter or idle for seen in views]
+    factors = torch.tensor([[factor for _, factor in each] for each in steps], dtype=torch.float64)
+    return Draws(
+        torch.tensor([seen.mirrored for seen in views]),
+        torch.tensor([[which for which, _ in each] for each in steps]),
+        factors.float(),
+        (1 - factors).float(),
+    )
+
+
+def look_all(pixels: Tensor, seen: Draws) -> Tensor:
+    """`pixels` (batch, 3, height, width) uint8 on any device, each image as `seen`: `look` of a whole batch.
+
+    Each adjustment blends an image with another: black, its mean grey or its own grey. Products, sums and floors are
+    operations of their own and the mean comes from an integer sum, so no device may fuse or reorder what is rounded:
+    an image looks the same in any batch, and on a GPU as on a CPU. Beside `look`, whose multiply-add is fused on a CPU,
+    a few of 10,000 values differ by a grey level (tests/test_views.py).
+    """
+    flipped = torch.where(_each(seen.mirrored), pixels.flip(3), pixels)
+    for step in range(seen.factors.shape[1]):
+        which = _each(seen.adjusted[:, step])
+        red, green, blue = flipped.unbind(1)
+        grey = (red * 0.2989 + green * 0.587 + blue * 0.114).floor_()[:, None]
+        sums = grey.sum(dim=(1, 2, 3), dtype=torch.int64)  # float32 counts to 2^24, as 256 px white
+        mean = _each((sums.double() / grey[0].numel()).float())
+        other = torch.where(which == 2, grey, mean) * _each(seen.rests[:, step])
+        other = other.masked_fill_(which == 0, 0.0)
+        blended = (flipped * _each(seen.factors[:, step])).add_(other)
+        flipped = blended.clamp_(0, 255).to(torch.uint8)
+    return flipped
+
+
+def _each(values: Tensor) -> Tensor:
+    """(batch,) beside (batch, channels, height, width)."""
+    return values[:, None, None, None]
+
+
 def normalise(pixels: Tensor) -> Tensor:
     """`pixels` (batch, 3, height, width) uint8 as float32 with ImageNet's mean and standard deviation.
 
     Channels lie last in memory: on a CPU, VGG-16's frozen layers take 0.6 to 0.8 of the time then (docs/log.md).
     """
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = statistics(pixels.device)
     images = pixels.to(torch.float32, memory_format=torch.channels_last)
     return (images / 255 - mean) / std
+
+
+@cache
+def statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (1, 3, 1, 1) on `device`, brought there once: a copy would be waited for."""
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return mean, std

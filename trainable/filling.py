@@ -1,0 +1,293 @@
+"""Chunks that nobody has computed yet: decoded, sent through the frozen layers and kept, each stage beside the others.
+
+Decoders work on the next chunks while the device computes one and threads write those before it. What goes into a
+table in the device's memory is there when it is computed, and on the disk when the disk is ready (trainable/stages.py).
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from trainable.chunks import (
+    FILL_BATCH,
+    PIXELS,
+    chunk_names,
+    chunk_positions,
+    original,
+)
+from trainable.config import RunSettings
+from trainable.data import LabelledImages
+from trainable.device import device_of
+from trainable.features import Work, is_rounded
+from trainable.frozen import FrozenLayers, Inputs, Wanted, batches_of, wanted_chunks
+from trainable.model import CUTS, multiply_adds
+from trainable.resident import Resident
+from trainable.shelves import Shelves
+from trainable.stages import Ahead, Uploads, Writers
+from trainable.store import Chunk, Claim, StoreUnavailable
+from trainable.tables import Tables
+
+POLL_SECONDS: Final = 0.01
+CHUNKS_AHEAD: Final = (
+    8  # being decoded, by processes: 16 of them have 1,500 images in hand at a time
+)
+BATCHES_AHEAD: Final = 2
+
+Written = Future[Chunk | None]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A chunk that this process computes."""
+
+    wanted: Wanted
+    claim: Claim | None
+    """None where nothing of it will be on the disk."""
+    start: int
+    """The cut that it goes on from."""
+    kept: list[int]
+    """Cuts above that at which it will be on the disk."""
+    inputs: Inputs
+
+    def close(self) -> None:
+        self.inputs.close()
+        if self.claim is not None:
+            self.claim.release()
+
+
+class Filling:
+    """Computes what is missing."""
+
+    def __init__(
+        self, run: RunSettings, layers: nn.Sequential, shelves: Shelves, tables: Tables
+    ) -> None:
+        self._run, self._shelves, self._tables = run, shelves, tables
+        self._device = device_of(run.device)
+        self._uploads, self._writers = Uploads(self._device), Writers(self._device)
+        self._layers = FrozenLayers(run, layers, tables, self._uploads)
+        self._behind: list[Written] = []
+        self.tell: Callable[[str], None] = lambda text: None
+        """Called now and then with how far the filling is, and with "" when it is over."""
+
+    def fill(self, chunks: Iterable[Wanted], work: Work) -> None:
+        """Map or put into their tables all `chunks`; while another process computes one, this one does the next.
+
+        Raises:
+            StoreUnavailable: the store can't be used, and a chunk is wanted from there.
+            RequestError: features are not finite.
+        """
+        self.notice()
+        missing = dict.fromkeys(chunks)
+        count = len(missing)
+        begun: deque[Begun] = deque()
+        writing: dict[Wanted, Written] = {}
+        try:
+            while missing or writing:
+                advanced = False
+                for wanted in list(missing):
+                    self.tell(f"frozen features: {count - len(missing)} of {count} chunks")
+                    if not self._is_there(wanted):
+                        each = self._begin(wanted)
+                        if each is None:
+                            continue
+                        begun.append(each)
+                        if len(begun) >= self._chunks_ahead(wanted.part):
+                            self._finish(begun.popleft(), writing, work)
+                    del missing[wanted]
+                    advanced = True
+                while begun:
+                    self._finish(begun.popleft(), writing, work)
+                for wanted in list(writing):  # only what is to be mapped is waited for
+                    chunk = writing.pop(wanted).result()
+                    if chunk is None:  # deleted meanwhile
+                        missing[wanted] = None
+                    else:
+                        self._shelves.open[wanted.cut, wanted.name] = chunk
+                if missing and not advanced:
+                    time.sleep(POLL_SECONDS)
+                    work.waited_seconds += POLL_SECONDS
+        finally:
+            for each in begun:
+                each.close()
+        began = time.monotonic()
+        self._device.mark().wait()
+        work.frozen_seconds += time.monotonic() - began
+        self.tell("")
+
+    def _chunks_ahead(self, part: LabelledImages) -> int:
+        return CHUNKS_AHEAD if part.decoders is not None and part.decoders.running else 1
+
+    def pixels(self, part: LabelledImages) -> None:
+        """Let `part` read decoded images from the store, where they are to be kept."""
+        if part.kept is None and self._shelves.keeps(PIXELS, "fixed"):
+            look = original(part)
+            names = chunk_names(part, look)
+            self.fill(wanted_chunks(part, look, names, PIXELS), Work())
+            part.kept = self._shelves.table(PIXELS, names, len(part)).row
+
+    def fill_pixels(self, part: LabelledImages, table: Resident) -> None:
+        """Decode what `table` lacks of `part`."""
+        lacking = [p for p in chunk_positions(len(part)) if p.start not in table.filled]
+        order = [position for positions in lacking for position in positions]
+        batches = part.pixel_batches(order, FILL_BATCH[self._run.device], self._run.workers)
+        for positions, pixels in batches:
+            table.values[positions.to(self._device.torch)] = self._uploads.send(pixels)
+        table.filled |= {positions.start for positions in lacking}
+
+    def notice(self) -> None:
+        """Say once, and go on without the store, where writing behind the training has failed."""
+        over = [each for each in self._behind if each.done()]
+        self._behind = [each for each in self._behind if each not in over]
+        for each in over:
+            with suppress(CancelledError):
+                error = each.exception()
+                if isinstance(error, StoreUnavailable):
+                    self._shelves.give_up(error)
+                elif error is not None:
+                    raise error
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self._writers.close()
+        self.notice()
+
+    def _is_there(self, wanted: Wanted) -> bool:
+        table = wanted.table
+        if table is None:
+            return self._shelves.map(wanted.cut, wanted.name)
+        if wanted.at in table.filled:
+            return True
+        chunk = self._stored(wanted, wanted.cut)
+        if chunk is None:
+            return False
+        for start, stop in batches_of(wanted, self._run):
+            rows = table.values[wanted.at + start : wanted.at + stop]
+            rows.copy_(self._uploads.send(chunk.rows(start, stop)))
+        table.filled.add(wanted.at)
+        return True
+
+    def _stored(self, wanted: Wanted, cut: int) -> Chunk | None:
+        """A chunk of the same images and views on the disk; where the disk fails, what is in memory will do."""
+        if not self._shelves.keeps(cut, wanted.look.family):
+            return None
+        try:
+            return self._shelves.read(cut, wanted.name)
+        except StoreUnavailable as error:
+            self._without_store(wanted, error)
+            return None
+
+    def _without_store(self, wanted: Wanted, error: StoreUnavailable) -> None:
+        if wanted.table is None:
+            raise error
+        self._shelves.give_up(error)
+
+    def _begin(self, wanted: Wanted) -> Begun | None:
+        """Claim a chunk and let what goes in be made ready; None where another process computes it, or has."""
+        below = [cut for cut in sorted(CUTS.values()) if PIXELS < cut < wanted.cut]
+        claim = None
+        try:
+            kept = self._kept([*below, wanted.cut], wanted)
+            if kept:
+                claim = self._shelves.claim(wanted.cut, wanted.name)
+                if claim is None:
+                    return None
+        except StoreUnavailable as error:
+            self._without_store(wanted, error)
+            kept = []
+        try:
+            if claim is not None and self._is_there(wanted):
+                claim.release()
+                return None
+            start, inputs = self._inputs(wanted, below)
+        except BaseException:
+            if claim is not None:
+                claim.release()
+            raise
+        above = [cut for cut in kept if cut > start or cut == wanted.cut]
+        return Begun(wanted, claim, start, above, inputs)
+
+    def _kept(self, cuts: Iterable[int], wanted: Wanted) -> list[int]:
+        return [cut for cut in cuts if self._shelves.keeps(cut, wanted.look.family)]
+
+    def _inputs(self, wanted: Wanted, below: list[int]) -> tuple[int, Inputs]:
+        """The cut to go on from and batches of what is there: features in memory or on the disk, or pixels."""
+        if not is_rounded(self._run):  # what was rounded would be rounded twice
+            for cut in reversed(below):
+                rows = self._tables.rows(wanted.part, wanted.look, wanted.positions, cut)
+                if rows is not None:
+                    return cut, (rows[a:b] for a, b in batches_of(wanted, self._run))
+                chunk = self._stored(wanted, cut)
+                if chunk is not None:
+                    return cut, self._ahead(
+                        chunk.rows(a, b) for a, b in batches_of(wanted, self._run)
+                    )
+        if wanted.cut != PIXELS:
+            held = self._tables.pixels(wanted.part)
+            if held is not None and wanted.positions.start in held.filled:
+                pixels = held.values[wanted.positions.start : wanted.positions.stop]
+                return PIXELS, (pixels[a:b] for a, b in batches_of(wanted, self._run))
+            try:
+                self.pixels(wanted.part)
+            except StoreUnavailable as error:
+                self._without_store(wanted, error)
+        part, order, size = wanted.part, list(wanted.positions), FILL_BATCH[self._run.device]
+        if wanted.look.is_original or self._run.views_made_on == "device":
+            batches = part.pixel_batches(order, size, self._run.workers)
+        else:
+            views = {part.files[p]: wanted.look.views[p] for p in order}
+            batches = part.batches(order, size, views.__getitem__, self._run.workers)
+        return PIXELS, self._ahead(pixels for _, pixels in batches)
+
+    def _ahead(self, batches: Generator[Tensor, None, None]) -> Ahead[Tensor]:
+        return Ahead(batches, BATCHES_AHEAD, "inputs")
+
+    def _finish(self, begun: Begun, writing: dict[Wanted, Written], work: Work) -> None:
+        """Compute a chunk, and begin to write it."""
+        wanted, began = begun.wanted, time.monotonic()
+        try:
+            if wanted.cut == PIXELS:
+                found = {PIXELS: torch.cat(list(begun.inputs))}
+            else:
+                found = self._layers.run(wanted, begun.start, begun.kept, begun.inputs)
+            if wanted.table is not None:
+                wanted.table.filled.add(wanted.at)
+            try:
+                self._write(begun, found, writing)
+            except StoreUnavailable as error:
+                self._without_store(wanted, error)
+        finally:
+            begun.close()
+        if wanted.cut != PIXELS:
+            work.frozen_images += len(wanted)
+            work.frozen_seconds += time.monotonic() - began
+            work.frozen_multiply_adds += len(wanted) * multiply_adds(
+                self._run.width, self._run.image_size, begun.start, wanted.cut
+            )
+
+    def _write(
+        self, begun: Begun, found: dict[int, Tensor], writing: dict[Wanted, Written]
+    ) -> None:
+        wanted = begun.wanted
+        for cut in begun.kept:
+            shelf = self._shelves.shelf(cut)
+            if cut != wanted.cut and shelf.has(wanted.name):
+                continue
+            assert begun.claim is not None
+            begun.claim.again()
+            held = wanted.table if cut == wanted.cut else None
+            future = self._writers.write(
+                shelf, wanted.name, found[cut], begun.claim, held is not None
+            )
+            if held is not None:
+                held.writing.append(future)
+            if cut == wanted.cut and held is None:
+                writing[wanted] = future
+            else:
+                self._behind.append(future)

@@ -1,0 +1,89 @@
+"""Where chunks of each cut lie in the node's store, which of them are to be kept, and who computes one now."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from trainable.chunks import PIXELS, Table, chunk_size, feature_facts, pixel_facts
+from trainable.config import RunSettings
+from trainable.store import Chunk, Claim, Shelf, StoreUnavailable, default_folder
+
+LOG = logging.getLogger(__name__)
+ANY_CUT: Final = -1
+
+
+class Shelves:
+    """The shelves of a run; nothing is found, claimed or kept there once `problem` says why."""
+
+    def __init__(self, run: RunSettings, weights: str) -> None:
+        """`weights` is the digest of the frozen layers' weights."""
+        assert run.sharing is not None
+        self._run, self._sharing, self._weights = run, run.sharing, weights
+        self._shelves: dict[int, Shelf] = {}
+        self._claims: dict[tuple[bool, str], Claim] = {}
+        self.open: dict[tuple[int, str], Chunk] = {}
+        """Mapped chunks by cut and name: they can't be evicted."""
+        self.problem = ""
+
+    def keeps(self, cut: int, family: str) -> bool:
+        """Is this cut of these views to be stored?"""
+        return not self.problem and f"{cut} {family}" in self._sharing.kept
+
+    def shelf(self, cut: int) -> Shelf:
+        if cut not in self._shelves:
+            pixels = pixel_facts(self._run)
+            facts = pixels if cut == PIXELS else feature_facts(self._run, self._weights, cut)
+            self._shelves[cut] = self._open(facts)
+        return self._shelves[cut]
+
+    def claims(self, cut: int) -> Shelf:
+        """Where a chunk is claimed: decoded images at their own shelf, features at one that holds nothing else."""
+        if cut == PIXELS:
+            return self.shelf(PIXELS)
+        if ANY_CUT not in self._shelves:
+            facts = feature_facts(self._run, self._weights, cut)
+            self._shelves[ANY_CUT] = self._open(facts | {"holds": "claims", "layers": "any"})
+        return self._shelves[ANY_CUT]
+
+    def claim(self, cut: int, name: str) -> Claim | None:
+        """A use of the claim on `name`, which is one for all cuts: who computes the head's features of some images
+        passes by block 5's. This process may have it already, for what it is still writing.
+
+        Raises:
+            StoreUnavailable: no lock can be had here.
+        """
+        key = cut == PIXELS, name
+        if key in self._claims and self._claims[key].again():
+            return self._claims[key]
+        self._claims = {key: claim for key, claim in self._claims.items() if claim.is_held}
+        claim = self.claims(cut).try_claim(name)
+        if claim is not None:
+            self._claims[key] = claim
+        return claim
+
+    def map(self, cut: int, name: str) -> bool:
+        """Is the chunk there? It stays mapped."""
+        chunk = self.read(cut, name)
+        if chunk is not None:
+            self.open[cut, name] = chunk
+        return chunk is not None
+
+    def table(self, cut: int, names: Sequence[str], images: int) -> Table:
+        """Mapped chunks of a part of so many images in one look."""
+        return Table(tuple(self.open[cut, name] for name in names), chunk_size(images))
+
+    def give_up(self, error: StoreUnavailable) -> None:
+        """Go on without the store; said once."""
+        self.open.clear()
+        if not self.problem:
+            LOG.warning("frozen features are not shared any more: %s", error)
+        self.problem = str(error)
+
+    def read(self, cut: int, name: str) -> Chunk | None:
+        """A chunk, mapped; None where it is not there."""
+        if self.problem:
+            return None
+        return self.open.get((cut, name)) or self.shelf(cut).read(name)
+
+    def _open(self, facts: dict[str, Any]) -> Shelf:
+        return Shelf.open(self._run.store or default_folder(), facts, self._sharing.limit_bytes)

@@ -1,0 +1,168 @@
+"""Stages that work side by side: each in threads of its own, with a bound on what lies ready between two of them."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from queue import SimpleQueue
+from typing import Final, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from trainable.device import Device, Mark
+from trainable.store import Chunk, Claim, Shelf
+
+Item = TypeVar("Item")
+PIECE_BYTES: Final = 2**23  # of a host buffer; every writing thread has two, 64 MiB for four
+UPLOAD_BYTES: Final = 2**26  # of all buffers on the way to the device
+WRITERS: Final = {
+    "cpu": 1,
+    "cuda": 4,
+}  # threads; one hashes 1.2 GB/s, and a trial has one core on a CPU
+
+thread_context: Callable[[], AbstractContextManager[object]] = nullcontext
+"""What every stage's thread works within: a torch dispatch mode sees its own thread alone."""
+
+
+def threads(count: int, name: str) -> ThreadPoolExecutor:
+    """A pool of threads that work within `thread_context`."""
+    return ThreadPoolExecutor(
+        count, thread_name_prefix=name, initializer=lambda: thread_context().__enter__()
+    )
+
+
+class Ahead(Generic[Item]):
+    """What an iterator gives, made by a thread from now on, at most `depth` items before they are asked for."""
+
+    def __init__(self, items: Iterator[Item], depth: int, name: str) -> None:
+        self._items = items
+        self._room = threading.Semaphore(depth)
+        self._made: SimpleQueue[Item | BaseException] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._make, name=name, daemon=True)
+        self._thread.start()
+
+    def _make(self) -> None:
+        with thread_context():
+            try:
+                while True:
+                    self._room.acquire()
+                    if self._closed:
+                        break
+                    self._made.put(next(self._items))
+            except BaseException as error:  # StopIteration too: whoever asks raises it
+                self._made.put(error)
+            finally:
+                if hasattr(self._items, "close"):
+                    self._items.close()
+
+    def __iter__(self) -> "Ahead[Item]":
+        return self
+
+    def __next__(self) -> Item:
+        item = self._made.get()
+        if isinstance(item, BaseException):
+            self._made.put(item)
+            raise item
+        self._room.release()
+        return item
+
+    def close(self) -> None:
+        """Make no more, and wait until the thread has ended."""
+        self._closed = True
+        self._room.release()
+        self._thread.join()
+
+
+class Uploads:
+    """Host tensors on their way to the device through a few host buffers, used in turn."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._buffers: deque[tuple[Tensor, Mark]] = deque()
+
+    def send(self, host: Tensor) -> Tensor:
+        """A copy on the device, queued there; `host` may change at once."""
+        size = host.numel() * host.element_size()
+        if size * 2 > UPLOAD_BYTES:  # straight from where it lies, at the pace of pageable memory
+            return host.to(self._device.torch, copy=True)
+        if not self._buffers or len(self._buffers[0][0]) < size:
+            count = min(4, UPLOAD_BYTES // size)
+            self._buffers = deque(
+                (self._device.host_buffer((size,), torch.uint8), Mark()) for _ in range(count)
+            )
+        buffer, sent = self._buffers.popleft()
+        sent.wait()
+        filled = buffer[:size].view(host.dtype).view(host.shape).copy_(host)
+        arrived = filled.to(self._device.torch, non_blocking=True, copy=True)
+        self._buffers.append((buffer, self._device.mark()))
+        return arrived
+
+
+class Writers:
+    """Chunks on their way from the device to the disk, behind whatever else is done."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        count = WRITERS[device.kind]
+        self._pool = threads(count, "write")
+        self._own = threading.local()
+        self._room = threading.BoundedSemaphore(count + 1)
+
+    def write(
+        self, shelf: Shelf, name: str, values: Tensor, claim: Claim, held: bool
+    ) -> Future[Chunk | None]:
+        """Begin to write `values`, which nobody changes until it is done; the chunk, mapped unless `held` in memory.
+
+        At most one chunk a thread and another wait where they are not `held`. The claim's use ends with the writing,
+        with its failing (StoreUnavailable) and with its being called off.
+        """
+        after = self._device.mark()
+        if not held:
+            self._room.acquire()
+
+        def over(_: Future[Chunk | None]) -> None:
+            if not held:
+                self._room.release()
+            claim.release()
+
+        future = self._pool.submit(self._write, shelf, name, values, after, held)
+        future.add_done_callback(over)
+        return future
+
+    def _write(
+        self, shelf: Shelf, name: str, values: Tensor, after: Mark, held: bool
+    ) -> Chunk | None:
+        with self._device.beside():
+            after.precede()
+            shelf.write_pieces(name, values.dtype, tuple(values.shape), self._pieces(values))
+        return None if held else shelf.read(name)
+
+    def _pieces(self, values: Tensor) -> Iterator[memoryview]:
+        """The bytes of `values`: while one piece is hashed and written, the next one is on its way."""
+        if not hasattr(self._own, "buffers"):
+            with self._device.queueing:
+                self._own.buffers = [
+                    self._device.host_buffer((PIECE_BYTES,), torch.uint8) for _ in range(2)
+                ]
+        queued: deque[tuple[Tensor, Mark]] = deque()
+        for number, piece in enumerate(values.flatten().view(torch.uint8).split(PIECE_BYTES)):
+            buffer = self._own.buffers[number % 2][: len(piece)]
+            with self._device.queueing:
+                buffer.copy_(piece, non_blocking=True)
+                queued.append((buffer, self._device.mark()))
+            if len(queued) == 2:
+                yield _arrived(*queued.popleft())
+        while queued:
+            yield _arrived(*queued.popleft())
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._pool.shutdown()
+
+
+def _arrived(buffer: Tensor, mark: Mark) -> memoryview:
+    mark.wait()
+    return buffer.numpy().data
