@@ -1,7 +1,6 @@
 """Start a Ray here or join a cluster; what a trial gets there; whether every node can run one."""
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read by Ray at import or start: see the reasons in docs/ray.md.
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**6))
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+from sweep.own_ray import OwnRay  # isort: skip  it sets what Ray reads when it is imported
 
 import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
@@ -68,35 +62,36 @@ class Share:
 
 
 @contextmanager
-def cluster(address: str, log: Path) -> Iterator[str]:
+def cluster(address: str, log: Path, own: OwnRay | None = None) -> Iterator[str]:
     """A Ray for as long as the context lasts; gives the dashboard's address, "" where there is none.
 
-    `address` is local (start one here), auto (join the one on this machine), or HOST:PORT.
+    `own` is the one that was started on this machine; without it `address` is auto (join the one on this machine), or
+    HOST:PORT.
 
     Raises:
-        RequestError: nobody answers at the address.
+        RequestError: nobody answers at the address, or no Ray can start here.
     """
-    options: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    if address == "local":
-        options["num_cpus"] = len(os.sched_getaffinity(0))
-    else:
-        options = {}
-        _refuse_closed(address)
+    context = own.ready() if own is not None else _join(address)
+    _log_to(log)
     try:
-        context = ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, **options
-        )
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+    finally:
+        if own is not None:
+            own.close()
+        else:
+            ray.shutdown()
+
+
+def _join(address: str) -> Any:
+    _refuse_closed(address)
+    try:
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RequestError(
             f"--address must be local, auto or HOST:PORT of a running Ray, but {address!r} does not answer ({reason}); "
             "a cluster with a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         ) from None
-    _log_to(log)
-    try:
-        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
-    finally:
-        ray.shutdown()
 
 
 def _refuse_closed(address: str) -> None:

@@ -13,6 +13,7 @@ from sweep.bookkeeper import Bookkeeper
 from sweep.config import SweepConfig
 from sweep.interruption import Exit, Interruption
 from sweep.manifest import close_session, open_session, read_config
+from sweep.own_ray import OwnRay
 from sweep.progress import Board, Terminal
 from sweep.rates import PROBED_IMAGES
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
@@ -34,7 +35,11 @@ LOG = logging.getLogger(__name__)
 
 
 def run_session(
-    folder: Path, address: str, console: PlainConsole, store_limit: int | None = None
+    folder: Path,
+    address: str,
+    own: OwnRay | None,
+    console: PlainConsole,
+    store_limit: int | None = None,
 ) -> Exit:
     """Go on with the run in `folder`, which the caller holds, until it is complete or interrupted.
 
@@ -47,8 +52,9 @@ def run_session(
     session = None
     complete = False
     try:
-        console.print("starting Ray …", style="bright_black")
-        with cluster.cluster(address, run.log) as dashboard:
+        if own is None or not own.has_started:
+            console.print("waiting for Ray …", style="bright_black")
+        with cluster.cluster(address, run.log, own) as dashboard:
             interruption.watch(config.search.time_limit)
             try:
                 settings, granted = _resolve(run, config, console, address)
