@@ -80,6 +80,9 @@ TRIALS: Final[Mapping[str, Column]] = {
     "saved_seconds": Column(
         REAL, "saved multiply-adds at the measured pace of frozen layers", "seconds"
     ),
+    "skipped_steps": Column(
+        WHOLE, "of all epochs, in float16, whose gradients were not finite", "steps"
+    ),
     "attempt": Column(WHOLE, "how often the trial was opened to run"),
     "host": Column(TEXT, "where it ran last"),
     "device": Column(TEXT, "on what it ran last"),
@@ -97,6 +100,7 @@ EPOCHS: Final[Mapping[str, Column]] = {
     "gpu_memory_bytes": Column(WHOLE, "peak; 0 on a CPU", "bytes"),
     "ended_at": Column(TIME, "when its row was made", "UTC"),
     **_FROZEN,
+    "skipped_steps": Column(WHOLE, "in float16, whose gradients were not finite", "steps"),
 }
 PREDICTIONS: Final[Mapping[str, Column]] = {
     "trial_id": _WHICH["trial_id"],

@@ -219,6 +219,7 @@ def _trial(record: TrialRecord, metric: Metric) -> dict[str, Any]:
         facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in BEST_COLUMNS}
         facts["gpu_memory_bytes"] = max(row.gpu_memory_bytes for row in rows)
         facts |= frozen_work(rows)
+        facts["skipped_steps"] = sum(row.skipped_steps for row in rows)
     return facts
 
 

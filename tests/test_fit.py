@@ -27,11 +27,12 @@ from trainable import fit as fit_module
 from trainable.config import TrialConfig
 from trainable.data import LabelledImages, TrainingData
 from trainable.files import write_json
-from trainable.fit import derive_seed, fit, lr_factor
+from trainable.fit import fit
 from trainable.metric import Metric, measure
 from trainable.model import build_model
 from trainable.record import RunFolder, StaleSession, TrialRecord
 from trainable.rows import Row, Status, is_better
+from trainable.schedule import derive_seed, lr_factor
 
 SMALL = TrialConfig(head="16", lr=0.01, batch_size=10, dropout=0.2)
 STILL = TrialConfig(head="linear", lr=1e-30, optimizer="sgd", momentum=0)  # learns nothing

@@ -231,7 +231,7 @@ def test_a_row_on_disk_has_the_columns_of_the_contract(record: TrialRecord) -> N
     (line,) = (record.folder / "epochs.jsonl").read_text().splitlines()
     measured = ["seconds", "images_per_second", "gpu_memory_bytes", "ended_at"]
     measured += ["frozen_images", "frozen_multiply_adds", "frozen_seconds"]
-    measured += ["saved_multiply_adds", "shared_images", "waited_seconds"]
+    measured += ["saved_multiply_adds", "shared_images", "waited_seconds", "skipped_steps"]
     assert list(json.loads(line)) == [*RESULT_COLUMNS, *measured]
     assert RESULT_COLUMNS[0] == "epoch"
     assert RESULT_COLUMNS[-1] == "lr"

@@ -209,7 +209,8 @@ class _Graph:
     """
 
     def __init__(self, device: Cuda, step: Callable[[], None]) -> None:
-        self._device, self._step = device, step
+        self._device = device
+        self._step: Callable[[], None] | None = step
         self._side = torch.cuda.Stream()
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -220,6 +221,7 @@ class _Graph:
         if self._graph is not None:
             self._graph.replay()
             return
+        assert self._step is not None
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
             self._step()
@@ -227,6 +229,7 @@ class _Graph:
         self._warm += 1
 
     def _capture(self) -> None:
+        assert self._step is not None
         graph = torch.cuda.CUDAGraph()
         with self._device.queueing:
             torch.cuda.synchronize()
@@ -237,7 +240,10 @@ class _Graph:
             except Exception as error:
                 raise CaptureFailed(f"no CUDA graph of the training step: {error}") from error
             torch.cuda.set_rng_state(drawn)  # dropout goes on where the eager step would
-        self._graph = graph
+        self._graph, self._step = (
+            graph,
+            None,
+        )  # whoever made the step may hold this: no circle keeps memory
 
 
 @cache

@@ -210,9 +210,9 @@ class TransferVGG16(nn.Module):
 
     @torch.no_grad()
     def trained_copy(self, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Their values now, on the CPU, apart from the model's; in the memory of an earlier copy where one is given."""
+        """Their values now, apart from the model's; in the memory of an earlier copy where one is given."""
         if into is None:
-            return {name: p.detach().to("cpu", copy=True) for name, p in self.trained().items()}
+            return {name: p.detach().clone() for name, p in self.trained().items()}
         for name, parameter in self.trained().items():
             into[name].copy_(parameter)
         return into

@@ -64,6 +64,8 @@ class Row:
     """Images whose frozen features were read from the store instead."""
     waited_seconds: float = 0.0
     """For frozen features that other trials were computing."""
+    skipped_steps: int = 0
+    """Steps whose gradients in float16 were not finite: nothing was learnt, and the scale of the loss was lowered."""
     collapsed: bool = False
     """The guard ends the trial with this epoch. Not written: the status says it."""
 
@@ -77,7 +79,7 @@ class Row:
         Raises:
             KeyError, ValueError: a column is missing, or is no number.
         """
-        values = {name: facts[name] for name in ROW_COLUMNS}
+        values = {name: facts[name] for name in ROW_COLUMNS if name in facts or name not in ADDED}
         for name, value in values.items():
             if name != "ended_at" and (
                 isinstance(value, bool) or not isinstance(value, int | float)
@@ -87,6 +89,7 @@ class Row:
 
 
 ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")
+ADDED: Final = ("skipped_steps",)  # older rows lack it, and none was skipped
 RESULT_COLUMNS: Final = ROW_COLUMNS[:8]
 
 

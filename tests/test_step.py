@@ -1,0 +1,220 @@
+"""The training step as a GPU takes it, on the CPU in its place: nothing asks the host, nothing a GPU can't index."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.conftest import Bench, exhaust, results
+from trainable.config import RunSettings, Sharing, TrialConfig
+from trainable.features import Held, Plain
+from trainable.fit import fit
+from trainable.model import build_model
+from trainable.shared import FromStore, Shared
+from trainable.step import Steps
+
+SMALL = TrialConfig(strategy="block5", head="16", batch_size=5, lr=1e-3, augmentation="flip")
+KEPT = frozenset(f"{cut} {family}" for cut in (0, 24, 31) for family in ("fixed", "epoch"))
+UNINDEXABLE = (torch.uint16, torch.uint32, torch.uint64)
+
+
+class Watch(TorchDispatchMode):
+    """Sees every operation of its thread, and what each gives."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.before(func)
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(each, Tensor):
+                assert each.dtype not in UNINDEXABLE, f"{func} gives {each.dtype}"
+        return found
+
+    def before(self, func: Any) -> None:
+        """What must not happen."""
+
+
+class NoQuestion(Watch):
+    """Refuses whatever a GPU would have to be waited for."""
+
+    def before(self, func: Any) -> None:
+        assert func not in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        ), f"{func} asks the device for a number"
+
+
+def on(bench: Bench, tmp_path: Path, **changed: object) -> Bench:
+    facts = {"sharing": Sharing(kept=KEPT, resident=True), "store": tmp_path / "store", **changed}
+    return replace(bench, run=bench.run.model_copy(update=facts))
+
+
+def train(bench: Bench, config: TrialConfig, by: Shared | None = None, name: str = "t") -> Any:
+    record = bench.record(name)
+    rows, _ = exhaust(fit(config, bench.run, bench.data, bench.backbone, record, by))
+    state = torch.load(record.last, weights_only=True)
+    return results(rows), {key: value.tolist() for key, value in state["trained"].items()}
+
+
+def steps_of(bench: Bench, config: TrialConfig) -> tuple[Steps, FromStore]:
+    torch.manual_seed(0)
+    model = build_model(config, bench.backbone)
+    steps = Steps(config, bench.run, model, bench.data.training.labels)
+    plain = Plain(config, bench.run, bench.data, model)
+    return steps, FromStore(plain, Shared(bench.run, bench.data, bench.backbone))
+
+
+# ---------------------------------------------------------------- as a GPU would have it
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flip", "flip_jitter"])
+@pytest.mark.parametrize("resident", [True, False, None])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_no_tensor_has_a_type_that_a_gpu_can_not_index(
+    bench: Bench, tmp_path: Path, precision: str, resident: bool | None, augmentation: str
+) -> None:
+    sharing = None if resident is None else Sharing(kept=KEPT, resident=resident)
+    here = on(bench, tmp_path, precision=precision, sharing=sharing, epochs=1)
+    config = SMALL.model_copy(update={"augmentation": augmentation})
+    with Watch():
+        by = Shared(here.run, here.data, here.backbone) if sharing else None
+        train(here, config, by, "cold")
+        train(here, config, by, "warm")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_steady_epoch_asks_the_device_for_no_number(
+    bench: Bench, tmp_path: Path, optimizer: str
+) -> None:
+    here = on(bench, tmp_path)
+    steps, frozen = steps_of(here, SMALL.model_copy(update={"optimizer": optimizer}))
+    steps.epoch(frozen, 1)
+    frozen.held_training(2)
+    with NoQuestion():
+        steps.epoch(frozen, 2)
+
+
+@pytest.mark.parametrize("strategy", ["head", "block5"])
+def test_the_forward_step_on_a_gpu_mixes_no_devices(bench: Bench, strategy: str) -> None:
+    """As torch would say it there: with tensors that have a device, but no values (autocast needs a real GPU)."""
+    run = bench.run.model_copy(update={"device": "cuda"})
+    config = SMALL.model_copy(update={"strategy": strategy})
+    with FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"):
+        shapes = {name: value.shape for name, value in bench.backbone.features.items()}
+        features = {name: torch.empty(shape) for name, shape in shapes.items()}
+        model = build_model(config, replace(bench.backbone, features=features))
+        steps = Steps(config, run, model, torch.empty(24, device="cpu"))
+        side = 1 if strategy == "head" else 2
+        channels = bench.backbone.features["28.bias"].numel()
+        table = torch.empty(48, side, side, channels)
+        held = Held(table, torch.zeros(24, dtype=torch.int64))
+        losses, hits = steps._forward(held.at, 5)
+        assert losses.device.type == hits.device.type == "cuda"
+        assert losses.dtype is torch.float32 and losses.shape == hits.shape == (5,)
+
+
+# ---------------------------------------------------------------- captured or not
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("augmentation", ["flip", "flip_jitter"])
+def test_a_step_made_to_be_captured_gives_the_same_bits(
+    bench: Bench, tmp_path: Path, resident: bool, augmentation: str
+) -> None:
+    """On a CPU nothing is captured, but the step reads and writes the same tensors every time."""
+    config = SMALL.model_copy(update={"augmentation": augmentation})
+    sharing = Sharing(kept=KEPT, resident=resident)
+    plain = train(bench, config, name="plain")
+    here = on(bench, tmp_path, sharing=sharing, graphs=True)
+    by = Shared(here.run, here.data, here.backbone)
+    assert train(here, config, by, "captured") == plain
+
+
+# ---------------------------------------------------------------- state
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_trial_goes_on_from_its_state_as_if_it_had_not_stopped(
+    bench: Bench, optimizer: str, precision: str
+) -> None:
+    config = SMALL.model_copy(
+        update={"optimizer": optimizer, "schedule": "cosine", "schedule_epochs": 3}
+    )
+    run = bench.run.model_copy(update={"precision": precision})
+    once = train(replace(bench, run=run), config, name="once")
+    record = bench.record("twice")
+    rows: list[Any] = []
+    for epochs in (1, 3):
+        part = run.model_copy(update={"epochs": epochs})
+        more, _ = exhaust(fit(config, part, bench.data, bench.backbone, record))
+        rows += more
+    state = torch.load(record.last, weights_only=True)
+    trained = {key: value.tolist() for key, value in state["trained"].items()}
+    assert (results(rows), trained) == once
+
+
+def test_a_state_holds_plain_rates_so_that_any_device_and_version_reads_it(bench: Bench) -> None:
+    record = bench.record("t")
+    config = SMALL.model_copy(update={"schedule": "cosine", "schedule_epochs": 3})
+    rows, _ = exhaust(fit(config, bench.run, bench.data, bench.backbone, record))
+    groups = torch.load(record.last, weights_only=True)["optimizer"]["param_groups"]
+    assert [group["lr"] for group in groups] == [rows[-1].lr] * 2
+    assert [group["capturable"] for group in groups] == [False] * 2
+
+
+# ---------------------------------------------------------------- float16
+
+
+def half_precision(bench: Bench) -> tuple[Steps, Plain]:
+    run: RunSettings = bench.run.model_copy(update={"precision": "float16"})
+    torch.manual_seed(0)
+    model = build_model(SMALL, bench.backbone)
+    return Steps(SMALL, run, model, bench.data.training.labels), Plain(
+        SMALL, run, bench.data, model
+    )
+
+
+def test_a_step_whose_gradients_are_not_finite_is_skipped_counted_and_its_scale_halved(
+    bench: Bench,
+) -> None:
+    steps, plain = half_precision(bench)
+    assert steps._scaler is not None
+    steps._scaler.load_state_dict({**steps._scaler.state_dict(), "scale": 2.0**40})
+    before = {name: value.clone() for name, value in plain.model.trained().items()}
+    steps.epoch(plain, 1)
+    sums, _ = steps.fetch(torch.zeros(1))
+    assert sums.skipped_steps == 5, "24 images in batches of 5"
+    assert all(torch.equal(before[name], value) for name, value in plain.model.trained().items())
+    assert steps.state(1)["scaler"]["scale"] == 2.0**35
+
+
+def test_what_was_skipped_stands_in_the_row_and_the_scale_in_the_state(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainable import step
+
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(step.torch.amp, "GradScaler", lambda kind: scaler(kind, init_scale=2.0**20))
+    run = bench.run.model_copy(update={"precision": "float16"})
+    record = bench.record("t")
+    rows, _ = exhaust(fit(SMALL, run, bench.data, bench.backbone, record))
+    assert rows[0].skipped_steps > 0 == rows[-1].skipped_steps
+    assert record.rows() == rows
+    assert torch.load(record.last, weights_only=True)["scaler"]["scale"] < 2.0**20
+
+
+def test_training_in_float16_learns_as_in_float32(bench: Bench) -> None:
+    config = SMALL.model_copy(update={"dropout": 0.0})
+    exact, _ = bench.fit(config)
+    half, _ = bench.fit(config, precision="float16")
+    for one, other in zip(half, exact, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
+        assert one.train_loss != other.train_loss
