@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sweep.own_ray import OwnRay  # isort: skip  it sets what Ray reads when it is imported
 
@@ -22,6 +22,7 @@ from sweep.rates import Rates
 from trainable.config import RequestError
 
 LOG = logging.getLogger(__name__)
+GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15
 
 
 class _ActorManager(RayActorManager):  # type: ignore[misc]
@@ -202,6 +203,29 @@ def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
     return cpus
 
 
+def graph_problem(found: list[Node], granted: Share, precision: str) -> str:
+    """Why CUDA graphs don't work on one of the nodes with GPUs; "" where they do.
+
+    Each is tested in a process of its own, which ends then: after a failed capture it would be suspect.
+    """
+    task = ray.remote(num_cpus=0, num_gpus=granted.gpus, max_retries=0)(node_tasks.graph_problem)
+    nodes = [node for node in found if node.gpus]
+    tests = [task.options(scheduling_strategy=_on(node)).remote(precision) for node in nodes]
+    for node, test in zip(nodes, tests, strict=True):
+        try:
+            problem = ray.get(test, timeout=GRAPH_TEST_SECONDS)
+        except ray.exceptions.RayError as error:
+            ray.cancel(test, force=True)
+            problem = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        if problem:
+            return f"{node.host}: {problem}"[:300]
+    return ""
+
+
+def _on(node: Node) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
 def measure(granted: Share, *arguments: Any, here: bool) -> Rates | str:
     """node_tasks.measure on a node, with what a trial gets there; in this process where that is on the only node."""
     if here:
@@ -218,17 +242,19 @@ def inspect(
     first_image: str,
     session: int,
     *,
+    gpus: bool = True,
     here: bool,
 ) -> list[dict[str, Any]]:
     """Let every node look at the run folder and the images, and write a mark there.
 
-    `here`: the only node is the one that this process began; it looks itself, since a worker takes seconds to start.
+    `gpus`: trials get some, so their facts are asked for. `here`: the only node is the one that this process began; it
+    looks itself, since a worker takes seconds to start.
 
     Raises:
         RequestError: a node can't see or write one of them: its trials would fail one after another.
     """
     asked = (str(folder), str(images), first_image, session)
-    seen = [node_tasks.look(*asked)] if here else _look_everywhere(found, asked)
+    seen = [node_tasks.look(*asked)] if here else _look_everywhere(found, asked, gpus)
     try:
         for look in seen:
             if not look["manifest"] or not look["mark"] or not (folder / look["mark"]).is_file():
@@ -247,12 +273,14 @@ def inspect(
     return seen
 
 
-def _look_everywhere(found: list[Node], asked: tuple[Any, ...]) -> list[dict[str, Any]]:
+def _look_everywhere(
+    found: list[Node], asked: tuple[Any, ...], gpus: bool
+) -> list[dict[str, Any]]:
     task = ray.remote(num_cpus=0)(node_tasks.look)
     looks = [
         task.options(
-            num_gpus=0.01 if node.gpus else 0,  # without any, Ray hides the GPUs
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            num_gpus=0.01 if node.gpus and gpus else 0,  # without any, Ray hides the GPUs
+            scheduling_strategy=_on(node),
         ).remote(*asked)
         for node in found
         if node.cpus

@@ -23,6 +23,13 @@ def measure(
         return f"{error.filename or 'the store'}: {error.strerror or error}"
 
 
+def graph_problem(precision: str) -> str:
+    """Why a training step can't be a CUDA graph here; "" where it can."""
+    from trainable.graph_test import problem  # imports what a trial needs
+
+    return problem(precision)
+
+
 def look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:
     """What a node sees of the run folder and the images; leaves a mark in the folder."""
     host = socket.gethostname()
@@ -37,6 +44,5 @@ def look(folder: str, images: str, first_image: str, session: int) -> dict[str, 
         "mark": wrote,
         "manifest": (Path(folder) / "manifest.json").is_file(),
         "image": (Path(images) / first_image).is_file(),
-        "gpu": has_gpu(),
-        "bfloat16": has_gpu() and device_of("cuda").half() == "bfloat16",
+        "device": device_of("cuda" if has_gpu() else "cpu").facts(),
     }

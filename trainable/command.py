@@ -103,6 +103,19 @@ def frozen_work_said(work: Mapping[str, float]) -> str:
     )
 
 
+def device_said(facts: Mapping[str, Any]) -> str:
+    """A node's device and what drives it, in words; `facts` are trainable.device's, as the manifest has them."""
+    found = [str(facts.get("device", "unknown"))]
+    if "capability" in facts:
+        found.append(f"compute capability {'.'.join(map(str, facts['capability']))}")
+    if "memory_bytes" in facts:
+        found.append(f"{facts['memory_bytes'] / 1e9:.0f} GB")
+    known = ("instructions", "driver", "cuda", "cudnn", "torch")
+    words = {"cuda": "CUDA", "cudnn": "cuDNN"}
+    found += [f"{words.get(name, name)} {facts[name]}" for name in known if facts.get(name)]
+    return ", ".join(found)
+
+
 def duration(seconds: float) -> str:
     """1 h 05 min, 3 min 20 s, 12 s, 0.4 s."""
     whole = round(seconds)
