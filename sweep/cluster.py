@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep import node_tasks
 from sweep.config import ResourcesConfig
+from sweep.packing import PROBE_SECONDS, Packed, Probe
 from sweep.rates import Rates
-from trainable.config import RequestError
+from trainable.config import Precision, RequestError, RunSettings, TrialConfig
 
 LOG = logging.getLogger(__name__)
+PACKING_SECONDS: Final = 60.0
 GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15
 
 
@@ -203,7 +205,7 @@ def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
     return cpus
 
 
-def graph_problem(found: list[Node], granted: Share, precision: str) -> str:
+def graph_problem(found: list[Node], granted: Share, precision: Precision) -> str:
     """Why CUDA graphs don't work on one of the nodes with GPUs; "" where they do.
 
     Each is tested in a process of its own, which ends then: after a failed capture it would be suspect.
@@ -220,6 +222,29 @@ def graph_problem(found: list[Node], granted: Share, precision: str) -> str:
         if problem:
             return f"{node.host}: {problem}"[:300]
     return ""
+
+
+def measure_packing(
+    found: list[Node], run: RunSettings, configs: Sequence[TrialConfig], held_bytes: int
+) -> Packed | str:
+    """How one trial and two fare on a GPU of the first node that has any, or why that is not known."""
+    node = next(node for node in found if node.gpus)
+    probe = ray.remote(num_cpus=0, num_gpus=0.5, scheduling_strategy=_on(node))(Probe)
+    both = [probe.remote(run, configs) for _ in range(2)]
+    try:
+        asked = [each.found.remote() for each in both]
+        (gpu, taken, total), (other, *_) = ray.get(asked, timeout=PACKING_SECONDS)
+        if gpu != other:
+            return f"the two that were to share a GPU got {gpu} and {other}"
+        one = ray.get(both[0].rate.remote(PROBE_SECONDS), timeout=PACKING_SECONDS)
+        beside = [each.rate.remote(PROBE_SECONDS) for each in both]
+        two = sum(ray.get(beside, timeout=PACKING_SECONDS))
+        return Packed(one, two, taken + held_bytes, total)
+    except ray.exceptions.RayError as error:  # out of memory, a failed capture, a hang
+        return str(error).strip().splitlines()[-1][:300] if str(error).strip() else repr(error)
+    finally:
+        for each in both:
+            ray.kill(each)
 
 
 def _on(node: Node) -> NodeAffinitySchedulingStrategy:
@@ -273,9 +298,7 @@ def inspect(
     return seen
 
 
-def _look_everywhere(
-    found: list[Node], asked: tuple[Any, ...], gpus: bool
-) -> list[dict[str, Any]]:
+def _look_everywhere(found: list[Node], asked: tuple[Any, ...], gpus: bool) -> list[dict[str, Any]]:
     task = ray.remote(num_cpus=0)(node_tasks.look)
     looks = [
         task.options(

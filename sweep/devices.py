@@ -40,8 +40,9 @@ def precision_on(gpus: Sequence[Facts], asked: str) -> Precision:
         case "bfloat16":
             if old:
                 raise RequestError(
-                    f"resources.precision: bfloat16 needs GPUs of compute capability {_dotted(BFLOAT16_SINCE)} or more, "
-                    f"but {_named(old[0])}, which only emulates it; take auto or float16"
+                    "resources.precision: bfloat16 needs GPUs of compute capability "
+                    f"{_dotted(BFLOAT16_SINCE)} or more, but {_named(old[0])}, which only emulates it; "
+                    "take auto or float16"
                 )
             return "bfloat16"
         case "float16":

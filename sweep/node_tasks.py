@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sweep.rates import Rates, measure_rates
+from trainable.config import Precision
+from trainable.data import LabelledImages
 from trainable.device import device_of, has_gpu
+from trainable.graph_test import problem
 from trainable.model import load_backbone
 
 
 def measure(
-    weights: str, width: float, cuts: list[int], images: list[Path], *settings: Any
+    weights: str, width: float, cuts: list[int], images: LabelledImages, *settings: Any
 ) -> Rates | str:
     """The rates of a node, or why its store can't be used."""
     try:
@@ -23,11 +26,9 @@ def measure(
         return f"{error.filename or 'the store'}: {error.strerror or error}"
 
 
-def graph_problem(precision: str) -> str:
+def graph_problem(precision: Precision) -> str:
     """Why a training step can't be a CUDA graph here; "" where it can."""
-    from trainable.graph_test import problem  # imports what a trial needs
-
-    return problem(precision)
+    return problem("cuda", precision)
 
 
 def look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:

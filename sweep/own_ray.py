@@ -17,13 +17,9 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 import ray
 
 from trainable.config import RequestError
+from trainable.cpus import usable_cpus
 
 IMPORTED_EARLY: Final = "trainable.trial"
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class OwnRay:

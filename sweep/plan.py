@@ -1,6 +1,5 @@
 """What a sweep will do and need, known without Ray: trials, rungs, split, model sizes, disk."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,11 +9,12 @@ from rich.text import Text
 
 from sweep.config import SweepConfig
 from sweep.prepare import Prepared
-from sweep.rates import PROBED_IMAGES, measure_rates
+from sweep.rates import measure_rates
 from sweep.sharing import cuts_of, decide_for
 from trainable.command import PlainConsole
 from trainable.config import Strategy, TrialConfig
-from trainable.data import balance
+from trainable.cpus import usable_cpus
+from trainable.data import LabelledImages, balance
 from trainable.model import CUTS, Backbone, build_model, multiply_adds
 
 BYTES_PER_PARAMETER = {  # best weights, and in last.pt the weights now and the optimizer's moments, in float32
@@ -106,18 +106,14 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
     if config.sharing == "off":
         return "sharing: off"
     parts = prepared.data.split["part"].value_counts()
-    files = prepared.data.split.loc[prepared.data.split["part"] == "train", "file"].iloc[
-        :PROBED_IMAGES
-    ]
-    cpus = len(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     asked = config.resources.cpus_per_trial
     threads = max(1, cpus // min(cpus, config.trials)) if asked == "auto" else asked
     try:
         rates = measure_rates(
             prepared.backbone,
             cuts_of(config),
-            [prepared.data.table.images / file for file in files],
-            config.data.image_size,
+            _training_images(config, prepared),
             threads,
             "cpu",
             "float32",
@@ -127,6 +123,18 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
         return f"sharing: none, since the store can't be used: {error}"
     decision = decide_for(config, rates, int(parts["train"]), int(parts["validation"]), half=False)
     return f"{decision.said()} (measured on this machine's CPU)"
+
+
+def _training_images(config: SweepConfig, prepared: Prepared) -> LabelledImages:
+    """As a trial would open them, without labels."""
+    rows = prepared.data.split.query("part == 'train'")
+    return LabelledImages(
+        folder=prepared.data.table.images,
+        files=tuple(rows["file"]),
+        labels=torch.zeros(len(rows)),
+        image_size=config.data.image_size,
+        digests=tuple(rows["sha256"]),
+    )
 
 
 def show_split(prepared: Prepared, console: PlainConsole) -> None:
