@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.config import SweepConfig, check_config
+from sweep.plan import predicted_seconds
 from sweep.rates import Rates
 from sweep.sharing import (
     Decision,
@@ -145,6 +146,13 @@ def test_asha_lets_fewer_epochs_be_asked_for() -> None:
     assert expected_epochs(halved) == 2 + 2 / 2 + 4 / 4 + 2 / 8
     both = [sum(d.uses for d in demands(c, 100, 10)) for c in (config(), halved)]
     assert both[1] / both[0] == pytest.approx(expected_epochs(halved) / 10)
+
+
+def test_twice_the_trials_are_predicted_to_train_twice_as_long() -> None:
+    few, many = config(lr=[1e-4, 1e-3]), config(lr=[1e-4, 2e-4, 5e-4, 1e-3])
+    frozen, rate = 100.0, 2_000.0
+    seconds = [predicted_seconds(each, 24_000, frozen, rate) - frozen for each in (few, many)]
+    assert seconds == [12 * 10 * 24_000 / rate, 24 * 10 * 24_000 / rate]
 
 
 def test_every_choice_has_a_name_for_people() -> None:
