@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,9 @@ from sweep.hold import only_driver
 from sweep.manifest import create_run, read_config, refuse_existing
 from trainable.command import PlainConsole, progress, run_command
 from trainable.record import RunFolder
+
+if TYPE_CHECKING:
+    from sweep.own_ray import OwnRay
 
 app = typer.Typer(
     help="A distributed hyperparameter sweep that fine-tunes VGG-16 on face attributes.",
@@ -72,17 +76,35 @@ def run(
 
 def start(config: SweepConfig, address: str = "local") -> int:
     """Make the run folder and run its first session; the exit code."""
-    from sweep.plan import show_split
-    from sweep.prepare import prepare
-
     refuse_existing(config.folder)
-    with progress(console) as begin:
-        prepared = prepare(config, begin)
-    show_split(prepared, console)
-    folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
-    del prepared  # the backbone's half a gigabyte is not the driver's to hold
-    with only_driver(folder):
-        return _session(folder.path, address)
+    with _own_ray(config, address) as own:
+        from sweep.plan import show_split
+        from sweep.prepare import prepare
+
+        with progress(console) as begin:
+            prepared = prepare(config, begin)
+        show_split(prepared, console)
+        folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
+        del prepared  # the backbone's half a gigabyte is not the driver's to hold
+        with only_driver(folder):
+            return _session(folder.path, address, own)
+
+
+@contextmanager
+def _own_ray(config: SweepConfig, address: str) -> "Iterator[OwnRay | None]":
+    """A Ray on this machine, where the run is to have one: it starts while all else is read and checked."""
+    if address != "local":
+        yield None
+        return
+    from sweep.own_ray import OwnRay
+
+    asked = config.resources.concurrent
+    own = OwnRay(config.trials if asked == "auto" else asked)
+    console.print("Ray starts beside what follows …", style="bright_black")
+    try:
+        yield own
+    finally:
+        own.close()
 
 
 @app.command()
@@ -167,7 +189,6 @@ def _change(
 
 def _go_on(run: Path, address: str, store_limit: int | None) -> int:
     """A session of a run that is held, where something is left to do."""
-    from sweep.prepare import check_unchanged
     from sweep.proposals import nothing_left
     from sweep.status import read_status
 
@@ -177,17 +198,22 @@ def _go_on(run: Path, address: str, store_limit: int | None) -> int:
         counts = ", ".join(f"{n} {status}" for status, n in read_status(run)["counts"].items())
         console.print(f"nothing is left to do in {run}: {counts}", soft_wrap=True)
         return 0
-    with progress(console) as begin:
-        remarks = check_unchanged(folder, config, begin)
-    for remark in remarks:
-        console.warn(remark)
-    return _session(run, address, store_limit)
+    with _own_ray(config, address) as own:
+        from sweep.prepare import check_unchanged
+
+        with progress(console) as begin:
+            remarks = check_unchanged(folder, config, begin)
+        for remark in remarks:
+            console.warn(remark)
+        return _session(run, address, own, store_limit)
 
 
-def _session(folder: Path, address: str, store_limit: int | None = None) -> int:
+def _session(
+    folder: Path, address: str, own: "OwnRay | None", store_limit: int | None = None
+) -> int:
     from sweep.launcher import run_session  # Ray and torch: seconds
 
-    return run_session(folder, address, console, store_limit)
+    return run_session(folder, address, own, console, store_limit)
 
 
 @app.command()

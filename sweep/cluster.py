@@ -1,20 +1,14 @@
 """Start a Ray here or join a cluster; what a trial gets there; whether every node can run one."""
 
 import logging
-import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-# Read by Ray at import or start: see the reasons in docs/ray.md.
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**6))
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+from sweep.own_ray import OwnRay  # isort: skip  it sets what Ray reads when it is imported
 
 import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
@@ -24,10 +18,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep import node_tasks
 from sweep.config import ResourcesConfig
+from sweep.packing import PROBE_SECONDS, Packed, Probe
 from sweep.rates import Rates
-from trainable.config import RequestError
+from trainable.config import Precision, RequestError, RunSettings, TrialConfig
 
 LOG = logging.getLogger(__name__)
+PACKING_SECONDS: Final = 60.0
+GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15
 
 
 class _ActorManager(RayActorManager):  # type: ignore[misc]
@@ -68,35 +65,36 @@ class Share:
 
 
 @contextmanager
-def cluster(address: str, log: Path) -> Iterator[str]:
+def cluster(address: str, log: Path, own: OwnRay | None = None) -> Iterator[str]:
     """A Ray for as long as the context lasts; gives the dashboard's address, "" where there is none.
 
-    `address` is local (start one here), auto (join the one on this machine), or HOST:PORT.
+    `own` is the one that was started on this machine; without it `address` is auto (join the one on this machine), or
+    HOST:PORT.
 
     Raises:
-        RequestError: nobody answers at the address.
+        RequestError: nobody answers at the address, or no Ray can start here.
     """
-    options: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    if address == "local":
-        options["num_cpus"] = len(os.sched_getaffinity(0))
-    else:
-        options = {}
-        _refuse_closed(address)
+    context = own.ready() if own is not None else _join(address)
+    _log_to(log)
     try:
-        context = ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, **options
-        )
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+    finally:
+        if own is not None:
+            own.close()
+        else:
+            ray.shutdown()
+
+
+def _join(address: str) -> Any:
+    _refuse_closed(address)
+    try:
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RequestError(
             f"--address must be local, auto or HOST:PORT of a running Ray, but {address!r} does not answer ({reason}); "
             "a cluster with a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         ) from None
-    _log_to(log)
-    try:
-        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
-    finally:
-        ray.shutdown()
 
 
 def _refuse_closed(address: str) -> None:
@@ -207,6 +205,52 @@ def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
     return cpus
 
 
+def graph_problem(found: list[Node], granted: Share, precision: Precision) -> str:
+    """Why CUDA graphs don't work on one of the nodes with GPUs; "" where they do.
+
+    Each is tested in a process of its own, which ends then: after a failed capture it would be suspect.
+    """
+    task = ray.remote(num_cpus=0, num_gpus=granted.gpus, max_retries=0)(node_tasks.graph_problem)
+    nodes = [node for node in found if node.gpus]
+    tests = [task.options(scheduling_strategy=_on(node)).remote(precision) for node in nodes]
+    for node, test in zip(nodes, tests, strict=True):
+        try:
+            problem = ray.get(test, timeout=GRAPH_TEST_SECONDS)
+        except ray.exceptions.RayError as error:
+            ray.cancel(test, force=True)
+            problem = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        if problem:
+            return f"{node.host}: {problem}"[:300]
+    return ""
+
+
+def measure_packing(
+    found: list[Node], run: RunSettings, configs: Sequence[TrialConfig], held_bytes: int
+) -> Packed | str:
+    """How one trial and two fare on a GPU of the first node that has any, or why that is not known."""
+    node = next(node for node in found if node.gpus)
+    probe = ray.remote(num_cpus=0, num_gpus=0.5, scheduling_strategy=_on(node))(Probe)
+    both = [probe.remote(run, configs) for _ in range(2)]
+    try:
+        asked = [each.found.remote() for each in both]
+        (gpu, taken, total), (other, *_) = ray.get(asked, timeout=PACKING_SECONDS)
+        if gpu != other:
+            return f"the two that were to share a GPU got {gpu} and {other}"
+        one = ray.get(both[0].rate.remote(PROBE_SECONDS), timeout=PACKING_SECONDS)
+        beside = [each.rate.remote(PROBE_SECONDS) for each in both]
+        two = sum(ray.get(beside, timeout=PACKING_SECONDS))
+        return Packed(one, two, taken + held_bytes, total)
+    except ray.exceptions.RayError as error:  # out of memory, a failed capture, a hang
+        return str(error).strip().splitlines()[-1][:300] if str(error).strip() else repr(error)
+    finally:
+        for each in both:
+            ray.kill(each)
+
+
+def _on(node: Node) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
 def measure(granted: Share, *arguments: Any, here: bool) -> Rates | str:
     """node_tasks.measure on a node, with what a trial gets there; in this process where that is on the only node."""
     if here:
@@ -223,17 +267,19 @@ def inspect(
     first_image: str,
     session: int,
     *,
+    gpus: bool = True,
     here: bool,
 ) -> list[dict[str, Any]]:
     """Let every node look at the run folder and the images, and write a mark there.
 
-    `here`: the only node is the one that this process began; it looks itself, since a worker takes seconds to start.
+    `gpus`: trials get some, so their facts are asked for. `here`: the only node is the one that this process began; it
+    looks itself, since a worker takes seconds to start.
 
     Raises:
         RequestError: a node can't see or write one of them: its trials would fail one after another.
     """
     asked = (str(folder), str(images), first_image, session)
-    seen = [node_tasks.look(*asked)] if here else _look_everywhere(found, asked)
+    seen = [node_tasks.look(*asked)] if here else _look_everywhere(found, asked, gpus)
     try:
         for look in seen:
             if not look["manifest"] or not look["mark"] or not (folder / look["mark"]).is_file():
@@ -252,12 +298,12 @@ def inspect(
     return seen
 
 
-def _look_everywhere(found: list[Node], asked: tuple[Any, ...]) -> list[dict[str, Any]]:
+def _look_everywhere(found: list[Node], asked: tuple[Any, ...], gpus: bool) -> list[dict[str, Any]]:
     task = ray.remote(num_cpus=0)(node_tasks.look)
     looks = [
         task.options(
-            num_gpus=0.01 if node.gpus else 0,  # without any, Ray hides the GPUs
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            num_gpus=0.01 if node.gpus and gpus else 0,  # without any, Ray hides the GPUs
+            scheduling_strategy=_on(node),
         ).remote(*asked)
         for node in found
         if node.cpus

@@ -131,8 +131,10 @@ class ResourcesConfig(Frozen):
     gpus_per_trial: Annotated[float | Literal["auto"], BeforeValidator(_share)] = "auto"
     cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on a GPU that has it, float32 elsewhere."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: on GPUs bfloat16 autocast where all of them compute in it, else float16; float32 on CPUs."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Training steps on a GPU as CUDA graphs; auto: where a test at the run's start finds that they work."""
     retries: int = Field(2, ge=0)
     """How often a trial that failed is tried again."""
 

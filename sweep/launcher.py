@@ -3,6 +3,7 @@
 import logging
 import os
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,15 @@ from sweep.bookkeeper import Bookkeeper
 from sweep.config import SweepConfig
 from sweep.interruption import Exit, Interruption
 from sweep.manifest import close_session, open_session, read_config
+from sweep.own_ray import OwnRay
 from sweep.progress import Board, Terminal
-from sweep.rates import PROBED_IMAGES
+from sweep.resolve import resolve
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
-from sweep.sharing import cuts_of, decide_for
 from sweep.study import asked_in_all
-from trainable.command import PlainConsole
+from trainable.command import PlainConsole, devices_said
 from trainable.config import RequestError, RunSettings
-from trainable.data import read_split
 from trainable.faults import fault_of_run
-from trainable.files import write_json
 from trainable.record import RunFolder, StaleSession
 from trainable.rows import Status
 from trainable.trial import FaceTrial
@@ -34,7 +33,11 @@ LOG = logging.getLogger(__name__)
 
 
 def run_session(
-    folder: Path, address: str, console: PlainConsole, store_limit: int | None = None
+    folder: Path,
+    address: str,
+    own: OwnRay | None,
+    console: PlainConsole,
+    store_limit: int | None = None,
 ) -> Exit:
     """Go on with the run in `folder`, which the caller holds, until it is complete or interrupted.
 
@@ -47,16 +50,17 @@ def run_session(
     session = None
     complete = False
     try:
-        console.print("starting Ray …", style="bright_black")
-        with cluster.cluster(address, run.log) as dashboard:
+        if own is None or not own.has_started:
+            console.print("waiting for Ray …", style="bright_black")
+        with cluster.cluster(address, run.log, own) as dashboard:
             interruption.watch(config.search.time_limit)
             try:
-                settings, granted = _resolve(run, config, console, address)
+                settings, granted, devices = resolve(run, config, console, address)
                 if store_limit is not None and settings.sharing is not None:
                     limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
                     settings = settings.model_copy(update={"sharing": limited})
-                session = open_session(run)
-                _greet(console, run, settings, granted, dashboard)
+                session = open_session(run, devices)
+                _greet(console, run, settings, granted, devices, dashboard)
                 complete = _tune(
                     run, config, settings, granted, session, dashboard, console, interruption
                 )
@@ -90,112 +94,6 @@ def run_session(
     if interruption.fault:
         raise RequestError(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
     return _farewell(run, complete, interruption.how, console)
-
-
-def _resolve(
-    run: RunFolder, config: SweepConfig, console: PlainConsole, address: str
-) -> tuple[RunSettings, cluster.Share]:
-    """What all trials share; device, number format and threads stay as the first session resolved them."""
-    manifest = run.read_manifest()
-    found = cluster.nodes()
-    granted = cluster.share(config.resources, found, config.trials)
-    images = Path(manifest["image_folder"])
-    first = str(read_split(run.split, ("train",))["file"].iloc[0])
-    here = address == "local" and not any(node.gpus for node in found)
-    looks = cluster.inspect(
-        found, run.path, images, first, len(manifest["sessions"]) + 1, here=here
-    )
-    if "settings" in manifest:
-        settings = RunSettings(
-            **manifest["settings"]
-            | {"folder": run.path, "epochs": config.epochs, "store": own_store()}
-        )
-        if settings.device == "cuda" and not any(look["gpu"] for look in looks):
-            raise RequestError(
-                f"{run.path} was begun on GPUs and must go on on them, but this cluster has none"
-            )
-        if granted.cpus != manifest["resources"]["cpus_per_trial"]:
-            LOG.warning("trials keep %d threads, as at the start", settings.threads)
-        if "sharing" not in manifest:  # the run was extended
-            plain = settings.model_copy(update={"sharing": None})
-            settings, manifest["sharing"] = _share_work(run, config, plain, granted, here, console)
-            manifest["settings"] = settings.model_dump(mode="json")
-            write_json(run.manifest, manifest)
-        return settings, granted
-    on_gpu = granted.gpus > 0 and any(look["gpu"] for look in looks)
-    precision = config.resources.precision
-    if precision == "auto":
-        bfloat16 = on_gpu and all(look["bfloat16"] for look in looks if look["gpu"])
-        precision = "bfloat16" if bfloat16 else "float32"
-    settings = RunSettings(
-        folder=run.path,
-        images=images,
-        image_size=config.data.image_size,
-        weights=config.model.weights,
-        width=config.model.width,
-        epochs=config.epochs,
-        metric=config.metric,
-        collapse_epochs=config.guards.collapse_epochs,
-        device="cuda" if on_gpu else "cpu",
-        precision=precision,
-        threads=granted.cpus,
-        workers=granted.cpus,
-        store=own_store(),
-        store_format=config.store.format if precision == "float32" else "computed",
-    )
-    settings, manifest["sharing"] = _share_work(run, config, settings, granted, here, console)
-    manifest["settings"] = settings.model_dump(mode="json")
-    manifest["resources"] = {
-        "gpus_per_trial": granted.gpus,
-        "cpus_per_trial": granted.cpus,
-        "concurrent": granted.concurrent,
-    }
-    write_json(run.manifest, manifest)
-    return settings, granted
-
-
-def own_store() -> Path | None:
-    """`SWEEP_STORE` as it is set here goes for every node; where it is not, each node has its own default."""
-    return Path(os.environ["SWEEP_STORE"]).absolute() if os.environ.get("SWEEP_STORE") else None
-
-
-def _share_work(
-    run: RunFolder,
-    config: SweepConfig,
-    settings: RunSettings,
-    granted: cluster.Share,
-    here: bool,
-    console: PlainConsole,
-) -> tuple[RunSettings, dict[str, Any]]:
-    """Decide by measured rates what frozen work is kept; the settings with it, and what the manifest says of it."""
-    if config.sharing == "off":
-        return settings, {"off": "sharing: off"}
-    rows = read_split(run.split, ("train", "validation"))
-    images = [settings.images / file for file in rows["file"].iloc[:PROBED_IMAGES]]
-    rates = cluster.measure(
-        granted,
-        settings.weights,
-        settings.width,
-        cuts_of(config),
-        images,
-        settings.image_size,
-        settings.threads,
-        settings.device,
-        settings.precision,
-        config.store.limit,
-        settings.store,
-        here=here,
-    )
-    if isinstance(rates, str):
-        console.warn(f"frozen features are not shared, since the store can't be used: {rates}")
-        return settings, {"off": rates}
-    training = int((rows["part"] == "train").sum())
-    decision = decide_for(
-        config, rates, training, len(rows) - training, settings.precision == "bfloat16"
-    )
-    console.print(decision.said(), soft_wrap=True)
-    sharing = decision.sharing(config.store.limit, granted.gpus)
-    return settings.model_copy(update={"sharing": sharing}), decision.facts()
 
 
 def _tune(
@@ -265,6 +163,7 @@ def _greet(
     run: RunFolder,
     settings: RunSettings,
     granted: cluster.Share,
+    devices: Sequence[Mapping[str, Any]],
     dashboard: str,
 ) -> None:
     gpu = f"{granted.gpus:g} GPU, " if granted.gpus else ""
@@ -273,6 +172,8 @@ def _greet(
         f"{settings.device}, {settings.precision}",
         soft_wrap=True,
     )
+    for device in devices_said([{"devices": devices}]):
+        console.print(device, soft_wrap=True)
     if dashboard:
         console.print(
             f"Ray dashboard: {dashboard} (`ray get-auth-token` prints what it asks for)",

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -170,8 +170,8 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def open_session(run: RunFolder) -> int:
-    """Number of the session that begins now; trials of older ones stop before they write."""
+def open_session(run: RunFolder, devices: Sequence[Mapping[str, Any]] = ()) -> int:
+    """Number of the session that begins now, on these kinds of devices; trials of older ones stop before they write."""
     manifest = run.read_manifest()
     number = len(manifest["sessions"]) + 1
     write_json(run.session, {"number": number})
@@ -183,6 +183,7 @@ def open_session(run: RunFolder) -> int:
             "started": now(),
             "ended": None,
             "how": None,
+            "devices": [dict(facts) for facts in devices],
         }
     )
     write_json(run.manifest, manifest)

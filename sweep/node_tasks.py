@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from sweep.rates import Rates, measure_rates
+from trainable.config import Precision
+from trainable.data import LabelledImages
 from trainable.device import device_of, has_gpu
+from trainable.graph_test import problem
 from trainable.model import load_backbone
 
 
 def measure(
-    weights: str, width: float, cuts: list[int], images: list[Path], *settings: Any
+    weights: str, width: float, cuts: list[int], images: LabelledImages, *settings: Any
 ) -> Rates | str:
     """The rates of a node, or why its store can't be used."""
     try:
         return measure_rates(load_backbone(weights, width), cuts, images, *settings)
     except OSError as error:
         return f"{error.filename or 'the store'}: {error.strerror or error}"
+
+
+def graph_problem(precision: Precision) -> str:
+    """Why a training step can't be a CUDA graph here; "" where it can."""
+    return problem("cuda", precision)
 
 
 def look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:
@@ -37,6 +45,5 @@ def look(folder: str, images: str, first_image: str, session: int) -> dict[str, 
         "mark": wrote,
         "manifest": (Path(folder) / "manifest.json").is_file(),
         "image": (Path(images) / first_image).is_file(),
-        "gpu": has_gpu(),
-        "bfloat16": has_gpu() and device_of("cuda").half() == "bfloat16",
+        "device": device_of("cuda" if has_gpu() else "cpu").facts(),
     }

@@ -1,6 +1,5 @@
 """What a sweep will do and need, known without Ray: trials, rungs, split, model sizes, disk."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,12 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.config import SweepConfig
+from sweep.devices import gpus_of, precision_on
+from sweep.packing import PROBE_SECONDS, Probe, tried
 from sweep.prepare import Prepared
-from sweep.rates import PROBED_IMAGES, measure_rates
-from sweep.sharing import cuts_of, decide_for
-from trainable.command import PlainConsole
-from trainable.config import Strategy, TrialConfig
-from trainable.data import balance
+from sweep.rates import measure_rates
+from sweep.sharing import cuts_of, decide_for, expected_epochs
+from trainable.command import PlainConsole, duration
+from trainable.config import RunSettings, Strategy, TrialConfig
+from trainable.cpus import usable_cpus
+from trainable.data import LabelledImages, balance
+from trainable.device import device_of, has_gpu
 from trainable.model import CUTS, Backbone, build_model, multiply_adds
 
 BYTES_PER_PARAMETER = {  # best weights, and in last.pt the weights now and the optimizer's moments, in float32
@@ -102,31 +105,73 @@ def show_plan(config: SweepConfig, prepared: Prepared, console: PlainConsole) ->
 
 
 def _sharing(config: SweepConfig, prepared: Prepared) -> str:
-    """What would be kept, were the trials to run on this machine's CPUs."""
-    if config.sharing == "off":
-        return "sharing: off"
+    """What would be kept, were the trials to run on this machine, and on a GPU how long they would take."""
     parts = prepared.data.split["part"].value_counts()
-    files = prepared.data.split.loc[prepared.data.split["part"] == "train", "file"].iloc[
-        :PROBED_IMAGES
-    ]
-    cpus = len(os.sched_getaffinity(0))
+    images = int(parts["train"]), int(parts["validation"])
+    machine = device_of("cuda" if has_gpu() and config.resources.gpus_per_trial != 0 else "cpu")
+    gpus = gpus_of([machine.facts() | {"hosts": ["this machine"]}])
+    precision = precision_on(gpus, config.resources.precision) if gpus else "float32"
+    cpus = usable_cpus()
     asked = config.resources.cpus_per_trial
-    threads = max(1, cpus // min(cpus, config.trials)) if asked == "auto" else asked
-    try:
-        rates = measure_rates(
-            prepared.backbone,
-            cuts_of(config),
-            [prepared.data.table.images / file for file in files],
-            config.data.image_size,
-            threads,
-            "cpu",
-            "float32",
-            config.store.limit,
+    beside = 1 if gpus else min(cpus, config.trials)
+    threads = max(1, cpus // beside) if asked == "auto" else asked
+    where = f"measured on this machine's {machine.name() if gpus else 'CPU'}"
+    lines, frozen = [], 0.0
+    if config.sharing == "off":
+        lines.append("sharing: off")
+    else:
+        try:
+            rates = measure_rates(
+                prepared.backbone,
+                cuts_of(config),
+                _training_images(config, prepared),
+                threads,
+                machine.kind,
+                precision,
+                config.store.limit,
+            )
+        except OSError as error:
+            return f"sharing: none, since the store can't be used: {error}"
+        decision = decide_for(config, rates, *images, half=precision != "float32")
+        lines.append(f"{decision.said()} ({where})")
+        frozen = decision.seconds_shared
+    if gpus and config.sharing == "on":  # on a CPU, some steps of the largest head take too long
+        run = RunSettings(
+            folder=config.folder,
+            images=prepared.data.table.images,
+            image_size=config.data.image_size,
+            weights=config.model.weights,
+            width=config.model.width,
+            epochs=config.epochs,
+            device="cuda",
+            precision=precision,
+            tf32=False,
+            threads=threads,
         )
-    except OSError as error:
-        return f"sharing: none, since the store can't be used: {error}"
-    decision = decide_for(config, rates, int(parts["train"]), int(parts["validation"]), half=False)
-    return f"{decision.said()} (measured on this machine's CPU)"
+        rate = Probe(run, tried(config)).rate(PROBE_SECONDS)
+        seconds = predicted_seconds(config, images[0], frozen, rate)
+        lines.append(
+            f"predicted: about {duration(seconds)} in all, one trial at a time in {precision}, without CUDA graphs, "
+            f"validation and writing ({where})"
+        )
+    return "\n".join(lines)
+
+
+def predicted_seconds(config: SweepConfig, training: int, frozen: float, rate: float) -> float:
+    """Of all trials one after another: frozen work, and as many images as they train on at `rate` a second."""
+    return frozen + config.trials * expected_epochs(config) * training / rate
+
+
+def _training_images(config: SweepConfig, prepared: Prepared) -> LabelledImages:
+    """As a trial would open them, without labels."""
+    rows = prepared.data.split.query("part == 'train'")
+    return LabelledImages(
+        folder=prepared.data.table.images,
+        files=tuple(rows["file"]),
+        labels=torch.zeros(len(rows)),
+        image_size=config.data.image_size,
+        digests=tuple(rows["sha256"]),
+    )
 
 
 def show_split(prepared: Prepared, console: PlainConsole) -> None:

@@ -29,6 +29,7 @@ def prepare(config: SweepConfig, begin: Begin = no_progress) -> Prepared:
     Raises:
         RequestError: with one line that names what is wrong.
     """
+    check_resources(config)
     backbone = load_backbone(config.model.weights, config.model.width)
     check_heads(config, backbone)
     data = examine(config.data, begin)
@@ -67,6 +68,20 @@ def check_unchanged(run: RunFolder, config: SweepConfig, begin: Begin = no_progr
     if not table.exists() or sha256_of(table) != digests["table"]:
         return [f"{table} has changed or is gone: the run keeps the labels that it began with"]
     return []
+
+
+def check_resources(config: SweepConfig) -> None:
+    """Can a trial use what it is to get? Asked of new runs alone: what is on record goes on.
+
+    Raises:
+        RequestError: several GPUs a trial.
+    """
+    gpus = config.resources.gpus_per_trial
+    if gpus != "auto" and gpus > 1:
+        raise RequestError(
+            f"resources.gpus_per_trial must be auto, 1, 0 or 1/k, since a trial trains on one GPU and others would "
+            f"stand idle, but it is {gpus:g}; take 1, and so many more trials run at a time"
+        )
 
 
 def check_heads(config: SweepConfig, backbone: Backbone) -> None:

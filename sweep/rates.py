@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,17 +17,21 @@ from typing import Final, TypeVar
 
 import torch
 
-from trainable.data.images import load_pixels
-from trainable.device import device_of
+from trainable.data import LabelledImages
+from trainable.device import Device, device_of
 from trainable.features import autocast
 from trainable.model import Backbone, forward_frozen, frozen_layers
 from trainable.shared import FILL_BATCH, PIXELS
 from trainable.store import default_folder, limit_of, stored
-from trainable.views import normalise
+from trainable.views import ORIGINAL, normalise
 
-PROBED_IMAGES: Final = 2
+PROBED_IMAGES: Final = 64
+LAYERED_IMAGES: Final = {"cpu": 2, "cuda": FILL_BATCH["cuda"]}
+"""Sent through the layers at a time: on a CPU fewer than a filling does, at the same pace an image."""
 PROBED_BYTES: Final = 2**25
 LONG_PROBE_SECONDS: Final = 0.3
+WRITERS: Final = {"cpu": 1, "cuda": 4}
+"""Threads that digest and write while a store is filled."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,24 @@ class Rates:
     """Seconds, measured on a node with a trial's threads."""
 
     decode: float
-    """To read and decode an image."""
+    """To read and decode an image, by as many processes at once as a trial has."""
     layers: Mapping[int, float]
     """To bring an image from the cut before to this one, by cut."""
     read: float
     """A byte from the store."""
     write: float
-    """A byte into the store, digest included."""
+    """A byte into the store, digest included, by as many threads at once as a filling has."""
     limit_bytes: int
     """What the store may take there."""
     gpu_bytes: int = 0
     """Memory of a GPU there."""
+    copy: float = 0.0
+    """A byte from the device to the host."""
+
+    @property
+    def stages_overlap(self) -> bool:
+        """Does filling take as long as its slowest stage? On a CPU, all of them share its cores."""
+        return self.gpu_bytes > 0
 
     def frozen(self, cut: int) -> float:
         """Seconds from pixels to `cut`."""
@@ -54,8 +66,7 @@ class Rates:
 def measure_rates(
     backbone: Backbone,
     cuts: Sequence[int],
-    images: Sequence[Path],
-    image_size: int,
+    images: LabelledImages,
     threads: int,
     device: str,
     precision: str,
@@ -67,14 +78,14 @@ def measure_rates(
     Raises:
         OSError: the store's folder can't be written.
     """
-    before = torch.get_num_threads()
+    before, machine = torch.get_num_threads(), device_of(device)
     torch.set_num_threads(threads)
     try:
-        some = [images[i % len(images)] for i in range(PROBED_IMAGES)]
-        decode, pixels = _timed(lambda: [load_pixels(path, image_size) for path in some])
-        repeat = FILL_BATCH[device] // PROBED_IMAGES if device == "cuda" else 1
-        hidden = normalise(torch.stack(pixels).repeat(repeat, 1, 1, 1).to(device))
-        layers = frozen_layers(backbone).to(device)
+        decode, pixels = decode_seconds(images, threads)
+        batch = LAYERED_IMAGES[device]
+        pixels = pixels[torch.arange(batch) % len(pixels)]
+        hidden = normalise(pixels.to(machine.torch))
+        layers = frozen_layers(backbone).to(machine.torch)
         seconds = {}
         for low, high in pairwise([PIXELS, *sorted(set(cuts) - {PIXELS})]):
             taken, hidden = _timed(
@@ -82,12 +93,50 @@ def measure_rates(
                     layers[low:high], hidden, device, precision
                 )
             )
-            seconds[high] = taken / (repeat * PROBED_IMAGES)
+            seconds[high] = taken / batch
+        copy = _copy_seconds(machine)
     finally:
         torch.set_num_threads(before)
-    write, read, limit = _disk(store or default_folder(), limit_bytes)
-    gpu = device_of(device).total_bytes()
-    return Rates(decode / PROBED_IMAGES / threads, seconds, read, write, limit, gpu)
+    write, read, limit = _disk(store or default_folder(), limit_bytes, WRITERS[device])
+    return Rates(decode, seconds, read, write, limit, machine.total_bytes(), copy)
+
+
+def decode_seconds(images: LabelledImages, workers: int) -> tuple[float, torch.Tensor]:
+    """Seconds an image, read and decoded by so many workers at once, and some pixels (n, 3, size, size) uint8.
+
+    Each decodes one first, so that their start does not count, and then as many as take 0.3 s.
+    """
+    count = min(len(images), PROBED_IMAGES)
+    order = [position % count for position in range(workers)]
+    began = time.perf_counter()
+    found = _decoded(images, order, workers)
+    seconds = max(time.perf_counter() - began, 1e-6)
+    each = int(LONG_PROBE_SECONDS / seconds)
+    order = [p % count for p in range(workers * min(max(each, 1), PROBED_IMAGES))]
+    began = time.perf_counter()
+    found = _decoded(images, order, workers)
+    return (time.perf_counter() - began) / len(order), found[:PROBED_IMAGES]
+
+
+def _decoded(images: LabelledImages, order: Sequence[int], workers: int) -> torch.Tensor:
+    """Pixels of the images at `order`."""
+    size = max(1, len(order) // (4 * workers))
+    batches = images.batches(order, size, lambda file: ORIGINAL, workers)
+    return torch.cat([pixels for _, pixels in batches])
+
+
+def _copy_seconds(machine: Device) -> float:
+    """Seconds a byte from the device's memory to a host buffer; none on a CPU, where both are the same."""
+    if machine.kind == "cpu":
+        return 0.0
+    source = torch.zeros(PROBED_BYTES, dtype=torch.uint8, device=machine.torch)
+    buffer = machine.host_buffer((PROBED_BYTES,), torch.uint8)
+
+    def copy() -> None:
+        buffer.copy_(source, non_blocking=True)
+        machine.synchronize()
+
+    return _timed(copy)[0] / PROBED_BYTES
 
 
 def _forward(
@@ -112,22 +161,28 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return median(times[1:]), result
 
 
-def _disk(store: Path, limit_bytes: int | None) -> tuple[float, float, int]:
-    """Seconds a byte to write and to read in the store's folder, and the bytes it may take."""
+def _disk(store: Path, limit_bytes: int | None, writers: int) -> tuple[float, float, int]:
+    """Seconds a byte to write by so many threads and to read in the store's folder, and the bytes it may take."""
     chunks = store / "chunks"
     chunks.mkdir(parents=True, exist_ok=True)
     content = os.urandom(PROBED_BYTES)
-    handle, name = tempfile.mkstemp(dir=chunks.parent, prefix=".probe-")
-    os.close(handle)
+    names: list[Path] = []
     try:
+        for _ in range(writers):
+            handle, name = tempfile.mkstemp(dir=chunks.parent, prefix=".probe-")
+            os.close(handle)
+            names.append(Path(name))
 
-        def put() -> None:
+        def put(path: Path) -> None:
             hashlib.sha256(content)
-            Path(name).write_bytes(content)
+            path.write_bytes(content)
 
-        write, _ = _timed(put)
-        read, _ = _timed(Path(name).read_bytes)
+        with ThreadPoolExecutor(writers) as pool:
+            write, _ = _timed(lambda: list(pool.map(put, names)))
+        read, _ = _timed(names[0].read_bytes)
     finally:
-        Path(name).unlink(missing_ok=True)
+        for path in names:
+            path.unlink(missing_ok=True)
     taken = sum(each.bytes for each in stored(chunks))
-    return write / PROBED_BYTES, read / PROBED_BYTES, limit_of(chunks, taken, limit_bytes)
+    limit = limit_of(chunks, taken, limit_bytes)
+    return write / (writers * PROBED_BYTES), read / PROBED_BYTES, limit

@@ -16,7 +16,6 @@ from trainable.config import Sharing
 from trainable.model import CUTS, feature_layers
 from trainable.shared import PIXELS
 
-HELD_SHARE: Final = 0.4  # of a trial's part of a GPU, for features
 WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this
 
 
@@ -42,12 +41,13 @@ class Decision:
     seconds_plain: float
     """Predicted seconds of decoding and frozen layers, over all slots, without the store; with it below."""
     seconds_shared: float
+    fill_seconds: float
+    """Predicted seconds of decoding, frozen layers and writing for what is kept, once each, by one trial."""
     rates: Rates
 
-    def sharing(self, limit_bytes: int | None, gpus_per_trial: float) -> Sharing:
-        """For trials with that share of a GPU: features lie in its memory where they leave room enough to train."""
-        room = HELD_SHARE * self.rates.gpu_bytes * min(gpus_per_trial, 1.0)
-        resident = 0 < self.held_bytes <= room
+    def sharing(self, limit_bytes: int | None) -> Sharing:
+        """For the trials: on a GPU, features lie in its memory as far as each trial finds it free."""
+        resident = self.rates.gpu_bytes > 0
         return Sharing(kept=frozenset(self.kept), limit_bytes=limit_bytes, resident=resident)
 
     def said(self) -> str:
@@ -160,9 +160,9 @@ def decide(
             for cut, family in kept
         )
 
-    plain = _seconds(asked, rates, images, size, frozenset())
+    plain = slot_seconds(asked, rates, images, size, frozenset())
     options = [
-        (_seconds(asked, rates, images, size, frozenset(kept)), taken(kept), kept)
+        (slot_seconds(asked, rates, images, size, frozenset(kept)), taken(kept), kept)
         for count in range(len(choices) + 1)
         for kept in combinations(choices, count)
         if taken(kept) <= rates.limit_bytes
@@ -180,30 +180,57 @@ def decide(
         ),
         default=0,
     )
-    return Decision(tuple(f"{c} {f}" for c, f in kept), takes, held, plain, seconds, rates)
+    filling = fill_seconds(asked, rates, images, size, frozenset(kept))
+    return Decision(tuple(f"{c} {f}" for c, f in kept), takes, held, plain, seconds, filling, rates)
 
 
-def _seconds(
-    asked: Sequence[Demand],
-    rates: Rates,
-    images: int,
-    size: Callable[[int], int],
-    kept: frozenset[tuple[int, str]],
+Kept = frozenset[tuple[int, str]]
+
+
+def slot_seconds(
+    asked: Sequence[Demand], rates: Rates, images: int, size: Callable[[int], int], kept: Kept
 ) -> float:
     """Predicted seconds of decoding, frozen layers, reading and writing."""
-    pixels_kept = (PIXELS, "fixed") in kept
-    pixels = rates.read * size(PIXELS) if pixels_kept else rates.decode
-    total = images * (rates.decode + rates.write * size(PIXELS)) if pixels_kept else 0.0
-    for family in ("fixed", "epoch"):
-        here = [d for d in asked if d.family == family]
-        stored_cuts = [d for d in here if (d.cut, family) in kept]
-        if stored_cuts:
-            deepest = max(d.cut for d in stored_cuts)
-            distinct = max(d.distinct for d in stored_cuts)
-            total += distinct * (pixels + rates.frozen(deepest))
-        for d in here:
-            if d in stored_cuts:
-                total += size(d.cut) * (d.distinct * rates.write + d.uses * rates.read)
-            else:
-                total += d.uses * (pixels + rates.frozen(d.cut))
+    total = fill_seconds(asked, rates, images, size, kept)
+    for d in asked:
+        if (d.cut, d.family) in kept:
+            total += size(d.cut) * d.uses * rates.read
+        else:
+            stages = (d.uses * _input(rates, size, kept), d.uses * rates.frozen(d.cut))
+            total += together(stages, rates.stages_overlap)
     return total
+
+
+def fill_seconds(
+    asked: Sequence[Demand], rates: Rates, images: int, size: Callable[[int], int], kept: Kept
+) -> float:
+    """Predicted seconds of decoding, frozen layers and writing for what is kept, once each."""
+    total = 0.0
+    if (PIXELS, "fixed") in kept:
+        pixels = (images * rates.decode, images * size(PIXELS) * rates.write)
+        total += together(pixels, rates.stages_overlap)
+    for family in ("fixed", "epoch"):
+        features = [d for d in asked if d.family == family and d.cut != PIXELS]
+        here = [d for d in features if (d.cut, family) in kept]
+        if not here:
+            continue
+        deepest, views = max(d.cut for d in here), max(d.distinct for d in here)
+        written = sum(size(d.cut) * d.distinct for d in here)
+        stages = (
+            views * _input(rates, size, kept),
+            views * rates.frozen(deepest),
+            written * rates.copy,
+            written * rates.write,
+        )
+        total += together(stages, rates.stages_overlap)
+    return total
+
+
+def together(stages: Iterable[float], overlap: bool) -> float:
+    """Seconds of some stages that all must be gone through: of the slowest where they overlap, else of all."""
+    return max(stages) if overlap else sum(stages)
+
+
+def _input(rates: Rates, size: Callable[[int], int], kept: Kept) -> float:
+    """Seconds until an image's pixels are there."""
+    return rates.read * size(PIXELS) if (PIXELS, "fixed") in kept else rates.decode

@@ -13,7 +13,7 @@ from sweep.config import load_config
 from sweep.progress import COLOURS, describe
 from sweep.ranking import best_row
 from sweep.study import asked_in_all
-from trainable.command import frozen_work_said
+from trainable.command import devices_said, frozen_work_said
 from trainable.config import RequestError
 from trainable.record import RunFolder
 from trainable.rows import Row, Status, frozen_work
@@ -100,6 +100,8 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
         f" {facts['state']}; {facts['trials_asked']} trials asked for: {counts or 'none yet'}",
         soft_wrap=True,
     )
+    for device in devices_said(facts["sessions"]):
+        console.print(device, soft_wrap=True)
     if said := frozen_work_said(facts["frozen_work"]):
         console.print(said, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))

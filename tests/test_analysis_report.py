@@ -160,6 +160,23 @@ def test_the_report_says_what_was_asked_and_how_to_repeat_it(unchanged: Path, pa
         assert count in text
 
 
+def test_the_report_says_what_computed_and_how(run: Path) -> None:
+    manifest = read_json(RunFolder(run).manifest)
+    assert "CUDA" not in page_of(run).text, "an older run on CPUs does not say it"
+    manifest["settings"] |= {"device": "cuda", "precision": "bfloat16", "tf32": False}
+    manifest["graphs"] = {"used": False, "why": "n1: no memory"}
+    gpu = {"hosts": ["n1", "n2"], "device": "NVIDIA T4", "capability": [7, 5], "cudnn": 91000}
+    manifest["sessions"][0]["devices"] = [gpu]
+    write_json(RunFolder(run).manifest, manifest)
+    text = page_of(run).text
+    assert "n1, n2: NVIDIA T4, compute capability 7.5, cuDNN 91000" in text
+    assert "float32 convolutions round to TF32no" in text
+    assert "training steps as CUDA graphsno: n1: no memory" in text
+    del manifest["settings"]["tf32"], manifest["graphs"], manifest["sessions"][0]["devices"]
+    write_json(RunFolder(run).manifest, manifest)
+    assert "float32 convolutions round to TF32yes" in page_of(run).text
+
+
 def test_the_report_of_a_run_without_trials_and_with_a_bare_manifest_is_whole(
     tmp_path: Path,
 ) -> None:

@@ -18,6 +18,7 @@ IMPORT_RAY = {
     "sweep/bookkeeper.py",
     "sweep/cluster.py",
     "sweep/launcher.py",
+    "sweep/own_ray.py",
     "sweep/scheduler.py",
     "sweep/searcher.py",
 }

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from sweep.__main__ import app
 from sweep.config import SweepConfig, check_config, load_config
+from sweep.extend import Request, extended
 from sweep.hold import only_driver
-from sweep.manifest import close_session, create_run, open_session
+from sweep.manifest import change_config, close_session, create_run, open_session, read_config
 from sweep.prepare import check_unchanged, prepare
 from sweep.proposals import nothing_left
 from sweep.status import read_status
@@ -25,6 +26,15 @@ from trainable.files import now
 from trainable.record import StaleSession, TrialRecord
 from trainable.rows import Row, Status, StatusRecord
 
+GPU = {
+    "device": "NVIDIA H200",
+    "capability": [9, 0],
+    "memory_bytes": 143 * 10**9,
+    "torch": "2.11",
+    "cuda": "13.0",
+    "cudnn": 91000,
+    "driver": "580.1",
+}
 pytestmark = pytest.mark.usefixtures("own_store")
 
 
@@ -127,6 +137,17 @@ def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig)
     assert readable.returncode == 0 and "finished" in readable.stdout
 
 
+def test_status_names_each_kind_of_device_once_with_its_hosts(config: SweepConfig) -> None:
+    run = create_run(config, prepare(config), [])
+    for host in ("a", "b", "a"):
+        open_session(run, [GPU | {"hosts": [host]}])
+    printed = command("status", run.path).stdout
+    assert (
+        "a, b: NVIDIA H200, compute capability 9.0, 143 GB, driver 580.1, CUDA 13.0, cuDNN 91000, torch 2.11"
+        in printed
+    )
+
+
 def test_a_driver_that_died_is_seen_by_its_process_being_gone(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
     open_session(run)
@@ -167,6 +188,7 @@ def test_plan_shows_trials_split_and_sizes_without_starting_ray(
         ("model.weights=/nowhere.pth", ["model.weights", "/nowhere.pth"]),
         ("model.weights=imagenet", ["width"]),
         ("trial.head=pretrained", ["head: pretrained", "classifier.0"]),
+        ("resources.gpus_per_trial=2", ["gpus_per_trial", "one GPU", "it is 2", "take 1"]),
         ("data.split=official", ["list_eval_partition"]),
     ],
 )
@@ -180,6 +202,16 @@ def test_what_is_wrong_is_refused_before_ray_in_one_line(
     for word in words:
         assert word in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_on_record_with_two_gpus_a_trial_still_goes_on(config: SweepConfig) -> None:
+    """A trial used one of them then, and does now."""
+    run = create_run(config, prepare(config), [])
+    facts = config.model_dump(mode="json") | {"resources": {"gpus_per_trial": 2}}
+    change_config(run, check_config(facts, {}, "test"), ["sweep", "run"])
+    assert read_config(run).resources.gpus_per_trial == 2
+    assert check_unchanged(run, read_config(run)) == []
+    assert extended(read_config(run), Request(epochs=5)).epochs == 5
 
 
 def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """What is kept: the cheapest choice that fits, from rates and sizes alone."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.config import SweepConfig, check_config
+from sweep.plan import predicted_seconds
 from sweep.rates import Rates
 from sweep.sharing import (
     Decision,
@@ -12,6 +15,7 @@ from sweep.sharing import (
     demands,
     expected_epochs,
     feature_bytes,
+    together,
     what_is_kept,
 )
 from trainable.model import frozen_layers, load_backbone
@@ -83,14 +87,48 @@ def test_no_other_choice_within_the_limit_is_predicted_to_be_faster(
     assert decision.seconds_shared <= decision.seconds_plain / 0.98
 
 
-def test_features_are_held_in_a_gpus_memory_where_they_leave_room() -> None:
-    held = decide(augmentation="flip", strategy="head")
-    assert held.held_bytes > 5e9
-    for gigabytes, share, expected in ((140, 1.0, True), (140, 0.5, True), (8, 1.0, False)):
-        rates = Rates(SLOW.decode, SLOW.layers, SLOW.read, SLOW.write, 10**12, gigabytes * 10**9)
-        decision = decide(rates, augmentation="flip", strategy="head")
-        assert decision.sharing(None, share).resident is expected
-    assert not held.sharing(None, 0.0).resident, "no GPU"
+def test_on_a_gpu_each_trial_holds_what_it_finds_room_for() -> None:
+    for gpu_bytes in (8 * 10**9, 140 * 10**9):
+        rates = replace(SLOW, gpu_bytes=gpu_bytes)
+        assert decide(rates, augmentation="flip", strategy="head").sharing(None).resident
+    assert not decide(augmentation="flip", strategy="head").sharing(None).resident, "no GPU"
+
+
+H200 = Rates(
+    decode=1 / 8271,
+    layers={24: 1 / 8900, 31: 1 / 250_000},
+    read=1 / 3e9,
+    write=1 / 4e9,
+    limit_bytes=10**12,
+    gpu_bytes=143 * 10**9,
+    copy=1 / 55e9,
+)
+
+
+def test_a_gpus_filling_takes_as_long_as_its_slowest_stage_and_a_cpus_as_all_of_them() -> None:
+    """51,000 views: the layers alone take 51,000 / 8,900 s, decoding about as long, and writing 3.8 s."""
+    wanted = {"augmentation": ["none", "flip"], "strategy": "block5"}
+    there = decide_for(config(**wanted), H200, 24_000, 3_000, half=True)
+    assert "24 fixed" in there.kept
+    assert 51_000 / 8900 <= there.fill_seconds <= 1.4 * 51_000 / 8271
+    here = decide_for(config(**wanted), replace(H200, gpu_bytes=0), 24_000, 3_000, half=True)
+    assert here.fill_seconds > 1.5 * there.fill_seconds
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1))
+def test_stages_that_overlap_are_never_slower_than_one_after_another(stages: list[float]) -> None:
+    beside, after = together(stages, True), together(stages, False)
+    assert max(stages) == beside <= after + 1e-6
+    assert after <= len(stages) * beside + 1e-6
+
+
+def test_what_is_kept_is_filled_once_however_many_trials_there_are() -> None:
+    few, many = decide(lr=[1e-4, 1e-3]), decide(lr=[1e-4, 2e-4, 5e-4, 1e-3])
+    assert few.kept == many.kept
+    assert few.fill_seconds == pytest.approx(many.fill_seconds)
+    assert many.seconds_plain == pytest.approx(2 * few.seconds_plain)
+    assert 0 < few.fill_seconds < few.seconds_shared
+    assert decide(strategy="head", augmentation="none", lr=1e-4, epochs=1).fill_seconds == 0
 
 
 @pytest.mark.parametrize("cut", [10, 17, 24, 31])
@@ -108,6 +146,13 @@ def test_asha_lets_fewer_epochs_be_asked_for() -> None:
     assert expected_epochs(halved) == 2 + 2 / 2 + 4 / 4 + 2 / 8
     both = [sum(d.uses for d in demands(c, 100, 10)) for c in (config(), halved)]
     assert both[1] / both[0] == pytest.approx(expected_epochs(halved) / 10)
+
+
+def test_twice_the_trials_are_predicted_to_train_twice_as_long() -> None:
+    few, many = config(lr=[1e-4, 1e-3]), config(lr=[1e-4, 2e-4, 5e-4, 1e-3])
+    frozen, rate = 100.0, 2_000.0
+    seconds = [predicted_seconds(each, 24_000, frozen, rate) - frozen for each in (few, many)]
+    assert seconds == [12 * 10 * 24_000 / rate, 24 * 10 * 24_000 / rate]
 
 
 def test_every_choice_has_a_name_for_people() -> None:

@@ -232,8 +232,8 @@ def test_four_trials_at_half_a_gpu_share_two_devices_two_and_two(
 def test_a_trial_that_no_single_node_can_hold_is_refused_before_the_first(
     configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
 ) -> None:
-    two_gpus.add_node(num_cpus=2, num_gpus=2)  # four GPUs in all, two on a node
-    config = configure({"lr": GOOD, "epochs": 1}, resources={"gpus_per_trial": 4})
+    two_gpus.add_node(num_cpus=2, num_gpus=2)  # six CPUs in all, four on a node
+    config = configure({"lr": GOOD, "epochs": 1}, resources={"cpus_per_trial": 5})
     code, _, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
     assert code == 2
     assert "one node must hold a whole trial" in err and err.count("\n") == 1

@@ -1,7 +1,7 @@
 """What the commands share: where they print, how they end when a request is wrong, how they say a duration."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 from unicodedata import category
@@ -101,6 +101,28 @@ def frozen_work_said(work: Mapping[str, float]) -> str:
         f"about {duration(work['saved_seconds'])} of a trial's time); "
         f"{work['shared_images']:,.0f} images read from the store, {duration(work['waited_seconds'])} waited"
     )
+
+
+def device_said(facts: Mapping[str, Any]) -> str:
+    """A node's device and what drives it, in words; `facts` are trainable.device's, as the manifest has them."""
+    found = [str(facts.get("device", "unknown"))]
+    if "capability" in facts:
+        found.append(f"compute capability {'.'.join(map(str, facts['capability']))}")
+    if "memory_bytes" in facts:
+        found.append(f"{facts['memory_bytes'] / 1e9:.0f} GB")
+    known = ("instructions", "driver", "cuda", "cudnn", "torch")
+    words = {"cuda": "CUDA", "cudnn": "cuDNN"}
+    found += [f"{words.get(name, name)} {facts[name]}" for name in known if facts.get(name)]
+    return ", ".join(found)
+
+
+def devices_said(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each kind of device that sessions ran on, with the hosts; none where older ones did not say it."""
+    hosts: dict[str, dict[str, None]] = {}
+    for session in sessions:
+        for facts in session.get("devices", ()):
+            hosts.setdefault(device_said(facts), {}).update(dict.fromkeys(facts["hosts"]))
+    return [f"{', '.join(names)}: {device}" for device, names in hosts.items()]
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from analysis import results, wording
 from sweep.config import SweepConfig
 from sweep.space import Choice, Dimension, Range
-from trainable.command import duration
+from trainable.command import devices_said, duration
 from trainable.data import PARTS, balance, read_split
 from trainable.record import RunFolder
 
@@ -189,12 +189,28 @@ def _origin(manifest: Mapping[str, Any]) -> Pairs:
         ),
         ("Python", manifest.get("python")),
         ("device", settings.get("device")),
+        *(("on", said) for said in devices_said(manifest.get("sessions") or [])),
         ("number format", settings.get("precision")),
+        *_kernels(settings, manifest),
         ("threads a trial", settings.get("threads")),
         ("GPUs a trial", granted.get("gpus_per_trial")),
         ("trials at a time", granted.get("concurrent")),
     ]
     return [(label, str(value)) for label, value in found if value is not None]
+
+
+def _kernels(settings: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pairs:
+    """How a GPU computed; a run of before this was recorded let convolutions round, and had no graphs."""
+    if settings.get("device") != "cuda":
+        return []
+    why = (manifest.get("graphs") or {}).get("why")
+    return [
+        ("float32 convolutions round to TF32", "yes" if settings.get("tf32", True) else "no"),
+        (
+            "training steps as CUDA graphs",
+            ("yes" if settings.get("graphs", False) else "no") + (f": {why}" if why else ""),
+        ),
+    ]
 
 
 def _pairs(facts: Mapping[str, Any] | None) -> Pairs:

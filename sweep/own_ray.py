@@ -1,0 +1,87 @@
+"""A Ray on this machine that starts in the background, its workers importing what trials need meanwhile."""
+
+import ctypes
+import logging
+import os
+import signal
+import threading
+from typing import Any, Final
+
+# Read by Ray at import or start: see the reasons in docs/ray.md.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**6))
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+
+from trainable.config import RequestError
+from trainable.cpus import usable_cpus
+
+IMPORTED_EARLY: Final = "trainable.trial"
+
+
+class OwnRay:
+    """Ends with `close`, or with this process, however it ends.
+
+    Its thread lives as long as it does: the kernel ends what a thread began when that thread ends.
+    """
+
+    def __init__(self, trials_at_a_time: int) -> None:
+        """With so many workers that import early, at most one a CPU."""
+        cpus = usable_cpus()
+        os.environ |= {
+            "RAY_preload_python_modules": IMPORTED_EARLY,
+            # a worker a CPU is started, and those above this number are ended at once
+            "RAY_num_workers_soft_limit": str(min(cpus, trials_at_a_time)),
+        }
+        self._started = threading.Event()
+        self._unwanted = threading.Event()
+        self._context: Any = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(cpus,), name="ray", daemon=True)
+        self._thread.start()
+
+    def ready(self) -> Any:
+        """Ray's context, once it has started.
+
+        Raises:
+            RequestError: it can't start here.
+        """
+        self._started.wait()
+        if self._error is not None:
+            reason = (str(self._error) or type(self._error).__name__).splitlines()[0]
+            raise RequestError(f"a Ray must start on this machine, but it does not: {reason}")
+        return self._context
+
+    @property
+    def has_started(self) -> bool:
+        """Is `ready` there without waiting?"""
+        return self._started.is_set()
+
+    def close(self) -> None:
+        """End it; one that is still starting ends by itself, and nobody waits for it."""
+        self._unwanted.set()
+        if self._started.is_set():
+            self._thread.join()
+
+    def _run(self, cpus: int) -> None:
+        handled = signal.getsignal(signal.SIGTERM)
+        try:
+            self._context = ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # shown to who waits for it
+            self._error = error
+        else:
+            if handled is signal.SIG_DFL:  # Ray's own, set in C++, prints a stack before it ends us
+                ctypes.CDLL(None).signal(signal.SIGTERM, 0)
+        self._started.set()
+        self._unwanted.wait()
+        ray.shutdown()

@@ -1,0 +1,220 @@
+"""What all trials of a run share: resolved by its first session, and kept by all that follow."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from sweep import cluster
+from sweep.config import SweepConfig
+from sweep.devices import device_remarks, gpus_of, kinds, precision_on, refuse_device
+from sweep.packing import held_bytes, tried
+from sweep.sharing import cuts_of, decide_for
+from trainable.command import PlainConsole
+from trainable.config import Precision, RunSettings
+from trainable.data import open_training_data, read_split
+from trainable.files import write_json
+from trainable.record import RunFolder
+
+LOG = logging.getLogger(__name__)
+Resolved = tuple[RunSettings, cluster.Share, list[dict[str, Any]]]
+"""Settings of all trials, what one of them gets, and the kinds of devices that there are."""
+
+
+def resolve(run: RunFolder, config: SweepConfig, console: PlainConsole, address: str) -> Resolved:
+    """What all trials share; device, number format and threads stay as the first session resolved them.
+
+    Raises:
+        RequestError: no node can hold a trial, sees the folders, or has a device that the run can use.
+    """
+    manifest = run.read_manifest()
+    found = cluster.nodes()
+    here = address == "local" and not any(node.gpus for node in found)
+    if "settings" in manifest:
+        resolved = _go_on(run, config, manifest, found, here, console)
+    else:
+        resolved = _begin(run, config, manifest, found, here, console)
+    settings, granted, devices = resolved
+    before = [facts for each in manifest["sessions"] for facts in each.get("devices", ())]
+    for remark in device_remarks(gpus_of(devices), gpus_of(before)):
+        console.print(remark, soft_wrap=True)
+    if "sharing" not in manifest:  # the run begins, or was extended
+        plain = settings.model_copy(update={"sharing": None})
+        settings, manifest["sharing"] = _share_work(run, config, plain, granted, here, console)
+        manifest["settings"] = settings.model_dump(mode="json")
+        write_json(run.manifest, manifest)
+    return settings, granted, devices
+
+
+def _go_on(
+    run: RunFolder,
+    config: SweepConfig,
+    manifest: dict[str, Any],
+    found: list[cluster.Node],
+    here: bool,
+    console: PlainConsole,
+) -> Resolved:
+    """As the first session resolved it, a trial's share of a GPU too."""
+    settings = RunSettings(
+        **manifest["settings"] | {"folder": run.path, "epochs": config.epochs, "store": own_store()}
+    )
+    devices = _inspect(run, manifest, found, settings.device == "cuda", here)
+    refuse_device(settings, gpus_of(devices))
+    resources, recorded = config.resources, manifest["resources"]
+    if resources.gpus_per_trial == "auto":
+        resources = resources.model_copy(update={"gpus_per_trial": recorded["gpus_per_trial"]})
+    granted = cluster.share(resources, found, config.trials)
+    if granted.cpus != recorded["cpus_per_trial"]:
+        LOG.warning("trials keep %d threads, as at the start", settings.threads)
+    return settings, granted, devices
+
+
+def _begin(
+    run: RunFolder,
+    config: SweepConfig,
+    manifest: dict[str, Any],
+    found: list[cluster.Node],
+    here: bool,
+    console: PlainConsole,
+) -> Resolved:
+    granted = cluster.share(config.resources, found, config.trials)
+    devices = _inspect(run, manifest, found, granted.gpus > 0, here)
+    gpus = gpus_of(devices) if granted.gpus > 0 else []
+    precision = precision_on(gpus, config.resources.precision)
+    graphs = False
+    if gpus:
+        graphs, manifest["graphs"] = _graphs(config, found, granted, precision, console)
+    settings = RunSettings(
+        folder=run.path,
+        images=Path(manifest["image_folder"]),
+        image_size=config.data.image_size,
+        weights=config.model.weights,
+        width=config.model.width,
+        epochs=config.epochs,
+        metric=config.metric,
+        collapse_epochs=config.guards.collapse_epochs,
+        device="cuda" if gpus else "cpu",
+        precision=precision,
+        tf32=False,  # float32 is float32: comparable elsewhere, and resumable there
+        graphs=graphs,
+        views_made_on="device" if gpus else "host",
+        threads=granted.cpus,
+        workers=granted.cpus,
+        store=own_store(),
+        store_format=config.store.format if precision == "float32" else "computed",
+    )
+    if gpus:
+        granted, manifest["packing"] = _pack(run, config, settings, found, granted, console)
+        settings = settings.model_copy(
+            update={
+                "gpu_share": min(1.0, granted.gpus),
+                "threads": granted.cpus,
+                "workers": granted.cpus,
+            }
+        )
+    manifest["resources"] = {
+        "gpus_per_trial": granted.gpus,
+        "cpus_per_trial": granted.cpus,
+        "concurrent": granted.concurrent,
+    }
+    return settings, granted, devices
+
+
+def _inspect(
+    run: RunFolder, manifest: dict[str, Any], found: list[cluster.Node], gpus: bool, here: bool
+) -> list[dict[str, Any]]:
+    """Every kind of device that the nodes have, once all of them see what they must."""
+    first = str(read_split(run.split, ("train",))["file"].iloc[0])
+    session, images = len(manifest["sessions"]) + 1, Path(manifest["image_folder"])
+    return kinds(cluster.inspect(found, run.path, images, first, session, gpus=gpus, here=here))
+
+
+def _graphs(
+    config: SweepConfig,
+    found: list[cluster.Node],
+    granted: cluster.Share,
+    precision: Precision,
+    console: PlainConsole,
+) -> tuple[bool, dict[str, Any]]:
+    """Are training steps captured as graphs? And what the manifest says of it."""
+    asked = config.resources.graphs
+    if asked != "auto":
+        return asked == "on", {"used": asked == "on", "why": f"resources.graphs: {asked}"}
+    problem = cluster.graph_problem(found, granted, precision)
+    if problem:
+        console.warn(
+            f"training steps run without CUDA graphs, since a test of them failed: {problem}"
+        )
+    return not problem, {"used": not problem, "why": problem or "a test of them passed"}
+
+
+def _pack(
+    run: RunFolder,
+    config: SweepConfig,
+    settings: RunSettings,
+    found: list[cluster.Node],
+    granted: cluster.Share,
+    console: PlainConsole,
+) -> tuple[cluster.Share, dict[str, Any]]:
+    """What a trial gets of a GPU where that is left to us: a half where two side by side are faster than one."""
+    if config.resources.gpus_per_trial != "auto":
+        return granted, {"why": "resources.gpus_per_trial was given"}
+    asked = config.resources.concurrent
+    if (config.trials if asked == "auto" else asked) <= sum(node.gpus for node in found):
+        return granted, {"why": "there is a GPU for each trial that runs at a time"}
+    console.print("trying one and two trials on a GPU …", style="bright_black")
+    parts = read_split(run.split, ("train", "validation"))["part"].value_counts()
+    images = int(parts["train"]), int(parts["validation"])
+    held = held_bytes(config, images, 4 if settings.precision == "float32" else 2)
+    packed = cluster.measure_packing(found, settings, tried(config), held)
+    if isinstance(packed, str):
+        console.warn(f"each trial gets a whole GPU, since two could not be tried on one: {packed}")
+        return granted, {"why": packed}
+    console.print(packed.said(), soft_wrap=True)
+    resources = config.resources.model_copy(update={"gpus_per_trial": packed.share})
+    return cluster.share(resources, found, config.trials), packed.facts()
+
+
+def own_store() -> Path | None:
+    """`SWEEP_STORE` as it is set here goes for every node; where it is not, each node has its own default."""
+    return Path(os.environ["SWEEP_STORE"]).absolute() if os.environ.get("SWEEP_STORE") else None
+
+
+def _share_work(
+    run: RunFolder,
+    config: SweepConfig,
+    settings: RunSettings,
+    granted: cluster.Share,
+    here: bool,
+    console: PlainConsole,
+) -> tuple[RunSettings, dict[str, Any]]:
+    """Decide by measured rates what frozen work is kept; the settings with it, and what the manifest says of it."""
+    if config.sharing == "off":
+        return settings, {"off": "sharing: off"}
+    data = open_training_data(run.split, settings.images, settings.image_size)
+    rates = cluster.measure(
+        granted,
+        settings.weights,
+        settings.width,
+        cuts_of(config),
+        data.training,
+        settings.threads,
+        settings.device,
+        settings.precision,
+        config.store.limit,
+        settings.store,
+        here=here,
+    )
+    if isinstance(rates, str):
+        console.warn(f"frozen features are not shared, since the store can't be used: {rates}")
+        return settings, {"off": rates}
+    decision = decide_for(
+        config,
+        rates,
+        len(data.training),
+        len(data.validation),
+        half=settings.precision != "float32",
+    )
+    console.print(decision.said(), soft_wrap=True)
+    sharing = decision.sharing(config.store.limit)
+    return settings.model_copy(update={"sharing": sharing}), decision.facts()

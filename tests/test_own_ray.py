@@ -1,0 +1,71 @@
+"""A Ray that starts while the driver prepares: whatever ends the driver, nothing of it is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.ray
+
+
+def begin(config: Path, mark: str) -> subprocess.Popen[str]:
+    """The command with `mark` in its environment, which all that it starts inherit."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweep", "run", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "SWEEP_STORE": mark},
+    )
+
+
+def marked(mark: str) -> list[str]:
+    """Programs that run with it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SWEEP_STORE") == mark:
+                found.append(" ".join(process.cmdline())[:80])
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_request_that_is_refused_while_ray_starts_leaves_nothing_behind(
+    configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = configure({"lr": 1e-3, "epochs": 1}, model={"weights": "/nowhere.pth"})
+    process = begin(config, mark := str(tmp_path / "store"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "/nowhere.pth" in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    wait_until(lambda: not marked(mark))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)]
+)
+def test_a_signal_while_ray_starts_ends_it_too(
+    configure: Callable[..., Path], tmp_path: Path, number: int, code: int
+) -> None:
+    process = begin(configure({"lr": 1e-3, "epochs": 1}), mark := str(tmp_path / "store"))
+    wait_until(lambda: any("raylet" in program for program in marked(mark)))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert "Traceback" not in err and "***" not in err
+    wait_until(lambda: not marked(mark))
