@@ -192,7 +192,8 @@ def test_an_image_that_changed_under_a_trial_is_a_fault_of_the_run(
     copies.mkdir()
     for file in (*bench.data.training.files, *bench.data.validation.files):
         write_atomically(copies / file, (bench.run.images / file).read_bytes())
-    actor._run = actor._run.model_copy(update={"images": copies})
+    run = bench.run.model_copy(update={"images": copies})
+    actor = FaceTrial({**actor.config, "run": run.model_dump(mode="json")})
     changed = copies / bench.data.training.files[0]
     changed.write_bytes(changed.read_bytes() + b"\0")
     assert f"{changed} has changed" in actor.step()["fault"]
