@@ -9,27 +9,30 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Final, TypeVar
 
 import torch
+from torch import Tensor
 
 from trainable.data import LabelledImages
+from trainable.decoders import Decodable, Decoders
 from trainable.device import Device, device_of
 from trainable.features import autocast
 from trainable.model import Backbone, forward_frozen, frozen_layers
 from trainable.shared import FILL_BATCH, PIXELS
 from trainable.store import default_folder, limit_of, stored
-from trainable.views import ORIGINAL, normalise
+from trainable.views import normalise
 
 PROBED_IMAGES: Final = 64
-LAYERED_IMAGES: Final = {"cpu": 2, "cuda": FILL_BATCH["cuda"]}
-"""Sent through the layers at a time: on a CPU fewer than a filling does, at the same pace an image."""
+FEW_IMAGES: Final = 2
+"""Sent through the layers at a time on a CPU where a filling's batch would take too long."""
 PROBED_BYTES: Final = 2**25
 LONG_PROBE_SECONDS: Final = 0.3
+LONG_BATCH_SECONDS: Final = 1.5
 WRITERS: Final = {"cpu": 1, "cuda": 4}
 """Threads that digest and write while a store is filled."""
 
@@ -78,14 +81,13 @@ def measure_rates(
     Raises:
         OSError: the store's folder can't be written.
     """
-    before, machine = torch.get_num_threads(), device_of(device)
+    before, machine, store = torch.get_num_threads(), device_of(device), store or default_folder()
+    decode, pixels = decode_seconds(images, threads, store)  # its processes begin before CUDA does
     torch.set_num_threads(threads)
     try:
-        decode, pixels = decode_seconds(images, threads)
-        batch = LAYERED_IMAGES[device]
-        pixels = pixels[torch.arange(batch) % len(pixels)]
-        hidden = normalise(pixels.to(machine.torch))
         layers = frozen_layers(backbone).to(machine.torch)
+        batch = _batch(layers[: max(cuts)], pixels, device, precision)
+        hidden = normalise(pixels[torch.arange(batch) % len(pixels)].to(machine.torch))
         seconds = {}
         for low, high in pairwise([PIXELS, *sorted(set(cuts) - {PIXELS})]):
             taken, hidden = _timed(
@@ -97,31 +99,35 @@ def measure_rates(
         copy = _copy_seconds(machine)
     finally:
         torch.set_num_threads(before)
-    write, read, limit = _disk(store or default_folder(), limit_bytes, WRITERS[device])
+    write, read, limit = _disk(store, limit_bytes, WRITERS[device])
     return Rates(decode, seconds, read, write, limit, machine.total_bytes(), copy)
 
 
-def decode_seconds(images: LabelledImages, workers: int) -> tuple[float, torch.Tensor]:
-    """Seconds an image, read and decoded by so many workers at once, and some pixels (n, 3, size, size) uint8.
+def decode_seconds(images: LabelledImages, workers: int, store: Path) -> tuple[float, Tensor]:
+    """Seconds an image, read and decoded by so many processes at once, and some pixels (n, 3, size, size) uint8.
 
-    Each decodes one first, so that their start does not count, and then as many as take 0.3 s.
+    Each decodes one twice, so that their start does not count, and then as many as take 0.3 s.
     """
     count = min(len(images), PROBED_IMAGES)
-    order = [position % count for position in range(workers)]
-    began = time.perf_counter()
-    found = _decoded(images, order, workers)
-    seconds = max(time.perf_counter() - began, 1e-6)
-    each = int(LONG_PROBE_SECONDS / seconds)
-    order = [p % count for p in range(workers * min(max(each, 1), PROBED_IMAGES))]
-    began = time.perf_counter()
-    found = _decoded(images, order, workers)
-    return (time.perf_counter() - began) / len(order), found[:PROBED_IMAGES]
+    digests = dict(zip(images.files[:count], images.digests[:count], strict=True))
+    with Decoders(workers, store, Decodable(images.folder, digests, images.image_size)) as begun:
+        images = replace(images, decoders=begun)
+        each = [position % count for position in range(workers)]
+        _decoded(images, each, workers)
+        began = time.perf_counter()
+        _decoded(images, each, workers)
+        rounds = LONG_PROBE_SECONDS / (time.perf_counter() - began)
+        order = [p % count for p in range(workers * min(max(int(rounds), 1), PROBED_IMAGES))]
+        began = time.perf_counter()
+        found = _decoded(images, order, workers)
+        seconds = (time.perf_counter() - began) / len(order)
+    return seconds, found[:PROBED_IMAGES]
 
 
-def _decoded(images: LabelledImages, order: Sequence[int], workers: int) -> torch.Tensor:
+def _decoded(images: LabelledImages, order: Sequence[int], workers: int) -> Tensor:
     """Pixels of the images at `order`."""
     size = max(1, len(order) // (4 * workers))
-    batches = images.batches(order, size, lambda file: ORIGINAL, workers)
+    batches = images.pixel_batches(order, size, workers)
     return torch.cat([pixels for _, pixels in batches])
 
 
@@ -137,6 +143,20 @@ def _copy_seconds(machine: Device) -> float:
         machine.synchronize()
 
     return _timed(copy)[0] / PROBED_BYTES
+
+
+def _batch(layers: torch.nn.Sequential, pixels: Tensor, device: str, precision: str) -> int:
+    """How many images to send through `layers` at a time: as a filling does, or a few where that takes long.
+
+    Beside other work, two at a time through narrow layers took up to three times as long an image as eight did.
+    """
+    if device == "cuda":
+        return FILL_BATCH[device]
+    few = normalise(pixels[torch.arange(FEW_IMAGES) % len(pixels)])
+    began = time.perf_counter()
+    _forward(layers, few, device, precision)
+    seconds = (time.perf_counter() - began) * FILL_BATCH[device] / FEW_IMAGES
+    return FILL_BATCH[device] if seconds < LONG_BATCH_SECONDS else FEW_IMAGES
 
 
 def _forward(
