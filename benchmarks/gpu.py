@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # it runs without being installed
 
 from benchmarks.gpu_stages.computed import computed  # noqa: E402
-from benchmarks.gpu_stages.job import Job, write_json  # noqa: E402
+from benchmarks.gpu_stages.job import Job, with_project, write_json  # noqa: E402
 from benchmarks.gpu_stages.plan import DRAWING, STAGES, Stage, allowed, chosen  # noqa: E402
 
 TAIL: Final = 3000  # characters of a failing stage's output
@@ -42,12 +42,11 @@ def run_stage(stage: Stage, job: Job, seconds: float) -> dict[str, Any]:
     told, out = job.folder / "job.json", job.folder / f"{stage.name}.json"
     job.write(told)
     log = job.folder / f"{stage.name}.log"
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     began = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.gpu_stages", stage.place, str(told), str(out)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=with_project(),
             cwd=job.folder,
             stdout=output,
             stderr=subprocess.STDOUT,

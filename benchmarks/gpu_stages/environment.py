@@ -27,9 +27,7 @@ def environment(job: Job, note: Note) -> None:
         disk_free_bytes=psutil.disk_usage(str(job.folder)).free,
         shared_memory_bytes=psutil.disk_usage("/dev/shm").total,
         python=platform.python_version(),
-        packages={
-            name: metadata.version(name) for name in ("torch", "torchvision", "ray", "pillow")
-        },
+        packages={name: _version(name) for name in ("torch", "torchvision", "ray", "pillow")},
         git_commit=commit,
         git_dirty=changed,
     )
@@ -45,6 +43,14 @@ def environment(job: Job, note: Note) -> None:
         disk_write_and_sync_bytes_per_second=WRITTEN / (time.perf_counter() - began),
     )
     path.unlink()
+
+
+def _version(name: str) -> str | None:
+    """None where it was copied here without saying."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _quota() -> float | None:

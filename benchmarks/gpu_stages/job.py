@@ -58,6 +58,12 @@ class Job:
         return Job(**facts | {"folder": Path(facts["folder"])})
 
 
+def with_project() -> dict[str, str]:
+    """The environment of a program that finds this project, installed or not."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 def write_json(path: Path, content: Any) -> None:
     """All of it or nothing, whenever this process is killed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")

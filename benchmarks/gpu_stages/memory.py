@@ -27,8 +27,9 @@ def copying(device: str) -> Iterator[list[int]]:
 
     def copy() -> None:
         try:
-            here = torch.zeros(COPIED, dtype=torch.uint8, device=place.torch)
-            there = place.host_buffer((COPIED,), torch.uint8)
+            with place.queueing:
+                here = torch.zeros(COPIED, dtype=torch.uint8, device=place.torch)
+                there = place.host_buffer((COPIED,), torch.uint8)
             while not ended.is_set():
                 with place.queueing, place.beside():
                     there.copy_(here, non_blocking=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.gpu_stages.bench import results
 from benchmarks.gpu_stages.equality import full, setting
-from benchmarks.gpu_stages.job import Job, Note, write_json
+from benchmarks.gpu_stages.job import Job, Note, with_project, write_json
 from trainable.device import device_of
 from trainable.fit import fit
 
@@ -41,7 +41,10 @@ def beside(job: Job, strategy: str, count: int) -> dict[str, Any]:
         with (folder / f"{number}.log").open("w") as log:
             processes.append(
                 subprocess.Popen(
-                    [*command, str(number), str(count)], stdout=log, stderr=subprocess.STDOUT
+                    [*command, str(number), str(count)],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=with_project(),
                 )
             )
     while any(process.poll() is None for process in processes):
