@@ -50,7 +50,11 @@ class Bench:
         if kind == "off":
             return self.but(sharing=None)
         sharing = Sharing(kept=KEPT, resident=kind == "resident")
-        return self.but(sharing=sharing, store=store or self.run.folder / f"store-{next(_numbers)}")
+        return self.but(sharing=sharing, store=store or self.new_store())
+
+    def new_store(self) -> Path:
+        """A folder for a store that nobody has filled."""
+        return self.run.folder / f"store-{next(_numbers)}"
 
     def shared(self) -> Shared | None:
         """The store as a process holds it, new."""
@@ -125,8 +129,11 @@ def losses(rows: Sequence[Row]) -> list[float]:
 
 
 def digits(some: Sequence[float], others: Sequence[float]) -> float:
-    """How many decimal digits two lists of numbers have in common; `ALL_DIGITS` where they are the very same."""
-    if len(some) != len(others):
+    """How many decimal digits two lists of numbers have in common; `ALL_DIGITS` where they are the very same.
+
+    None where they are not equally long, or one holds what is not finite.
+    """
+    if len(some) != len(others) or not all(map(math.isfinite, [*some, *others])):
         return 0.0
     worst = max(
         (abs(a - b) / max(abs(a), abs(b), 1e-300) for a, b in zip(some, others, strict=True)),
@@ -147,16 +154,17 @@ class Random:
     work: Work
 
     @staticmethod
-    def of(config: TrialConfig, run: RunSettings, images: int, rows: int = 2048) -> "Random":
+    def of(config: TrialConfig, run: RunSettings, images: int, rows: int = 1024) -> "Random":
         """`images` that share `rows` different features of the size that `run` gives them at this strategy's cut."""
         pools = 5 if config.strategy == "head" else 4
         side, channels = run.image_size // 2**pools, max(1, round(512 * run.width))
         assert CUTS[config.strategy] in (24, 31)
         torch.manual_seed(0)
         format = torch.float32 if run.precision == "float32" else getattr(torch, run.precision)
-        table = torch.rand(min(rows, images), side, side, channels).to(format)
+        place = device_of(run.device).torch
+        table = torch.rand(min(rows, images), side, side, channels, device=place).to(format)
         labels = (torch.rand(images) > 0.5).float()
-        return Random(table.to(device_of(run.device).torch), labels, Work())
+        return Random(table, labels, Work())
 
     def held_training(self, epoch: int) -> Held:
         rows = torch.arange(len(self.labels), device=self.table.device) % len(self.table)

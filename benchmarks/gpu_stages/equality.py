@@ -50,9 +50,10 @@ class Compared:
 
 
 def compare(bench: Bench, config: TrialConfig, precision: Precision, runs: int = 2) -> Compared:
-    """Train a setting without sharing `runs` times, and once in each of the ways to share."""
+    """Train a setting without sharing `runs` times, and once in each way to share: filling a store, and from it."""
     here = bench.but(precision=precision)
-    found = {kind: losses(here.sharing(kind).rows(config)) for kind in KINDS[1:]}
+    store = here.new_store()
+    found = {kind: losses(here.sharing(kind, store).rows(config)) for kind in KINDS[1:]}
     plain = [losses(here.sharing("off").rows(config)) for _ in range(runs)]
     return Compared(plain, found["resident"], found["disk"])
 
@@ -124,7 +125,7 @@ def combinations() -> Sequence[tuple[Precision, str]]:
 
 def tiny(job: Job, note: Note) -> None:
     """Trials of every precision, way to share and augmentation, with graphs and without: which run, which are equal?"""
-    bench = small(job, 100, 20, epochs=2)
+    bench = small(job, 56, 12, epochs=2)  # three whole batches an epoch, and half a one
     failed: dict[str, str] = {}
     alike: dict[str, float] = {}
     done = 0

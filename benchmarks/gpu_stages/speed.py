@@ -21,8 +21,8 @@ from trainable.rows import Row
 from trainable.step import Steps
 
 BATCHES: Final = (32, 64)
-STEPS: Final = {"cuda": 200, "cpu": 4}  # of an epoch that is timed
-PROFILED: Final = {"cuda": 20, "cpu": 2}
+STEPS: Final = {"cuda": 100, "cpu": 4}  # of an epoch that is timed
+TIMED: Final = 3  # epochs
 SMALL_HEAD: Final = "512-64"
 SHOWN: Final = 15  # kernels
 KINDS: Final = (  # of kernels, by their names; the first that fits
@@ -103,28 +103,30 @@ def profiled(work: Callable[[], object], device: str, steps: int) -> dict[str, A
 
 
 def steps(job: Job, note: Note) -> None:
-    """Bare steps, eager and as a graph, of S's head and of a small one; then a profile of the graph of each."""
+    """Bare steps, eager and as a graph, of S's head and of a small one; of graphs at batch 32 also a profile."""
     bench = full(job, 32, 8, precision=job.half if job.device == "cuda" else "float32")
-    count = STEPS[job.device]
-    for strategy, head, batch, graphs in product(
-        ("head", "block5"), (job.head, SMALL_HEAD), BATCHES, (False, True)
-    ):
+    for (strategy, head, batch), graphs in product(_stepped(job.head), (True, False)):
         config = setting(strategy, head, batch_size=batch)
-        name = f"{strategy} {head} B{batch} {'graph' if graphs else 'eager'}"
+        name = f"{strategy} {head} B{batch}"
         try:
-            here = bare(bench, config, graphs, count)
-            milliseconds = [1e3 * here.epoch() for _ in range(3)]
-            note(**{f"step ms {name}": milliseconds})
+            here = bare(bench, config, graphs, STEPS[job.device])
+            milliseconds = [1e3 * here.epoch() for _ in range(TIMED)]
+            note(**{f"step ms {name} {'graph' if graphs else 'eager'}": milliseconds})
+            if graphs and batch == BATCHES[0]:
+                found = profiled(here.epoch, job.device, here.count)
+                note(**{f"profile {name} graph": found})
             here.steps.close()
             del here
         except Exception as error:
-            note(**{f"step ms {name}": last_line(error)})
+            note(**{f"failed {name} {'graph' if graphs else 'eager'}": last_line(error)})
         device_of(job.device).give_back()
-    count = PROFILED[job.device]
-    for strategy, head in product(("head", "block5"), (job.head, SMALL_HEAD)):
-        here = bare(bench, setting(strategy, head, batch_size=32), True, count)
-        note(**{f"profile {strategy} {head} B32": profiled(here.epoch, job.device, count)})
-        here.steps.close()
+
+
+def _stepped(head: str) -> list[tuple[str, str, int]]:
+    """Strategy, head and batch size, the most wanted first."""
+    small = [(strategy, SMALL_HEAD, BATCHES[0]) for strategy in ("head", "block5")]
+    large = [(strategy, head, batch) for batch in BATCHES for strategy in ("head", "block5")]
+    return [*large[:2], *small, *large[2:]]
 
 
 # ---------------------------------------------------------------- whole epochs
