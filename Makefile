@@ -28,7 +28,7 @@ slow: venv
 	$(BIN)/python benchmarks/faults.py --kills 3
 
 gpu: venv
-	$(BIN)/pytest -m gpu
+	$(BIN)/pytest -m gpu tests/gpu
 
 clean:
 	rm -rf .venv *.egg-info build runs examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -110,7 +110,7 @@ def make_bench(
         image_size=image_size,
         width=width,
         collapse_epochs=None,
-        device=device,  # type: ignore[arg-type]
+        device=device,
         **facts,
     )
     data = TrainingData(part(slice(0, training)), part(slice(training, None)))

@@ -1,7 +1,6 @@
 """Totals of sweeps that were not run whole: computed from what was measured, with every term of the sum."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -60,7 +59,7 @@ def total(case: Case, measured: Measured) -> dict[str, float]:
     Raises:
         KeyError: something was not measured.
     """
-    terms = Counter({"start": measured.start, "end": measured.end})
+    terms = {"start": measured.start, "end": measured.end}
     for strategy in {strategy for strategy, _ in case.trials}:
         terms[f"fill {strategy}"] = measured.fill[strategy]
     for kind, trials in case.trials.items():
@@ -94,7 +93,7 @@ def turnover_seconds(trials: Sequence[Mapping[str, Any]]) -> float:
     for slot in {each["slot"] for each in trials}:
         here = sorted((e for e in trials if e["slot"] == slot), key=lambda each: each["started"])
         between += [later["started"] - each["ended"] for each, later in pairwise(here)]
-    return mean(inside) + (mean(between) if between else 0.0)
+    return float(mean(inside) + (mean(between) if between else 0.0))
 
 
 def steady(epochs: Mapping[str, Any], name: str) -> float:
@@ -106,7 +105,7 @@ def steady(epochs: Mapping[str, Any], name: str) -> float:
     found = epochs.get(name)
     if not isinstance(found, Mapping):
         raise KeyError(f"epochs {name}")
-    return median(found["epoch_seconds"][1:])
+    return float(median(found["epoch_seconds"][1:]))
 
 
 def measured_by(stages: Mapping[str, Mapping[str, Any]], head: str) -> Measured:

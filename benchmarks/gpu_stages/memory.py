@@ -114,7 +114,7 @@ def full_inside(bench: Bench) -> dict[str, Any]:
     here = bench.but(graphs=True)
     before = results(here.rows(config))
     size = [1]
-    held = []
+    held: list[torch.Tensor] = []
 
     def step() -> None:
         held[:] = [torch.empty(size[0], dtype=torch.uint8, device=device.torch)]

@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,8 +52,17 @@ def _arguments(job: Job, **changed: Any) -> argparse.Namespace:
 
 
 def sweep(job: Job, note: Note) -> None:
-    """`sweep run` of four trials, three epochs each, from an empty store; all figures from its records."""
-    side = sharing.run_ours(_arguments(job), job.faces, job.table, time.monotonic_ns())
+    """`sweep run` of four trials, three epochs each, from an empty store; all figures from its records.
+
+    The first three are noted while it runs, so that one that takes too long leaves them.
+    """
+    name = time.monotonic_ns()
+    run, ended = RunFolder(job.faces / f"ours-{name}"), threading.Event()
+    watch = threading.Thread(target=_watch, args=(run, note, ended), daemon=True)
+    watch.start()
+    side = sharing.run_ours(_arguments(job), job.faces, job.table, name)
+    ended.set()
+    watch.join()
     facts = side.to_json()
     first = min(side.trials, key=lambda trial: trial.started)
     start = first.started - side.started
@@ -69,6 +79,20 @@ def sweep(job: Job, note: Note) -> None:
         peak_rss_bytes=side.peak_rss_bytes,
         trials=facts["trials"],
     )
+
+
+def _watch(run: RunFolder, note: Note, ended: threading.Event) -> None:
+    """Seconds from now until the run folder, a trial and a row are there."""
+    began = time.monotonic()
+    for name, there in (
+        ("seconds_to_the_run_folder", lambda: run.manifest.exists()),
+        ("seconds_to_the_first_trial", lambda: any(run.path.glob("trials/*/log.txt"))),
+        ("seconds_to_the_first_row", lambda: _rows(run) > 0),
+    ):
+        while not there():
+            if ended.wait(POLL_SECONDS):
+                return
+        note(**{name: time.monotonic() - began})
 
 
 # ---------------------------------------------------------------- a driver that is killed
