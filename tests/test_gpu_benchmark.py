@@ -22,6 +22,7 @@ from benchmarks.gpu_stages.computed import (
     plain_total,
     total,
     turnover_seconds,
+    warming_seconds,
 )
 from benchmarks.gpu_stages.drawing import parts
 from benchmarks.gpu_stages.filling import fill_terms
@@ -154,12 +155,15 @@ ONES = Measured(
     first=dict.fromkeys(KINDS, 1.0),
     again=dict.fromkeys(KINDS, 1.0),
     turnover=0.0,
+    warming=0.0,
     end=0.0,
 )
 
 
 def test_a_total_is_the_sum_of_its_terms() -> None:
-    measured = replace(ONES, start=20, turnover=1.5, end=3, fill={"head": 2, "block5": 8})
+    measured = replace(
+        ONES, start=20, turnover=1.0, warming=0.5, end=3, fill={"head": 2, "block5": 8}
+    )
     terms = total(MIXED12, measured)
     seconds = terms.pop("seconds")
     assert seconds == pytest.approx(list(accumulate(terms.values()))[-1])
@@ -190,6 +194,20 @@ def test_turnover_is_what_of_a_slots_time_is_no_epoch() -> None:
     assert turnover_seconds(trials) == pytest.approx(1 + 0.5)
 
 
+def test_warming_up_is_told_from_filling() -> None:
+    """Who comes first with a strategy fills the store."""
+    trials = [
+        {"setting": {"strategy": strategy}, "started": start, "epoch_seconds": seconds}
+        for strategy, start, seconds in (
+            ("head", 3.0, [1.5, 1.0, 1.0]),
+            ("head", 0.0, [90.0, 1.0, 1.0]),
+            ("block5", 6.0, [40.0, 2.0, 2.0]),
+            ("block5", 9.0, [2.3, 2.0, 2.0]),
+        )
+    ]
+    assert warming_seconds(trials) == pytest.approx(0.4)
+
+
 def test_what_was_not_measured_is_said_and_never_zero() -> None:
     found = computed({})
     for case in CASES:
@@ -206,7 +224,12 @@ def test_totals_come_from_the_stages_figures() -> None:
     stages = {
         "epochs": figures,
         "fill": {f"fill {s}": {"fill_seconds": 4.0} for s in ("head", "block5")},
-        "sweep": {"start_seconds": 18.0, "turnover_seconds": 1.0, "end_seconds": 2.0},
+        "sweep": {
+            "start_seconds": 18.0,
+            "turnover_seconds": 0.8,
+            "warming_seconds": 0.2,
+            "end_seconds": 2.0,
+        },
         "plain": {
             "start_seconds": 10.0,
             "concurrent": 2,
@@ -218,7 +241,7 @@ def test_totals_come_from_the_stages_figures() -> None:
     assert found["12 trials × 10 epochs"]["ours"]["seconds"] == pytest.approx(ours)
     assert found["12 trials × 10 epochs"]["ratio"] == pytest.approx((10 + 120 * 5.5) / ours)
     small = found["24 trials of 512-64 × 10 epochs"]["ours"]
-    assert small["seconds"] == pytest.approx(18 + 2 + 4 + 240 * 0.5 + 24)
+    assert small["seconds"] == pytest.approx(18 + 2 + 8 + 240 * 0.5 + 24)
 
 
 def test_the_parts_of_a_predicted_fill() -> None:

@@ -41,13 +41,15 @@ class Measured:
     start: float
     """From the command to the first trial."""
     fill: Mapping[str, float]
-    """By strategy, what its first epoch takes beyond a steady one."""
+    """What a first epoch takes beyond a steady one: block5's from pixels, the head's from where block 5 begins."""
     first: Mapping[Kind, float]
     """An epoch of the first trial of a kind, steady."""
     again: Mapping[Kind, float]
     """An epoch of every other trial of that kind."""
     turnover: float
     """Of a trial, what is no epoch: building, writing, the way to the next."""
+    warming: float
+    """Of a trial, what its first epoch takes beyond a steady one where all features are there: warm-up, capture."""
     end: float
 
 
@@ -60,12 +62,14 @@ def total(case: Case, measured: Measured) -> dict[str, float]:
         KeyError: something was not measured.
     """
     terms = {"start": measured.start, "end": measured.end}
-    for strategy in {strategy for strategy, _ in case.trials}:
-        terms[f"fill {strategy}"] = measured.fill[strategy]
+    terms["fill block5"] = measured.fill["block5"]  # the head's features come by there
+    if any(strategy == "head" for strategy, _ in case.trials):
+        terms["fill head"] = measured.fill["head"]
     for kind, trials in case.trials.items():
         later = (trials - 1) * measured.again[kind]
         terms[f"epochs {' '.join(kind)}"] = case.epochs * (measured.first[kind] + later)
     terms["turnovers"] = measured.turnover * sum(case.trials.values())
+    terms["warm-up and captures"] = measured.warming * sum(case.trials.values())
     return {**terms, "seconds": sum(terms.values())}
 
 
@@ -94,6 +98,18 @@ def turnover_seconds(trials: Sequence[Mapping[str, Any]]) -> float:
         here = sorted((e for e in trials if e["slot"] == slot), key=lambda each: each["started"])
         between += [later["started"] - each["ended"] for each, later in pairwise(here)]
     return float(mean(inside) + (mean(between) if between else 0.0))
+
+
+def warming_seconds(trials: Sequence[Mapping[str, Any]]) -> float:
+    """Mean seconds that a trial's first epoch takes beyond its others; of trials whose strategy another began."""
+    seen: set[str] = set()
+    found = []
+    for each in sorted(trials, key=lambda each: each["started"]):
+        first, *others = each["epoch_seconds"]
+        if each["setting"]["strategy"] in seen:
+            found.append(first - median(others))
+        seen.add(each["setting"]["strategy"])
+    return float(mean(found))
 
 
 def steady(epochs: Mapping[str, Any], name: str) -> float:
@@ -132,6 +148,7 @@ def measured_by(stages: Mapping[str, Mapping[str, Any]], head: str) -> Measured:
         first=first,
         again=again,
         turnover=sweep["turnover_seconds"],
+        warming=sweep["warming_seconds"],
         end=sweep["end_seconds"],
     )
 

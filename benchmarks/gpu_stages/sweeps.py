@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from benchmarks.gpu_stages.computed import turnover_seconds
+from benchmarks.gpu_stages.computed import turnover_seconds, warming_seconds
 from benchmarks.gpu_stages.job import ROOT, Job, Note
 from trainable.record import RunFolder
 from trainable.rows import Status
@@ -72,6 +72,7 @@ def sweep(job: Job, note: Note) -> None:
         first_epoch_seconds=first.epoch_seconds[0],
         start_to_first_row_seconds=start + first.building_seconds + first.epoch_seconds[0],
         turnover_seconds=turnover_seconds(facts["trials"]),
+        warming_seconds=warming_seconds(facts["trials"]),
         busy=side.busy,
         fixed_seconds=side.fixed_seconds,
         end_seconds=side.fixed_seconds["end"],
