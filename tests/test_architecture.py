@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, who may touch Ray, and who may reach test images."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,8 @@ def test_the_analysis_knows_of_a_sweep_only_what_describes_it(file: str) -> None
 @pytest.mark.parametrize("file", FILES)
 def test_only_the_final_test_reaches_test_images(file: str) -> None:
     assert file in MAY_OPEN_TEST_IMAGES or "open_test_data" not in (ROOT / file).read_text()
+
+
+def test_the_decoding_process_imports_nothing_heavy_and_nothing_of_ours() -> None:
+    outside = {module.split(".")[0] for module in imports("trainable/decoder.py")}
+    assert outside - set(sys.stdlib_module_names) == {"PIL", "numpy", "imagehash"}

@@ -14,7 +14,8 @@ import torch
 
 import trainable.trial as trial_module
 from tests.conftest import Bench, results
-from trainable.config import ChangedInput, RequestError, TrialConfig
+from trainable.config import ChangedInput, RequestError, RunSettings, TrialConfig
+from trainable.device import CaptureFailed
 from trainable.faults import fault_of_run
 from trainable.files import write_atomically, write_json
 from trainable.record import FORMAT_VERSION, RunFolder, TrialRecord
@@ -138,6 +139,33 @@ def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trial
     with pytest.raises(torch.OutOfMemoryError):
         for _ in range(3):
             actor.step()
+
+
+def test_after_a_failed_capture_the_actor_fails_and_the_next_one_trains_eagerly_on_record(
+    actor: FaceTrial, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is raised here, where a GPU would raise it; what follows is the real loop."""
+    real, asked = trial_module.fit, []
+
+    def captured(config: TrialConfig, run: RunSettings, *others: Any) -> Any:
+        asked.append(run.graphs)
+        if run.graphs:
+            raise CaptureFailed("no CUDA graph of the training step: out of memory")
+        return real(config, run, *others)
+
+    monkeypatch.setattr(trial_module, "fit", captured)
+    actor._run = actor._run.model_copy(update={"graphs": True})
+    with pytest.raises(CaptureFailed):
+        actor.step()
+    actor.cleanup()
+    again = FaceTrial({**actor.config, "run": actor._run.model_dump(mode="json")})
+    while "done" not in again.step():
+        pass
+    status = own_record(again).status()
+    assert asked == [True, False]
+    assert status.status is Status.FINISHED and "out of memory" in status.eager
+    calm, _ = bench.fit(own_record(again).origin.settings)
+    assert results(own_record(again).rows()) == results(calm)
 
 
 def test_a_fault_of_the_run_is_told_to_the_driver_and_no_failure_of_the_trial(

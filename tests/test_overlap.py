@@ -4,13 +4,14 @@ import io
 import itertools
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import imagehash
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -102,6 +103,46 @@ def test_near_pairs_are_those_that_counting_bits_finds(numbers: list[int], bits:
         if (one ^ other).bit_count() <= bits
     ]
     assert sorted(near_pairs(hashes, bits)) == expected
+
+
+@given(st.data(), st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_copies_at_the_very_limit_are_told_from_those_beyond_it(
+    data: st.DataObject, seed: int
+) -> None:
+    """Some hundred hashes of 256 bits, of which some bits may never change; copies 14 to 18 bits away, and copies of
+    copies."""
+    draw = np.random.default_rng(seed)
+    bits = draw.random((100, 256)) < 0.5
+    bits[:, : data.draw(st.integers(0, 250), "bits that never change")] = True
+    for copy in range(1, data.draw(st.integers(1, 99), "copies")):
+        bits[copy] = bits[draw.integers(0, copy)]
+        bits[copy, draw.choice(256, draw.integers(14, 19), replace=False)] ^= True
+    numbers = [int("".join(map(str, row)), 2) for row in bits.astype(int)]
+    expected = {
+        (i, j)
+        for (i, one), (j, other) in itertools.combinations(enumerate(numbers), 2)
+        if (one ^ other).bit_count() <= NEAR_BITS
+    }
+    found = list(near_pairs(words([f"{number:064x}" for number in numbers])))
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+
+
+@pytest.mark.parametrize("constant_bits", [0, 200, 240])
+def test_memory_grows_with_the_hashes_not_with_their_pairs(constant_bits: int) -> None:
+    """6,000 that mostly agree: 18 million pairs, of which a table would take 144 MB in bytes by eight."""
+    draw = np.random.default_rng(0)
+    bits = (draw.random((6_000, 256)) < 0.5).astype(np.uint8)
+    bits[:, :constant_bits] = 1
+    bits[5_000] = bits[17]
+    hashes = words([row.tobytes().hex() for row in np.packbits(bits, axis=1)])
+    tracemalloc.start()
+    found = set(near_pairs(hashes, 0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (17, 5_000) in found
+    assert peak < 50e6
 
 
 def test_near_pairs_are_found_across_blocks() -> None:

@@ -30,6 +30,9 @@ FILES = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 RUN_CODE = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
+HARMLESS = {
+    ("joblib", "cpu_count")
+}  # of what such modules hold: reads nothing but the system's files
 
 
 def calls(path: Path) -> Iterator[tuple[str, set[str]]]:
@@ -50,7 +53,8 @@ def test_no_file_is_read_by_a_loader_that_runs_code(path: Path) -> None:
         if isinstance(node, ast.Import):
             assert not RUN_CODE & {name.name.split(".")[0] for name in node.names}
         if isinstance(node, ast.ImportFrom):
-            assert (node.module or "").split(".")[0] not in RUN_CODE
+            taken = {(node.module or "", name.name) for name in node.names} - HARMLESS
+            assert not RUN_CODE & {module.split(".")[0] for module, _ in taken}
     for name, true in calls(path):
         assert name not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "pd.read_pickle"), name
         if name == "torch.load":

@@ -1,6 +1,6 @@
 """The training step as a GPU takes it, on the CPU in its place: nothing asks the host, nothing a GPU can't index."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import Bench, exhaust, results
+from trainable import graph_test
 from trainable.config import RunSettings, Sharing, TrialConfig
+from trainable.device import CaptureFailed, Device
 from trainable.features import Held, Plain
 from trainable.fit import fit
 from trainable.model import build_model
@@ -135,6 +137,32 @@ def test_a_step_made_to_be_captured_gives_the_same_bits(
     here = on(bench, tmp_path, sharing=sharing, graphs=True)
     by = Shared(here.run, here.data, here.backbone)
     assert train(here, config, by, "captured") == plain
+
+
+def test_a_run_asks_once_whether_replayed_steps_train_as_eager_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert graph_test.problem("cpu", "float32") == ""
+
+    def stale(device: Device, step: Callable[[], None]) -> Callable[[], None]:
+        """As a graph would that was captured with the wrong tensors: it trains on, on the first batch."""
+        done: list[None] = []
+
+        def replay() -> None:
+            if len(done) < 2:
+                step()
+            done.append(None)
+
+        return replay
+
+    monkeypatch.setattr(Device, "replayed", stale)
+    assert "where eager steps have" in graph_test.problem("cpu", "float32")
+
+    def broken(device: Device, step: Callable[[], None]) -> Callable[[], None]:
+        raise CaptureFailed("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Device, "replayed", broken)
+    assert "not permitted" in graph_test.problem("cpu", "float32")
 
 
 # ---------------------------------------------------------------- state

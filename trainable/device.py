@@ -23,6 +23,7 @@ BFLOAT16_SINCE: Final = (
 WARM_UP_STEPS: Final = (
     3  # before a capture: what libraries and optimizers allocate at first use is there then
 )
+STAGED_BYTES: Final = 2**26
 DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 
@@ -98,6 +99,10 @@ class Device:
         """Uninitialised host memory that copies to and from the device read and write directly."""
         return torch.empty(shape, dtype=format)
 
+    def to_host(self, tensor: Tensor) -> Tensor:
+        """`tensor` in host memory: itself on a CPU, a copy of what a GPU holds."""
+        return tensor
+
     def mark(self) -> Mark:
         """What this thread has queued so far."""
         return Mark()
@@ -122,6 +127,7 @@ class Cuda(Device):
         super().__init__()
         self._share = 1.0
         self._streams = threading.local()
+        self._staged: list[Tensor] = []
 
     def facts(self) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(0)
@@ -176,6 +182,24 @@ class Cuda(Device):
             return torch.empty(shape, dtype=format, pin_memory=True)
         return torch.empty(shape, dtype=format)
 
+    def to_host(self, tensor: Tensor) -> Tensor:
+        """Through two pinned buffers in turn: straight to pageable memory it is 1.5 instead of 55 GB/s on an H200."""
+        found = torch.empty(tensor.shape, dtype=tensor.dtype)
+        source, target = (each.reshape(-1).view(torch.uint8) for each in (tensor.detach(), found))
+        waiting: list[tuple[Mark, Tensor, Tensor]] = []
+        for number, piece in enumerate(source.split(STAGED_BYTES)):
+            if len(self._staged) <= number % 2:
+                self._staged.append(self.host_buffer((STAGED_BYTES,), torch.uint8))
+            staged = self._staged[number % 2][: len(piece)]
+            if len(waiting) == 2:
+                _land(*waiting.pop(0))
+            staged.copy_(piece, non_blocking=True)
+            start = number * STAGED_BYTES
+            waiting.append((self.mark(), staged, target[start : start + len(piece)]))
+        for each in waiting:
+            _land(*each)
+        return found
+
     def mark(self) -> Mark:
         return _Event()
 
@@ -188,6 +212,11 @@ class Cuda(Device):
 
     def replayed(self, step: Callable[[], None]) -> Callable[[], None]:
         return _Graph(self, step)
+
+
+def _land(copied: Mark, staged: Tensor, target: Tensor) -> None:
+    copied.wait()
+    target.copy_(staged)
 
 
 class _Event(Mark):

@@ -14,10 +14,15 @@ import pandas as pd
 HASH_WORDS: Final = 4  # of 64 bits: imagehash's pHash with 16 × 16 bits
 NEAR_BITS: Final = 16
 """Of 256: two hashes that differ in no more are of one picture (docs/log.md)."""
-BLOCK: Final = 512
+KEY_BITS: Final = 16
+SMALL: Final = 128  # hashes with the same key
+TILE: Final = 512  # hashes compared with so many others at a time: 2 MiB
 SHOWN: Final = 3
 
 Pair = tuple[str, str]
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+Positions = np.ndarray[Any, np.dtype[np.intp]]
+Keys = np.ndarray[Any, np.dtype[np.uint16]]
 
 
 @dataclass(frozen=True)
@@ -80,35 +85,100 @@ def find_overlap(
         else:
             earlier[digest] = index
     distinct = sorted(earlier.values())
-    near = [
+    near = sorted(
         (distinct[i], distinct[j])
         for i, j in near_pairs(words([hashes[files[index]] for index in distinct]))
-    ]
+    )
     across = [(i, j) for i, j in (*same, *near) if parts[i] != parts[j]]
     pairs = tuple((f"{parts[i]}/{files[i]}", f"{parts[j]}/{files[j]}") for i, j in across)
     persons, known = _persons(split)
     return Overlap(len(same), len(near), pairs, persons, known)
 
 
-def words(hashes: list[str]) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+def words(hashes: list[str]) -> Hashes:
     """Perceptual hashes of 64 hexadecimal digits as (images, HASH_WORDS) uint64."""
     values = b"".join(bytes.fromhex(text) for text in hashes)
     return np.frombuffer(values, dtype=np.uint64).reshape(-1, HASH_WORDS)
 
 
-def near_pairs(
-    hashes: "np.ndarray[Any, np.dtype[np.uint64]]", bits: int = NEAR_BITS
-) -> Iterator[tuple[int, int]]:
-    """Positions i < j whose hashes differ in at most `bits`: every pair is looked at, 30,000 images in seconds."""
-    for start in range(0, len(hashes), BLOCK):
-        block = hashes[start : start + BLOCK]
-        others = hashes[start:]
-        distance = np.zeros((len(block), len(others)), dtype=np.uint16)
-        for word in range(hashes.shape[1]):
-            distance += np.bitwise_count(block[:, word, None] ^ others[None, :, word])
-        for i, j in np.argwhere(distance <= bits):
-            if i < j:
-                yield start + int(i), start + int(j)
+def near_pairs(hashes: Hashes, bits: int = NEAR_BITS) -> Iterator[tuple[int, int]]:
+    """Positions i < j whose hashes differ in at most `bits`, each pair once, in no order.
+
+    By the pigeonhole principle: of `bits` + 1 groups of bits, one is untouched by `bits` differences. So only hashes
+    that agree in a group are compared, unless that were more work than every pair once: exact either way.
+    """
+    keys = group_keys(hashes, bits + 1)
+    compared = sum(int((sizes * (sizes - 1) // 2).sum()) for sizes in map(_bucket_sizes, keys))
+    if compared > len(hashes) * (len(hashes) - 1) // 2:
+        keys = np.zeros((1, len(hashes)), np.uint16)
+    columns = np.ascontiguousarray(hashes.T)
+    for number, key in enumerate(keys):
+        order = np.argsort(key, kind="stable")
+        for i, j in _near(columns[:, order], _bucket_sizes(key), bits):
+            one, other = order[i], order[j]
+            earlier = (keys[:number, one] == keys[:number, other]).any(
+                axis=0
+            )  # found by that group
+            one, other = one[~earlier], other[~earlier]
+            yield from zip(
+                np.minimum(one, other).tolist(), np.maximum(one, other).tolist(), strict=True
+            )
+
+
+def group_keys(hashes: Hashes, groups: int) -> Keys:
+    """(groups, images): up to 16 bits of each hash for each group, no bit in two groups.
+
+    Bits are dealt out like cards, the evenest first. Those of low frequencies are alike in most aligned faces; a group
+    of such bits alone would tell few apart.
+    """
+    bits = np.unpackbits(hashes.view(np.uint8), axis=1)
+    ones = bits.sum(axis=0, dtype=np.int64)
+    dealt = np.argsort(np.abs(2 * ones - len(hashes)), kind="stable")
+    keys = np.zeros((groups, len(hashes)), np.uint16)
+    for number, key in enumerate(keys):
+        for bit in dealt[number::groups][:KEY_BITS]:
+            key <<= 1
+            key |= bits[:, bit]
+    return keys
+
+
+def _bucket_sizes(key: Keys) -> Positions:
+    """How many hashes have the same key, in the order of keys."""
+    sizes = np.bincount(key, minlength=1)
+    return sizes[sizes > 0]
+
+
+def _near(hashes: Hashes, sizes: Positions, bits: int) -> Iterator[tuple[Positions, Positions]]:
+    """Places i < j of near ones among `hashes` (HASH_WORDS, images), of which buckets of `sizes` lie side by side.
+
+    Small buckets are compared all at once, each hash with the first after it, then with the second after it, and so
+    on; large ones tile by tile, so that memory does not grow with their square.
+    """
+    ends = np.cumsum(sizes)
+    last = np.repeat(ends, sizes) - 1
+    place = np.flatnonzero(np.repeat(sizes, sizes) <= SMALL)
+    for step in range(1, SMALL):
+        place = place[place + step <= last[place]]
+        if not len(place):
+            break
+        near = place[_distance(hashes[:, place], hashes[:, place + step]) <= bits]
+        yield near, near + step
+    for end, size in zip(ends[sizes > SMALL], sizes[sizes > SMALL], strict=True):
+        for top in range(end - size, end, TILE):
+            for left in range(top, end, TILE):
+                rows = hashes[:, top : min(top + TILE, end), None]
+                columns = hashes[:, None, left : min(left + TILE, end)]
+                i, j = np.nonzero(_distance(rows, columns) <= bits)
+                i, j = i + top, j + left
+                yield i[i < j], j[i < j]
+
+
+def _distance(some: Hashes, others: Hashes) -> Keys:
+    """Bits in which hashes differ, their words in the first dimension."""
+    distance = np.zeros(np.broadcast_shapes(some.shape[1:], others.shape[1:]), np.uint16)
+    for one, other in zip(some, others, strict=True):
+        distance += np.bitwise_count(one ^ other)
+    return distance
 
 
 def _persons(split: pd.DataFrame) -> tuple[int | None, int | None]:

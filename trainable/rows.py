@@ -195,6 +195,8 @@ class StatusRecord:
     ended: str = ""
     seconds: float = 0.0
     """Of all epochs on record."""
+    eager: str = ""
+    """Why its training steps are not captured as a CUDA graph any more, where a capture failed."""
 
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> "StatusRecord":

@@ -79,6 +79,7 @@ class Shared:
         self.run, self.data = run, data
         self.kept = set(run.sharing.kept)
         self.problem = ""
+        self.holds = run.sharing.resident
         self._layers = frozen_layers(backbone).to(run.device)
         self._digest = backbone.features_digest()
         self._open: dict[tuple[int, str], Chunk] = {}
@@ -117,6 +118,12 @@ class Shared:
             ]
         )
         return held[key]
+
+    def drop_resident(self) -> None:
+        """Hold nothing in the device's memory any more: it was full."""
+        self._resident.clear()
+        self._resident_epoch.clear()
+        self.holds = False
 
     def close(self) -> None:
         self._resident.clear()
@@ -365,9 +372,7 @@ class FromStore:
         return self._held(images, [Look((ORIGINAL,) * len(images), "fixed")], which)
 
     def _held(self, images: LabelledImages, wanted: list[Look], which: Tensor) -> Held | None:
-        run = self.plain.run
-        assert run.sharing is not None
-        if not run.sharing.resident:
+        if not self.shared.holds:
             return None
         tables = self._tables(images, wanted)
         if tables is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from trainable.device import device_of
 from trainable.files import Streamed
 
 
@@ -39,6 +40,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> str:
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write nested dicts and lists of tensors and plain values."""
+    state = _on_host(state)
     with _no_checksum_by_torch(), Streamed(path) as file:
         torch.save({**state, "checksum": checksum(state)}, cast(IO[bytes], file))
 
@@ -78,8 +80,21 @@ def _parts(value: object) -> Iterator[bytes | memoryview]:
             yield repr(value).encode()
 
 
+def _on_host(value: Any) -> Any:
+    """The same nested values with every tensor in host memory."""
+    match value:
+        case Mapping():
+            return {key: _on_host(each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(map(_on_host, value))
+        case Tensor():
+            return device_of(value.device.type).to_host(value)
+    return value
+
+
 def _bytes(tensor: Tensor) -> bytes | memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    on_host: Tensor = _on_host(tensor)
+    return on_host.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ray.util.metrics import Gauge
 
 from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
-from trainable.device import device_of
+from trainable.device import CaptureFailed, device_of
 from trainable.faults import fault_of_run
 from trainable.files import now
 from trainable.fit import fit
@@ -47,6 +47,8 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         keep_freed_memory()
         import_before_training()
         self._run = RunSettings(**config["run"])
+        if self._run.gpu_share < 1:
+            device_of(self._run.device).limit_memory(self._run.gpu_share)
         self._shared: tuple[TrainingData, Backbone, Shared | None] | None = None
         self._gauges = {
             name: Gauge(f"sweep_{name}", text, tag_keys=("trial_id", "strategy"))
@@ -83,7 +85,13 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             if self._emptied:
                 LOG.exception("trial %s failed", self._config["trial_id"])
                 raise
-            LOG.warning("the GPU's memory was full: emptied, and tried once more", exc_info=True)
+            LOG.warning(
+                "the GPU's memory was full: features are not held there any more, and it is tried once more",
+                exc_info=True,
+            )
+        except CaptureFailed as error:
+            self._train_eagerly(error)
+            raise  # this process is suspect: with the error Tune ends it, and tries the trial in a new one
         except StaleSession:
             raise
         except Exception as error:
@@ -93,6 +101,8 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
                 raise
             return {"fault": self._fault}
         self._emptied = True  # only here is nothing held any more by what was raised
+        if self._shared is not None and self._shared[2] is not None:
+            self._shared[2].drop_resident()
         self._let_go()
         return self.step()
 
@@ -155,12 +165,20 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     def _training(self, record: TrialRecord) -> Generator[Row, None, Outcome]:
         """The loop over this trial's epochs; what trials share is opened for the first of them."""
         run = self._run
+        if record.status().eager:
+            run = run.model_copy(update={"graphs": False})
         if self._shared is None:
             data = open_training_data(RunFolder(run.folder).split, run.images, run.image_size)
             backbone = load_backbone(run.weights, run.width)
             self._shared = data, backbone, Shared(run, data, backbone) if run.sharing else None
         data, backbone, shared = self._shared
         return fit(record.origin.settings, run, data, backbone, record, shared)
+
+    def _train_eagerly(self, error: CaptureFailed) -> None:
+        """Put on record that this trial's steps are not captured again."""
+        LOG.warning("trial %s goes on eagerly: %s", self._config["trial_id"], error, exc_info=True)
+        assert self._record is not None
+        self._record.write_status(replace(self._record.status(), eager=str(error)))
 
     def _device(self) -> str:
         gpus = ", ".join(f"gpu {number}" for number in ray.get_gpu_ids())

@@ -10,7 +10,6 @@ from trainable.data.images import (
     load_pixels,
     open_test_data,
     open_training_data,
-    upright,
 )
 from trainable.data.split import (
     PARTS,
@@ -29,6 +28,7 @@ from trainable.data.table import (
     open_table,
     read_table,
 )
+from trainable.decoder import upright
 
 __all__ = [
     "PARTS",

@@ -1,11 +1,9 @@
 """Images opened and decoded: training and validation for a trial, test for the final test alone."""
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,20 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from trainable.config import ChangedInput
 from trainable.data.split import read_split
-from trainable.views import View, look
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """`image` as RGB, from grey, CMYK or palette too, and turned where it says that it lies on its side (EXIF)."""
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I;16"):  # Pillow's own conversion cuts 16 bits off at 255
-        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-    return turned.convert("RGB")
+from trainable.decoder import decode, is_content
+from trainable.decoders import Decodable, Decoders
+from trainable.views import ORIGINAL, View, look
 
 
 def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
@@ -37,18 +28,16 @@ def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
         ChangedInput: its content has not the digest `sha256`, where one is given.
     """
     content = path.read_bytes()
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    if sha256 is not None and not is_content(content, sha256):
         raise ChangedInput(
             f"every image must stay as it was when the run began, but {path} has changed; "
             "put the old one back, or begin another run"
         )
     try:
-        with Image.open(BytesIO(content)) as image:
-            colours = upright(image)
+        pixels = decode(content, size)
     except (OSError, SyntaxError) as error:  # Pillow raises both for a damaged image
         raise OSError(f"{path} can't be decoded: {error}") from error
-    array = np.array(colours.resize((size, size), Image.Resampling.BILINEAR))
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
 @dataclass
@@ -63,6 +52,8 @@ class LabelledImages:
     """SHA-256 of each file when the run began; a file that has changed since is refused."""
     kept: Callable[[int], np.ndarray[Any, Any]] | None = None
     """Gives a decoded image that is kept elsewhere (trainable.shared)."""
+    decoders: Decoders | None = None
+    """Processes that decode these images; threads do where there are none."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -73,28 +64,64 @@ class LabelledImages:
             return torch.from_numpy(self.kept(index).copy())
         return load_pixels(self.folder / self.files[index], self.image_size, self.digests[index])
 
+    def pixel_batches(
+        self, order: Sequence[int], batch_size: int, workers: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """`batches` of the original view."""
+        return self.batches(order, batch_size, lambda file: ORIGINAL, workers)
+
     def batches(
         self, order: Sequence[int], batch_size: int, see: Callable[[str], View], workers: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Positions (batch,) and pixels (batch, 3, size, size) uint8 in `order`, decoded ahead by `workers` threads.
+        """Positions (batch,) int64 and pixels (batch, 3, size, size) uint8 in `order`, decoded ahead.
 
-        Pillow and torch release the interpreter's lock where they work, so threads decode side by side.
+        `decoders` decode, or `workers` threads; threads make the views. Pillow and torch release the interpreter's
+        lock where they work, so a few threads work side by side, but not sixteen: they wait for it between.
         """
 
-        def assemble(positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-            views = [look(self.pixels(index), see(self.files[index])) for index in positions]
-            return torch.tensor(positions), torch.stack(views)
+        def assemble(
+            positions: Sequence[int], pixels: Callable[[], Tensor]
+        ) -> tuple[Tensor, Tensor]:
+            views, batch = [see(self.files[index]) for index in positions], pixels()
+            if any(each != ORIGINAL for each in views):
+                batch = torch.stack(list(map(look, batch, views)))
+            return torch.tensor(positions), batch
 
+        decoders = self._processes()
+        window = max(2 * workers, decoders.batches_ahead(batch_size) if decoders else 0)
         chunks = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            ahead = deque(pool.submit(assemble, chunk) for chunk in islice(chunks, 2 * workers))
+            begun = (pool.submit(assemble, chunk, self._decode(chunk)) for chunk in chunks)
+            ahead = deque(islice(begun, window))
             try:
                 while ahead:
                     batch = ahead.popleft().result()
-                    ahead.extend(pool.submit(assemble, chunk) for chunk in islice(chunks, 1))
+                    ahead.extend(islice(begun, 1))
                     yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _processes(self) -> Decoders | None:
+        """Those that decode, if any do: not where images lie decoded already."""
+        usable = self.kept is None and self.decoders is not None and self.decoders.running
+        return self.decoders if usable else None
+
+    def _decode(self, positions: Sequence[int]) -> Callable[[], Tensor]:
+        """Begin to decode, where processes do it; what is returned gives (images, 3, size, size) uint8."""
+        decoders = self._processes()
+        if decoders is None:
+            return lambda: torch.stack([self.pixels(index) for index in positions])
+        batch = torch.empty(
+            (len(positions), 3, self.image_size, self.image_size), dtype=torch.uint8
+        )
+        begun = decoders.pixels([self.files[index] for index in positions], batch.numpy())
+
+        def finish() -> Tensor:
+            for place in begun.undecoded():
+                batch[place] = self.pixels(positions[place])  # which says what is wrong with it
+            return batch
+
+        return finish
 
 
 @dataclass(frozen=True)
@@ -103,6 +130,17 @@ class TrainingData:
 
     training: LabelledImages
     validation: LabelledImages
+
+    def begin_decoders(self, count: int, store: Path) -> Decoders:
+        """Let `count` processes decode these images, and no others; the caller closes them."""
+        both = self.training, self.validation
+        digests = {
+            file: sha for part in both for file, sha in zip(part.files, part.digests, strict=True)
+        }
+        only = Decodable(self.training.folder, digests, self.training.image_size)
+        decoders = Decoders(count, store, only)
+        self.training.decoders = self.validation.decoders = decoders
+        return decoders
 
 
 def open_training_data(split: Path, images: Path, image_size: int) -> TrainingData:

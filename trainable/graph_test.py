@@ -1,0 +1,111 @@
+"""Do training steps that are captured and replayed here train as eager ones do? Asked before a run's first trial.
+
+To be run in a process of its own: one in which a capture failed should not train.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from trainable.config import Precision, RunSettings, TrialConfig
+from trainable.device import device_of
+from trainable.features import Batches, Held, Work
+from trainable.model import CUTS, Backbone, build_model, load_backbone
+from trainable.step import Steps
+
+WIDTH: Final = 0.05
+IMAGES, BATCH, EPOCHS = 85, 8, 2  # ten whole batches, so that most are replayed, and an odd one
+TOLERANCE: Final = 1e-3
+"""Of a mean loss. A step that was captured wrongly is off by far more; kernels that add in another order by less."""
+TRIED: Final = tuple(
+    TrialConfig(strategy=strategy, head="32", optimizer=optimizer, lr=1e-3, batch_size=BATCH)
+    for strategy, optimizer in (("head", "adam"), ("block5", "sgd"), ("block5", "adamw"))
+)
+
+
+@dataclass
+class Noise:
+    """Frozen features of no image, held on the device."""
+
+    held: Held
+    work: Work = field(default_factory=Work)
+
+    def held_training(self, epoch: int) -> Held:
+        return self.held
+
+    def held_validation(self) -> Held:
+        return self.held
+
+    def training(self, epoch: int, order: Sequence[int]) -> Batches:
+        raise AssertionError("all is held")
+
+    def validation(self) -> Batches:
+        raise AssertionError("all is held")
+
+
+def problem(device: str, precision: Precision) -> str:
+    """Why no step is to be captured on this machine's `device`; "" where replayed steps train as eager ones."""
+    backbone = load_backbone("none", WIDTH)
+    try:
+        for config in TRIED:
+            eager, replayed = (
+                losses(config, backbone, device, precision, graphs) for graphs in (False, True)
+            )
+            worst = max(abs(a - b) for a, b in zip(eager, replayed, strict=True))
+            if not worst <= TOLERANCE:
+                return f"{config.strategy} with {config.optimizer}: a loss of {replayed} where eager steps have {eager}"
+    except (
+        Exception
+    ) as error:  # of the driver, of CUDA, of torch: whatever it is, steps go on without
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+def losses(
+    config: TrialConfig, backbone: Backbone, device: str, precision: Precision, graphs: bool
+) -> list[float]:
+    """Mean training loss of each epoch on noise."""
+    run = RunSettings(
+        folder=Path(tempfile.gettempdir()),
+        images=Path(tempfile.gettempdir()),
+        image_size=32,
+        weights="none",
+        width=WIDTH,
+        epochs=EPOCHS,
+        device="cuda" if device == "cuda" else "cpu",
+        precision=precision,
+        tf32=False,
+        graphs=graphs,
+    )
+    place = device_of(device)
+    place.fix_kernels(tf32=False)
+    torch.manual_seed(0)
+    labels = (torch.arange(IMAGES) % 2).float()
+    frozen = Noise(noise(config, backbone, precision, place.torch))
+    model = build_model(config, backbone).to(place.torch)
+    steps = Steps(config, run, model, labels)
+    found = []
+    for epoch in range(1, EPOCHS + 1):
+        steps.epoch(frozen, epoch)
+        sums, _ = steps.fetch(torch.zeros(1, device=place.torch))
+        found.append(sums.loss)
+    steps.close()
+    return found
+
+
+def noise(
+    config: TrialConfig, backbone: Backbone, precision: Precision, place: torch.device
+) -> Held:
+    """Random features that differ by label, of the shape that the strategy reads at 32 px."""
+    side = 1 if config.strategy == "head" else 2
+    assert CUTS[config.strategy] in (24, 31)
+    channels = backbone.features["28.bias"].numel()
+    values: Tensor = torch.rand(IMAGES, side, side, channels)
+    values += (torch.arange(IMAGES) % 2).view(-1, 1, 1, 1) * 0.2
+    format = getattr(torch, precision)
+    return Held(values.to(place, format), torch.arange(IMAGES, device=place))
