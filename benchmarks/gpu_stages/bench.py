@@ -83,11 +83,12 @@ def make_bench(
     validation: int,
     image_size: int,
     width: float,
+    decoders: int = 1,
     **settings: Any,
 ) -> Bench:
     """The first `training` of the images in `table` (file name, -1 or 1) to train on, those behind to validate.
 
-    Random weights; no guard against collapse.
+    Random weights; no guard against collapse; so many processes to decode, or threads where that is 1.
     """
     rows = pd.read_csv(table).iloc[: training + validation]
     files = list(rows.iloc[:, 0])
@@ -114,7 +115,7 @@ def make_bench(
         **facts,
     )
     data = TrainingData(part(slice(0, training)), part(slice(training, None)))
-    torch.manual_seed(0)  # of the random weights
+    data.begin_decoders(decoders, folder)
     return Bench(run, data, load_backbone(run.weights, width))
 
 

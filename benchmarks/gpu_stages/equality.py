@@ -82,7 +82,9 @@ def small(job: Job, training: int, validation: int, **settings: Any) -> Bench:
 
 def full(job: Job, training: int, validation: int, **settings: Any) -> Bench:
     """A bench of the job's own image size and width."""
-    return _bench(job, training, validation, job.image_size, job.width, settings)
+    return _bench(
+        job, training, validation, job.image_size, job.width, {"decoders": job.cpus, **settings}
+    )
 
 
 def _bench(

@@ -26,6 +26,7 @@ from trainable.views import normalise
 CUT: Final = CUTS["block5"]
 HASHED: Final = {"cuda": 2**28, "cpu": 2**24}  # bytes
 DECODED: Final = 100  # images
+MANY: Final = 4096
 
 
 def fill(job: Job, note: Note) -> None:
@@ -38,7 +39,8 @@ def fill(job: Job, note: Note) -> None:
         note(predicted=_predicted(job, bench))
     except Exception as error:
         note(predicted=last_line(error))
-    bench = bench.but(graphs=job.device == "cuda").sharing("resident", job.store)
+    note(decoded_images_per_second=_decoded(bench, job.cpus))
+    bench = bench.but(graphs=True).sharing("resident", job.store)
     by = bench.shared()
     for strategy in ("block5", "head"):
         rows = bench.rows(setting(strategy, job.head), by=by)
@@ -103,6 +105,16 @@ def fill_terms(rates: Rates, views: int, bytes_each: int) -> dict[str, float]:
         "write_seconds": views * bytes_each * rates.write,
     }
     return parts | {"sum_seconds": sum(parts.values()), "longest_seconds": max(parts.values())}
+
+
+def _decoded(bench: Bench, workers: int) -> float:
+    """Images a second as a trial decodes them, by all its processes."""
+    images = bench.data.training
+    order = range(min(len(images), MANY))
+    began = time.perf_counter()
+    for _ in images.pixel_batches(order, FILL_BATCH["cuda"], workers):
+        pass
+    return len(order) / (time.perf_counter() - began)
 
 
 def _alone(job: Job, bench: Bench) -> dict[str, Any]:

@@ -24,8 +24,8 @@ import sharing
 
 EPOCHS: Final = 3
 KILL_IMAGES: Final = 300
-KILL_EPOCHS: Final = 300
-PATIENCE: Final = 15.0  # seconds until a process that lost its driver counts as an orphan
+KILL_EPOCHS: Final = 100
+PATIENCE: Final = 20.0  # seconds until a process that lost its driver counts as an orphan
 POLL_SECONDS: Final = 0.05
 TUNED_IMAGES: Final = 3000
 PEER_SETTINGS: Final = (("head", "flip"), ("block5", "flip_jitter"))
