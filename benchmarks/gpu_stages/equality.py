@@ -90,6 +90,7 @@ def full(job: Job, training: int, validation: int, **settings: Any) -> Bench:
 def _bench(
     job: Job, training: int, validation: int, size: int, width: float, settings: dict[str, Any]
 ) -> Bench:
+    views = "device" if job.device == "cuda" else "host"
     training = min(training, job.training + job.validation - 8)
     return make_bench(
         job.faces / "faces",
@@ -100,7 +101,7 @@ def _bench(
         min(validation, job.training + job.validation - training),
         size,
         width,
-        **{"threads": job.cpus, "workers": job.cpus, **settings},
+        **{"threads": job.cpus, "workers": job.cpus, "views_made_on": views, **settings},
     )
 
 
