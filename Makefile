@@ -1,10 +1,10 @@
 # make demo: a whole sweep on made-up faces. make test: style, types and tests. make slow: sweeps with faults.
-# All of them make .venv first.
+# make gpu: what only a GPU can tell, on a machine that has one. All of them make .venv first.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: venv demo test slow clean
+.PHONY: venv demo test slow gpu clean
 
 venv: .venv/.installed
 
@@ -26,6 +26,9 @@ test: venv
 slow: venv
 	$(BIN)/pytest -m slow --numprocesses 2 --dist worksteal
 	$(BIN)/python benchmarks/faults.py --kills 3
+
+gpu: venv
+	$(BIN)/pytest -m gpu tests/gpu
 
 clean:
 	rm -rf .venv *.egg-info build runs examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis

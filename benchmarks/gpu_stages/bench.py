@@ -1,0 +1,186 @@
+"""Trials without Ray, on the first of the drawn faces: what the experiments have in common."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from trainable.config import RunSettings, Sharing, TrialConfig
+from trainable.data import LabelledImages, TrainingData
+from trainable.device import device_of
+from trainable.features import Batches, Held, Work
+from trainable.fit import fit
+from trainable.model import CUTS, Backbone, load_backbone
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import RESULT_COLUMNS, Row
+from trainable.shared import Shared
+
+Kind = Literal["off", "resident", "disk"]
+"""Frozen layers for every batch; features held in the device's memory; features read from the store."""
+KINDS: Final[tuple[Kind, ...]] = ("off", "resident", "disk")
+KEPT: Final = frozenset(
+    {"0 fixed"} | {f"{cut} {f}" for cut in (24, 31) for f in ("fixed", "epoch")}
+)
+ALL_DIGITS: Final = 17.0  # of float64: the very same number
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Images, backbone, and the settings that trials on them begin from."""
+
+    run: RunSettings
+    data: TrainingData
+    backbone: Backbone
+
+    def but(self, **changed: Any) -> "Bench":
+        """The same with other settings of the run."""
+        return replace(self, run=self.run.model_copy(update=changed))
+
+    def sharing(self, kind: Kind, store: Path | None = None) -> "Bench":
+        """The same with features shared as `kind` says, in a new store where none is given."""
+        if kind == "off":
+            return self.but(sharing=None)
+        sharing = Sharing(kept=KEPT, resident=kind == "resident")
+        return self.but(sharing=sharing, store=store or self.new_store())
+
+    def new_store(self) -> Path:
+        """A folder for a store that nobody has filled."""
+        return self.run.folder / f"store-{next(_numbers)}"
+
+    def shared(self) -> Shared | None:
+        """The store as a process holds it, new."""
+        return Shared(self.run, self.data, self.backbone) if self.run.sharing else None
+
+    def record(self) -> TrialRecord:
+        """An empty record of a new trial."""
+        record = RunFolder(self.run.folder).trial(f"trial-{next(_numbers)}")
+        record.folder.mkdir(parents=True)
+        return record
+
+    def rows(
+        self, config: TrialConfig, record: TrialRecord | None = None, by: Shared | None = None
+    ) -> list[Row]:
+        """Every row of a trial."""
+        by = by or self.shared()
+        return list(fit(config, self.run, self.data, self.backbone, record, by))
+
+
+def make_bench(
+    faces: Path,
+    table: Path,
+    folder: Path,
+    device: str,
+    training: int,
+    validation: int,
+    image_size: int,
+    width: float,
+    decoders: int = 1,
+    **settings: Any,
+) -> Bench:
+    """The first `training` of the images in `table` (file name, -1 or 1) to train on, those behind to validate.
+
+    Random weights; no guard against collapse; so many processes to decode, or threads where that is 1.
+    """
+    rows = pd.read_csv(table).iloc[: training + validation]
+    files = list(rows.iloc[:, 0])
+    with ThreadPoolExecutor() as pool:
+        digests = list(
+            pool.map(lambda f: hashlib.sha256((faces / f).read_bytes()).hexdigest(), files)
+        )
+    labels = torch.tensor((rows.iloc[:, 1] > 0).to_numpy(), dtype=torch.float32)
+
+    def part(some: slice) -> LabelledImages:
+        return LabelledImages(
+            faces, tuple(files[some]), labels[some], image_size, tuple(digests[some])
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"epochs": 3, "weights": "none", **settings}
+    run = RunSettings(
+        folder=folder,
+        images=faces,
+        image_size=image_size,
+        width=width,
+        collapse_epochs=None,
+        device=device,
+        **facts,
+    )
+    data = TrainingData(part(slice(0, training)), part(slice(training, None)))
+    data.begin_decoders(decoders, folder)
+    return Bench(run, data, load_backbone(run.weights, width))
+
+
+def results(rows: Sequence[Row]) -> list[float]:
+    """What must repeat of a trial, one number after the other."""
+    return [float(getattr(row, name)) for row in rows for name in RESULT_COLUMNS]
+
+
+def losses(rows: Sequence[Row]) -> list[float]:
+    """Training losses by epoch: the figures that show a difference first."""
+    return [row.train_loss for row in rows]
+
+
+def digits(some: Sequence[float], others: Sequence[float]) -> float:
+    """How many decimal digits two lists of numbers have in common; `ALL_DIGITS` where they are the very same.
+
+    None where they are not equally long, or one holds what is not finite.
+    """
+    if len(some) != len(others) or not all(map(math.isfinite, [*some, *others])):
+        return 0.0
+    worst = max(
+        (abs(a - b) / max(abs(a), abs(b), 1e-300) for a, b in zip(some, others, strict=True)),
+        default=0.0,
+    )
+    return ALL_DIGITS if worst == 0 else round(-math.log10(worst), 1)
+
+
+# ---------------------------------------------------------------- features without images
+
+
+@dataclass
+class Random:
+    """Frozen features drawn on the device: for steps whose images do not matter."""
+
+    table: Tensor
+    labels: Tensor
+    work: Work
+
+    @staticmethod
+    def of(config: TrialConfig, run: RunSettings, images: int, rows: int = 1024) -> "Random":
+        """`images` that share `rows` different features of the size that `run` gives them at this strategy's cut."""
+        pools = 5 if config.strategy == "head" else 4
+        side, channels = run.image_size // 2**pools, max(1, round(512 * run.width))
+        assert CUTS[config.strategy] in (24, 31)
+        torch.manual_seed(0)
+        format = torch.float32 if run.precision == "float32" else getattr(torch, run.precision)
+        place = device_of(run.device).torch
+        table = torch.rand(min(rows, images), side, side, channels, device=place).to(format)
+        labels = (torch.rand(images) > 0.5).float()
+        return Random(table, labels, Work())
+
+    def held_training(self, epoch: int) -> Held:
+        rows = torch.arange(len(self.labels), device=self.table.device) % len(self.table)
+        return Held(self.table, rows)
+
+    def held_validation(self) -> Held:
+        return self.held_training(0)
+
+    def training(self, epoch: int, order: Sequence[int]) -> Batches:
+        raise NotImplementedError("its features are held")
+
+    def validation(self) -> Batches:
+        raise NotImplementedError("its features are held")
+
+
+def reserved_bytes(device: str) -> int:
+    """What this process holds of a GPU's memory, in use or not; 0 on a CPU."""
+    return int(torch.cuda.memory_reserved()) if device == "cuda" else 0

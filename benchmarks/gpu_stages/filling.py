@@ -1,0 +1,159 @@
+"""What comes before the first trial and in its first epoch: looking at the images, filling the store; as predicted?"""
+
+import hashlib
+import os
+import time
+from typing import Any, Final
+
+import torch
+
+from benchmarks.gpu_stages.bench import Bench
+from benchmarks.gpu_stages.equality import full, setting
+from benchmarks.gpu_stages.job import Job, Note, last_line
+from benchmarks.gpu_stages.speed import summary
+from sweep.rates import Rates, measure_rates
+from sweep.sharing import feature_bytes
+from trainable.config import DataConfig
+from trainable.data import load_pixels
+from trainable.device import device_of
+from trainable.examine import examine
+from trainable.features import autocast
+from trainable.model import CUTS, forward_frozen, frozen_layers
+from trainable.overlap import find_overlap
+from trainable.shared import FILL_BATCH
+from trainable.views import normalise
+
+CUT: Final = CUTS["block5"]
+HASHED: Final = {"cuda": 2**28, "cpu": 2**24}  # bytes
+DECODED: Final = 100  # images
+MANY: Final = 4096
+
+
+def fill(job: Job, note: Note) -> None:
+    """The audit, cold and warm; the filling of the store by block5 and then by the head; each part of it alone."""
+    os.environ["SWEEP_STORE"] = str(job.store)
+    note(audit=_audit(job))
+    half = job.half if job.device == "cuda" else "float32"
+    bench = full(job, job.training, job.validation, epochs=2, precision=half)
+    try:
+        note(predicted=_predicted(job, bench))
+    except Exception as error:
+        note(predicted=last_line(error))
+    note(decoded_images_per_second=_decoded(bench, job.cpus))
+    bench = bench.but(graphs=True).sharing("resident", job.store)
+    by = bench.shared()
+    for strategy in ("block5", "head"):
+        rows = bench.rows(setting(strategy, job.head), by=by)
+        filled, steady = (row.seconds for row in rows)
+        views = rows[0].frozen_images
+        note(
+            **{
+                f"fill {strategy}": summary(rows)
+                | {
+                    "fill_seconds": filled - steady,
+                    "views": views,
+                    "views_per_second": views / max(filled - steady, 1e-9),
+                }
+            }
+        )
+    note(alone=_alone(job, bench))
+
+
+def _audit(job: Job) -> dict[str, Any]:
+    """Seconds to read the table, part it, look at every image and compare them: at first, and when all is known."""
+    config = DataConfig(
+        images=job.faces / "faces", table=job.table, target="Smiling", image_size=job.image_size
+    )
+    found: dict[str, Any] = {}
+    for name in ("cold_seconds", "warm_seconds"):
+        began = time.perf_counter()
+        examined = examine(config)
+        found[name] = time.perf_counter() - began
+    columns = (examined.audit.column(name) for name in ("pixels", "perceptual"))
+    began = time.perf_counter()
+    overlap = find_overlap(examined.split, *columns)
+    found["of_which_overlap_seconds"] = time.perf_counter() - began
+    return found | {"images": len(examined.split), "same": overlap.same, "near": overlap.near}
+
+
+def _predicted(job: Job, bench: Bench) -> dict[str, Any]:
+    """What the launcher's probe says of filling the store for block5, in parts."""
+    began = time.perf_counter()
+    rates = measure_rates(
+        bench.backbone,
+        list(CUTS.values())[:2],
+        [job.faces / "faces" / file for file in bench.data.training.files],
+        job.image_size,
+        job.cpus,
+        job.device,
+        bench.run.precision,
+        None,
+        job.store,
+    )
+    probe = time.perf_counter() - began
+    views = 2 * job.training + job.validation
+    item = 2 if bench.run.precision != "float32" else 4
+    size = feature_bytes(job.width, job.image_size, CUT, item)
+    return {"probe_seconds": probe, **fill_terms(rates, views, size)}
+
+
+def fill_terms(rates: Rates, views: int, bytes_each: int) -> dict[str, float]:
+    """Seconds of each part of filling by the probe's rates: their sum one after the other, the longest side by side."""
+    parts = {
+        "decode_seconds": views * rates.decode,
+        "layers_seconds": views * rates.frozen(CUT),
+        "write_seconds": views * bytes_each * rates.write,
+    }
+    return parts | {"sum_seconds": sum(parts.values()), "longest_seconds": max(parts.values())}
+
+
+def _decoded(bench: Bench, workers: int) -> float:
+    """Images a second as a trial decodes them, by all its processes."""
+    images = bench.data.training
+    order = range(min(len(images), MANY))
+    began = time.perf_counter()
+    for _ in images.pixel_batches(order, FILL_BATCH["cuda"], workers):
+        pass
+    return len(order) / (time.perf_counter() - began)
+
+
+def _alone(job: Job, bench: Bench) -> dict[str, Any]:
+    """Rates of each part with nothing beside it: what filling could reach."""
+    device = device_of(job.device)
+    files = [job.faces / "faces" / file for file in bench.data.training.files[:DECODED]]
+    began = time.perf_counter()
+    pixels = [load_pixels(file, job.image_size) for file in files]
+    found = {"decode_images_per_second_one_thread": len(files) / (time.perf_counter() - began)}
+    batch = FILL_BATCH[job.device]
+    images = torch.stack([pixels[i % len(pixels)] for i in range(batch)]).to(device.torch)
+    layers = frozen_layers(bench.backbone).to(device.torch)[:CUT]
+
+    def frozen() -> torch.Tensor:
+        with autocast(bench.run.precision, job.device):
+            return forward_frozen(layers, normalise(images))
+
+    features = frozen()
+    device.synchronize()
+    repeats = 10 if job.device == "cuda" else 1
+    began = time.perf_counter()
+    for _ in range(repeats):
+        features = frozen()
+    device.synchronize()
+    found["frozen_images_per_second"] = repeats * batch / (time.perf_counter() - began)
+    pinned = device.host_buffer(tuple(features.shape), features.dtype)
+    for name, copy in (
+        ("pinned", lambda: pinned.copy_(features)),
+        ("pageable", lambda: features.cpu()),
+    ):
+        copy()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            copy()
+        device.synchronize()
+        seconds = time.perf_counter() - began
+        found[f"to_host_{name}_bytes_per_second"] = repeats * features.nbytes / seconds
+    content = os.urandom(HASHED[job.device])
+    began = time.perf_counter()
+    hashlib.sha256(content)
+    found["sha256_bytes_per_second"] = len(content) / (time.perf_counter() - began)
+    return found
