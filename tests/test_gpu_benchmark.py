@@ -25,12 +25,9 @@ from benchmarks.gpu_stages.computed import (
     warming_seconds,
 )
 from benchmarks.gpu_stages.drawing import parts
-from benchmarks.gpu_stages.filling import fill_terms
 from benchmarks.gpu_stages.job import Job
 from benchmarks.gpu_stages.plan import DRAWING, LONGEST, STAGES, WHOLE, Stage, allowed, chosen
 from benchmarks.gpu_stages.speed import kind_of
-from sweep.rates import Rates
-from trainable.model import CUTS
 
 ROOT = Path(__file__).parent.parent
 MIXED12, MIXED8, HEAD24 = CASES
@@ -242,14 +239,6 @@ def test_totals_come_from_the_stages_figures() -> None:
     assert found["12 trials × 10 epochs"]["ratio"] == pytest.approx((10 + 120 * 5.5) / ours)
     small = found["24 trials of 512-64 × 10 epochs"]["ours"]
     assert small["seconds"] == pytest.approx(18 + 2 + 8 + 240 * 0.5 + 24)
-
-
-def test_the_parts_of_a_predicted_fill() -> None:
-    rates = Rates(decode=0.5, layers={24: 2.0, 31: 1.0}, read=1.0, write=0.1, limit_bytes=0)
-    found = fill_terms(rates, views=10, bytes_each=3)
-    assert found["decode_seconds"] == 5 and found["layers_seconds"] == 20
-    assert found["write_seconds"] == pytest.approx(3) and found["longest_seconds"] == 20
-    assert CUTS["block5"] == 24
 
 
 # ---------------------------------------------------------------- witnesses

@@ -128,6 +128,7 @@ class Cuda(Device):
         self._share = 1.0
         self._streams = threading.local()
         self._staged: list[Tensor] = []
+        self._side: torch.cuda.Stream | None = None
 
     def facts(self) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(0)
@@ -213,6 +214,12 @@ class Cuda(Device):
     def replayed(self, step: Callable[[], None]) -> Callable[[], None]:
         return _Graph(self, step)
 
+    def side_stream(self) -> torch.cuda.Stream:
+        """For every warm-up the same: libraries keep a workspace for each stream that they saw."""
+        if self._side is None:
+            self._side = torch.cuda.Stream()
+        return self._side
+
 
 def _land(copied: Mark, staged: Tensor, target: Tensor) -> None:
     copied.wait()
@@ -240,7 +247,6 @@ class _Graph:
     def __init__(self, device: Cuda, step: Callable[[], None]) -> None:
         self._device = device
         self._step: Callable[[], None] | None = step
-        self._side = torch.cuda.Stream()
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -251,10 +257,11 @@ class _Graph:
             self._graph.replay()
             return
         assert self._step is not None
-        self._side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._side):
+        side = self._device.side_stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
             self._step()
-        torch.cuda.current_stream().wait_stream(self._side)
+        torch.cuda.current_stream().wait_stream(side)
         self._warm += 1
 
     def _capture(self) -> None:

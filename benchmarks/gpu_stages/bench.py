@@ -16,8 +16,9 @@ from torch import Tensor
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.data import LabelledImages, TrainingData
 from trainable.device import device_of
-from trainable.features import Batches, Held, Work
+from trainable.features import Held
 from trainable.fit import fit
+from trainable.graph_test import Noise
 from trainable.model import CUTS, Backbone, load_backbone
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import RESULT_COLUMNS, Row
@@ -146,39 +147,22 @@ def digits(some: Sequence[float], others: Sequence[float]) -> float:
 # ---------------------------------------------------------------- features without images
 
 
-@dataclass
-class Random:
-    """Frozen features drawn on the device: for steps whose images do not matter."""
+def random_features(
+    config: TrialConfig, run: RunSettings, images: int, rows: int = 1024
+) -> tuple[Noise, Tensor]:
+    """For steps whose images do not matter: features as `run` has them at this strategy's cut, and labels (images,).
 
-    table: Tensor
-    labels: Tensor
-    work: Work
-
-    @staticmethod
-    def of(config: TrialConfig, run: RunSettings, images: int, rows: int = 1024) -> "Random":
-        """`images` that share `rows` different features of the size that `run` gives them at this strategy's cut."""
-        pools = 5 if config.strategy == "head" else 4
-        side, channels = run.image_size // 2**pools, max(1, round(512 * run.width))
-        assert CUTS[config.strategy] in (24, 31)
-        torch.manual_seed(0)
-        format = torch.float32 if run.precision == "float32" else getattr(torch, run.precision)
-        place = device_of(run.device).torch
-        table = torch.rand(min(rows, images), side, side, channels, device=place).to(format)
-        labels = (torch.rand(images) > 0.5).float()
-        return Random(table, labels, Work())
-
-    def held_training(self, epoch: int) -> Held:
-        rows = torch.arange(len(self.labels), device=self.table.device) % len(self.table)
-        return Held(self.table, rows)
-
-    def held_validation(self) -> Held:
-        return self.held_training(0)
-
-    def training(self, epoch: int, order: Sequence[int]) -> Batches:
-        raise NotImplementedError("its features are held")
-
-    def validation(self) -> Batches:
-        raise NotImplementedError("its features are held")
+    `images` share `rows` different features.
+    """
+    pools = 5 if config.strategy == "head" else 4
+    side, channels = run.image_size // 2**pools, max(1, round(512 * run.width))
+    assert CUTS[config.strategy] in (24, 31)
+    torch.manual_seed(0)
+    place = device_of(run.device).torch
+    table = torch.rand(min(rows, images), side, side, channels, device=place)
+    labels = (torch.rand(images) > 0.5).float()
+    where = torch.arange(images, device=place) % len(table)
+    return Noise(Held(table.to(getattr(torch, run.precision)), where)), labels
 
 
 def reserved_bytes(device: str) -> int:

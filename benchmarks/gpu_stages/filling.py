@@ -11,8 +11,8 @@ from benchmarks.gpu_stages.bench import Bench
 from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from benchmarks.gpu_stages.speed import summary
-from sweep.rates import Rates, measure_rates
-from sweep.sharing import feature_bytes
+from sweep.rates import measure_rates
+from sweep.sharing import feature_bytes, together
 from trainable.config import DataConfig
 from trainable.data import load_pixels
 from trainable.device import device_of
@@ -81,9 +81,8 @@ def _predicted(job: Job, bench: Bench) -> dict[str, Any]:
     began = time.perf_counter()
     rates = measure_rates(
         bench.backbone,
-        list(CUTS.values())[:2],
-        [job.faces / "faces" / file for file in bench.data.training.files],
-        job.image_size,
+        [CUT],
+        bench.data.training,
         job.cpus,
         job.device,
         bench.run.precision,
@@ -93,18 +92,18 @@ def _predicted(job: Job, bench: Bench) -> dict[str, Any]:
     probe = time.perf_counter() - began
     views = 2 * job.training + job.validation
     item = 2 if bench.run.precision != "float32" else 4
-    size = feature_bytes(job.width, job.image_size, CUT, item)
-    return {"probe_seconds": probe, **fill_terms(rates, views, size)}
-
-
-def fill_terms(rates: Rates, views: int, bytes_each: int) -> dict[str, float]:
-    """Seconds of each part of filling by the probe's rates: their sum one after the other, the longest side by side."""
+    written = views * feature_bytes(job.width, job.image_size, CUT, item)
     parts = {
-        "decode_seconds": views * rates.decode,
-        "layers_seconds": views * rates.frozen(CUT),
-        "write_seconds": views * bytes_each * rates.write,
+        "decode": views * rates.decode,
+        "layers": views * rates.frozen(CUT),
+        "copy": written * rates.copy,
+        "write": written * rates.write,
     }
-    return parts | {"sum_seconds": sum(parts.values()), "longest_seconds": max(parts.values())}
+    return {
+        "probe_seconds": probe,
+        "fill_seconds": together(parts.values(), rates.stages_overlap),
+        "parts_seconds": parts,
+    }
 
 
 def _decoded(bench: Bench, workers: int) -> float:

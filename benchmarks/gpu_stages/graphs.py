@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.gpu_stages.bench import ALL_DIGITS, Bench, Random, digits, losses, results
+from benchmarks.gpu_stages.bench import ALL_DIGITS, Bench, digits, losses, random_features, results
 from benchmarks.gpu_stages.equality import full, setting, small
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from trainable.config import RunSettings, TrialConfig
@@ -38,8 +38,8 @@ def stepped(
     device.fix_kernels(run.tf32)
     torch.manual_seed(0)
     model = build_model(config, bench.backbone).to(device.torch)
-    frozen = Random.of(config, run, images)
-    steps = Steps(config, run, model, frozen.labels)
+    frozen, labels = random_features(config, run, images)
+    steps = Steps(config, run, model, labels)
     if infinities:
         state = steps.state(0)
         steps.load(state | {"scaler": state["scaler"] | {"scale": FORCED_SCALE}})

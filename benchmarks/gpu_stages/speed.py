@@ -11,11 +11,12 @@ from typing import Any, Final
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu_stages.bench import Bench, Random
+from benchmarks.gpu_stages.bench import Bench, random_features
 from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from trainable.config import RunSettings, TrialConfig
 from trainable.device import device_of
+from trainable.graph_test import Noise
 from trainable.model import build_model
 from trainable.rows import Row
 from trainable.step import Steps
@@ -48,8 +49,8 @@ def bare(bench: Bench, config: TrialConfig, graphs: bool, steps: int) -> "Bare":
     device_of(run.device).fix_kernels(run.tf32)
     torch.manual_seed(0)
     model = build_model(config, bench.backbone).to(device_of(run.device).torch)
-    frozen = Random.of(config, run, config.batch_size * steps)
-    found = Bare(Steps(config, run, model, frozen.labels), frozen, run, steps)
+    frozen, labels = random_features(config, run, config.batch_size * steps)
+    found = Bare(Steps(config, run, model, labels), frozen, run, steps)
     found.epoch()
     return found
 
@@ -59,7 +60,7 @@ class Bare:
     """A trial's steps alone, without validation."""
 
     steps: Steps
-    frozen: Random
+    frozen: Noise
     run: RunSettings
     count: int
     number: int = 0
