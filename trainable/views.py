@@ -24,6 +24,8 @@ _ADJUST: Final = (
     functional.adjust_contrast,
     functional.adjust_saturation,
 )
+# shares in the grey of an image, as torchvision has them, in float32
+RED, GREEN, BLUE = torch.tensor([0.2989, 0.587, 0.114]).tolist()
 _ORDERS: Final = tuple(permutations(range(3)))
 
 
@@ -117,23 +119,28 @@ def draws(views: Sequence[View]) -> Draws:
 def look_all(pixels: Tensor, seen: Draws) -> Tensor:
     """`pixels` (batch, 3, height, width) uint8 on any device, each image as `seen`: `look` of a whole batch.
 
-    Each adjustment blends an image with another: black, its mean grey or its own grey. Products, sums and floors are
-    operations of their own and the mean comes from an integer sum, so no device may fuse or reorder what is rounded:
-    an image looks the same in any batch, and on a GPU as on a CPU. Beside `look`, whose multiply-add is fused on a CPU,
-    a few of 10,000 values differ by a grey level (tests/test_views.py).
+    Each adjustment blends an image with another: black, its mean grey or its own grey. Each operation rounds by itself
+    and the mean comes from an integer sum, so nothing depends on what a device fuses or reorders: an image looks the
+    same in any batch, and on a GPU as on a CPU. `look` fuses on CPUs that can, which `_multiply_add` imitates.
     """
-    flipped = torch.where(_each(seen.mirrored), pixels.flip(3), pixels)
+    made = torch.where(_each(seen.mirrored), pixels.flip(3), pixels)
     for step in range(seen.factors.shape[1]):
         which = _each(seen.adjusted[:, step])
-        red, green, blue = flipped.unbind(1)
-        grey = (red * 0.2989 + green * 0.587 + blue * 0.114).floor_()[:, None]
-        sums = grey.sum(dim=(1, 2, 3), dtype=torch.int64)  # float32 counts to 2^24, as 256 px white
+        red, green, blue = made.unbind(1)
+        grey = _multiply_add(_multiply_add(red * RED, green, GREEN), blue, BLUE).floor_()[:, None]
+        sums = grey.sum(dim=(1, 2, 3), dtype=torch.int64)  # float32 counts to 2^24: 256 px of white
         mean = _each((sums.double() / grey[0].numel()).float())
-        other = torch.where(which == 2, grey, mean) * _each(seen.rests[:, step])
-        other = other.masked_fill_(which == 0, 0.0)
-        blended = (flipped * _each(seen.factors[:, step])).add_(other)
-        flipped = blended.clamp_(0, 255).to(torch.uint8)
-    return flipped
+        other = torch.where(which == 2, grey, mean).masked_fill_(which == 0, 0.0)
+        blended = _multiply_add(
+            made * _each(seen.factors[:, step]), other, _each(seen.rests[:, step]).double()
+        )
+        made = blended.clamp_(0, 255).to(torch.uint8)
+    return made
+
+
+def _multiply_add(first: Tensor, second: Tensor, factor: Tensor | float) -> Tensor:
+    """`first` + `second` x `factor` of float32 numbers, rounded once: both are exact in float64."""
+    return (first + second.double() * factor).float()
 
 
 def _each(values: Tensor) -> Tensor:
