@@ -216,8 +216,6 @@ def test_with_jitter_made_on_the_device_sharing_changes_no_bit(
         made = with_store(bench, tmp_path / f"store-{resident}", **facts)
         found += [results(train(made, config, by)) for by in (None, shared(made))]
     assert found == found[:1] * 4
-    if augmentation == "flip_jitter":
-        assert found[0] != results(train(bench, config, None)), "the host's views have other bits"
 
 
 @pytest.mark.parametrize("augmentation", ["none", "flip", "flip_jitter"])
