@@ -37,9 +37,9 @@ from trainable.config import RequestError, RunSettings
 from trainable.data import open_test_data
 from trainable.device import has_gpu
 from trainable.examine import Begin, Progress, no_progress
-from trainable.features import Batches, evaluation_batches
 from trainable.files import now, write_atomically
 from trainable.fit import predict
+from trainable.frozen.reference import Batches, evaluation_batches
 from trainable.metric import measure
 from trainable.model import Backbone, build_model, load_backbone
 from trainable.record import RunFolder

@@ -13,7 +13,8 @@ from sweep.sharing import cuts_of
 from sweep.space import Range
 from trainable.config import RunSettings, TrialConfig
 from trainable.device import device_of
-from trainable.features import Held, autocast
+from trainable.frozen.chunks import FILL_BATCH
+from trainable.frozen.reference import Held, autocast
 from trainable.graph_test import Noise
 from trainable.model import (
     CUTS,
@@ -24,7 +25,6 @@ from trainable.model import (
     frozen_layers,
     load_backbone,
 )
-from trainable.shared import FILL_BATCH
 from trainable.step import Steps
 
 ROOM: Final = 0.9  # of a GPU's memory, for both trials together

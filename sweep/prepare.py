@@ -9,9 +9,9 @@ from trainable.config import RequestError, TrialConfig
 from trainable.data import PARTS, read_split
 from trainable.examine import Begin, Examined, examine, no_progress
 from trainable.files import sha256_of
+from trainable.frozen.store import default_folder
 from trainable.model import Backbone, build_model, load_backbone
 from trainable.record import RunFolder
-from trainable.store import default_folder
 
 
 @dataclass(frozen=True)

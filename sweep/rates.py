@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from trainable.data import LabelledImages
-from trainable.decoders import Decodable, Decoders
+from trainable.decoding.pool import Decodable, Decoders
 from trainable.device import Device, device_of
-from trainable.features import autocast
+from trainable.frozen.chunks import FILL_BATCH, PIXELS
+from trainable.frozen.reference import autocast
+from trainable.frozen.stages import WRITERS
+from trainable.frozen.store import default_folder, limit_of, stored
 from trainable.model import Backbone, forward_frozen, frozen_layers
-from trainable.shared import FILL_BATCH, PIXELS
-from trainable.store import default_folder, limit_of, stored
 from trainable.views import normalise
 
 PROBED_IMAGES: Final = 64
@@ -33,8 +34,6 @@ FEW_IMAGES: Final = 2
 PROBED_BYTES: Final = 2**25
 LONG_PROBE_SECONDS: Final = 0.3
 LONG_BATCH_SECONDS: Final = 1.5
-WRITERS: Final = {"cpu": 1, "cuda": 4}
-"""Threads that digest and write while a store is filled."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from sweep.config import SweepConfig
 from sweep.rates import Rates
 from trainable.command import duration
 from trainable.config import Sharing
+from trainable.frozen.chunks import PIXELS
 from trainable.model import CUTS, feature_layers
-from trainable.shared import PIXELS
 
 WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trainable.command import duration
 from trainable.config import RequestError
-from trainable.store import default_folder, evict, limit_of, stored
+from trainable.frozen.store import default_folder, evict, limit_of, stored
 
 
 def read_store() -> dict[str, Any]:

@@ -25,8 +25,8 @@ from trainable.data import (
     open_table,
     open_training_data,
 )
-from trainable.features import evaluation_batches
 from trainable.fit import fit, predict
+from trainable.frozen.reference import evaluation_batches
 from trainable.model import Backbone, TransferVGG16, load_backbone
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import RESULT_COLUMNS, Outcome, Row

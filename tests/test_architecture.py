@@ -81,5 +81,5 @@ def test_only_the_final_test_reaches_test_images(file: str) -> None:
 
 
 def test_the_decoding_process_imports_nothing_heavy_and_nothing_of_ours() -> None:
-    outside = {module.split(".")[0] for module in imports("trainable/decoder.py")}
+    outside = {module.split(".")[0] for module in imports("trainable/decoding/decoder.py")}
     assert outside - set(sys.stdlib_module_names) == {"PIL", "numpy", "imagehash"}

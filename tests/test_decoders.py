@@ -17,14 +17,15 @@ from conftest import Faces, picture, write_faces
 from PIL import Image
 
 from trainable import audit as audit_module
-from trainable import decoder, decoder_process
 from trainable.audit import audit
 from trainable.config import ChangedInput, RequestError
 from trainable.data import LabelledImages, load_pixels, open_test_data, open_training_data
 from trainable.data.images import TrainingData
-from trainable.decoder_process import DecoderProcess
-from trainable.decoder_requests import AHEAD, DecoderDied
-from trainable.decoders import Decoders
+from trainable.decoding import decoder
+from trainable.decoding import process as decoder_process
+from trainable.decoding.pool import Decoders
+from trainable.decoding.process import DecoderProcess
+from trainable.decoding.requests import AHEAD, DecoderDied
 from trainable.files import sha256_of
 from trainable.views import ORIGINAL, view
 
@@ -176,7 +177,7 @@ PARENT = """
 import sys
 from pathlib import Path
 import numpy as np
-from trainable.decoders import Decodable, Decoders
+from trainable.decoding.pool import Decodable, Decoders
 from trainable.files import sha256_of
 folder, store = Path(sys.argv[1]), Path(sys.argv[2])
 digests = {path.name: sha256_of(path) for path in folder.iterdir()}

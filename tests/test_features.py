@@ -13,15 +13,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import Bench, exhaust, results
-from trainable.chunks import Look, chunk_name, chunk_size
 from trainable.config import RequestError, Sharing, TrialConfig
 from trainable.data import LabelledImages, open_training_data
-from trainable.features import Held, Work
 from trainable.fit import fit
+from trainable.frozen.chunks import Look, chunk_name, chunk_size
+from trainable.frozen.reference import Held, Work
+from trainable.frozen.shared import Shared
+from trainable.frozen.store import stored
 from trainable.model import CUTS, feature_layers, forward_frozen, multiply_adds
 from trainable.rows import Row
-from trainable.shared import Shared
-from trainable.store import stored
 from trainable.views import ORIGINAL, View, draws, look_all, normalise, statistics
 
 CUTS_AND_FAMILIES = {f"{cut} {family}" for cut in (10, 17, 24, 31) for family in ("fixed", "epoch")}

@@ -16,21 +16,21 @@ from conftest import Bench, exhaust, results
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainable import stages
-from trainable.chunks import chunk_names, feature_facts, original
 from trainable.config import RequestError, Sharing, TrialConfig
 from trainable.data import LabelledImages, open_training_data
 from trainable.device import Device, device_of
-from trainable.features import EVALUATION_BATCH, Plain, Work
 from trainable.fit import fit
+from trainable.frozen import stages
+from trainable.frozen.chunks import chunk_names, feature_facts, original
+from trainable.frozen.reference import EVALUATION_BATCH, Plain, Work
+from trainable.frozen.resident import EPOCH, FIXED, Residents, Worth
+from trainable.frozen.resident import PIXELS as OF_PIXELS
+from trainable.frozen.shared import FromStore, Shared
+from trainable.frozen.stages import PIECE_BYTES, UPLOAD_BYTES, WRITERS, Ahead, Uploads, Writers
+from trainable.frozen.store import Shelf, stored
+from trainable.frozen.upcoming import Seen, Upcoming, looks
 from trainable.model import CUTS, build_model, multiply_adds
-from trainable.resident import EPOCH, FIXED, Residents, Worth
-from trainable.resident import PIXELS as OF_PIXELS
 from trainable.rows import Row
-from trainable.shared import FromStore, Shared
-from trainable.stages import PIECE_BYTES, UPLOAD_BYTES, WRITERS, Ahead, Uploads, Writers
-from trainable.store import Shelf, stored
-from trainable.upcoming import Seen, Upcoming, looks
 
 ALL = frozenset(
     {"0 fixed"} | {f"{cut} {family}" for cut in (10, 17, 24, 31) for family in ("fixed", "epoch")}
@@ -366,14 +366,14 @@ def test_a_trial_whose_features_have_no_room_reads_them_from_the_store(held: Ben
 FILL = """
 import json, sys, threading
 import torch
-from trainable import stages
-from trainable.chunks import chunk_names, original
+from trainable.frozen import stages
+from trainable.frozen.chunks import chunk_names, original
 from trainable.config import RunSettings
 from trainable.data import open_training_data
-from trainable.features import Work
+from trainable.frozen.reference import Work
 from trainable.model import load_backbone
-from trainable.shared import Shared
-from trainable.upcoming import Seen
+from trainable.frozen.shared import Shared
+from trainable.frozen.upcoming import Seen
 
 torch.set_num_threads(1)
 run = RunSettings.model_validate_json(sys.argv[1])

@@ -13,7 +13,7 @@ from tests.conftest import WIDTH, Faces, sweep_facts
 from trainable.config import RunSettings, TrialConfig
 from trainable.model import build_model, load_backbone
 
-speeds = st.floats(0, 1e6)
+speeds = st.floats(1e-3, 1e6)
 sizes = st.integers(1, 10**12)
 
 

@@ -19,7 +19,7 @@ TRIAL = """
 from pathlib import Path
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.data import open_training_data
-from trainable.shared import Shared
+from trainable.frozen.shared import Shared
 from trainable.fit import fit
 from trainable.model import load_backbone
 sharing = Sharing(kept=frozenset(["0 fixed", "31 fixed"]))

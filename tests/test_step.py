@@ -15,10 +15,10 @@ from tests.conftest import Bench, exhaust, results
 from trainable import graph_test
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.device import CaptureFailed, Device
-from trainable.features import Held, Plain
 from trainable.fit import fit
+from trainable.frozen.reference import Held, Plain
+from trainable.frozen.shared import FromStore, Shared
 from trainable.model import build_model
-from trainable.shared import FromStore, Shared
 from trainable.step import Steps
 
 SMALL = TrialConfig(strategy="block5", head="16", batch_size=5, lr=1e-3, augmentation="flip")

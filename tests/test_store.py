@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainable.store import Shelf, StoreUnavailable, make_room, stored
+from trainable.frozen.store import Shelf, StoreUnavailable, make_room, stored
 
 VALUES = torch.arange(24, dtype=torch.float32).reshape(3, 2, 2, 2)
 
@@ -76,7 +76,7 @@ def test_one_process_at_a_time_has_the_claim(shelf: Shelf) -> None:
 
 def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: Shelf) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from trainable.store import Shelf\n"
+        "import sys, time; from pathlib import Path; from trainable.frozen.store import Shelf\n"
         f"shelf = Shelf(Path({str(shelf.folder)!r}), None)\n"
         "with shelf.claim('a') as mine:\n"
         "    (shelf.folder / 'a.1.tmp').write_bytes(b'half')\n"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from sweep.__main__ import app
 from sweep.config import SweepConfig, check_config, load_config, parse_bytes
 from trainable.config import RequestError
-from trainable.store import Chunk, Shelf
+from trainable.frozen.store import Chunk, Shelf
 
 RUN = CliRunner()
 IMAGES = torch.zeros(10, 3, 8, 8, dtype=torch.uint8)

@@ -17,8 +17,8 @@ from typing import Final
 import pandas as pd
 
 from trainable.cpus import usable_cpus
-from trainable.decoder import Findings, findings
-from trainable.decoders import Decoders
+from trainable.decoding.decoder import Findings, findings
+from trainable.decoding.pool import Decoders
 from trainable.files import write_atomically
 
 LOG = logging.getLogger(__name__)

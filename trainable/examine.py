@@ -8,8 +8,8 @@ import pandas as pd
 from trainable.audit import Audit, audit
 from trainable.config import DataConfig, RequestError
 from trainable.data import FaceTable, make_split, open_table, split_warnings
+from trainable.frozen.store import default_folder
 from trainable.overlap import Overlap, find_overlap
-from trainable.store import default_folder
 
 Progress = Callable[[int], None]
 Begin = Callable[[str, int], Progress]

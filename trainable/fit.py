@@ -14,8 +14,9 @@ from torch import Tensor
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import TrainingData
 from trainable.device import device_of
-from trainable.features import EVALUATION_BATCH, Batches, Frozen, Plain, Work, autocast
 from trainable.files import now
+from trainable.frozen.reference import EVALUATION_BATCH, Batches, Frozen, Plain, Work, autocast
+from trainable.frozen.shared import FromStore, Shared
 from trainable.metric import is_collapsed, measure
 from trainable.model import (
     Backbone,
@@ -26,7 +27,6 @@ from trainable.model import (
 from trainable.record import TrialRecord
 from trainable.rows import Best, Outcome, Row, Status, is_better
 from trainable.schedule import derive_seed
-from trainable.shared import FromStore, Shared
 from trainable.step import Steps
 
 LOG = logging.getLogger(__name__)

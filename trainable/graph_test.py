@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainable.config import Precision, RunSettings, TrialConfig
 from trainable.device import device_of
-from trainable.features import Batches, Held, Work
+from trainable.frozen.reference import Batches, Held, Work
 from trainable.model import CUTS, Backbone, build_model, load_backbone
 from trainable.step import Steps
 

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RunSettings, TrialConfig
 from trainable.device import device_of
-from trainable.features import Batches, Frozen, Held, autocast
+from trainable.frozen.reference import Batches, Frozen, Held, autocast
 from trainable.model import TransferVGG16, make_optimizer
 from trainable.schedule import derive_seed, learning_rate
 

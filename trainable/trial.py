@@ -24,6 +24,8 @@ from trainable.device import CaptureFailed, device_of
 from trainable.faults import fault_of_run
 from trainable.files import now
 from trainable.fit import fit
+from trainable.frozen.shared import Shared
+from trainable.frozen.store import default_folder
 from trainable.memory import (
     give_back_idle_memory,
     import_before_training,
@@ -32,8 +34,6 @@ from trainable.memory import (
 from trainable.model import Backbone, load_backbone
 from trainable.record import RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Row, Status
-from trainable.shared import Shared
-from trainable.store import default_folder
 
 LOG = logging.getLogger("trainable")
 

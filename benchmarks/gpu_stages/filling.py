@@ -17,10 +17,10 @@ from trainable.config import DataConfig
 from trainable.data import load_pixels
 from trainable.device import device_of
 from trainable.examine import examine
-from trainable.features import autocast
+from trainable.frozen.chunks import FILL_BATCH
+from trainable.frozen.reference import autocast
 from trainable.model import CUTS, forward_frozen, frozen_layers
 from trainable.overlap import find_overlap
-from trainable.shared import FILL_BATCH
 from trainable.views import normalise
 
 CUT: Final = CUTS["block5"]

@@ -28,7 +28,7 @@ from trainable.data.table import (
     open_table,
     read_table,
 )
-from trainable.decoder import upright
+from trainable.decoding.decoder import upright
 
 __all__ = [
     "PARTS",

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trainable.config import ChangedInput
 from trainable.data.split import read_split
-from trainable.decoder import decode, is_content
-from trainable.decoders import Decodable, Decoders
+from trainable.decoding.decoder import decode, is_content
+from trainable.decoding.pool import Decodable, Decoders
 from trainable.views import ORIGINAL, View, look
 
 
@@ -51,7 +51,7 @@ class LabelledImages:
     digests: tuple[str, ...]
     """SHA-256 of each file when the run began; a file that has changed since is refused."""
     kept: Callable[[int], np.ndarray[Any, Any]] | None = None
-    """Gives a decoded image that is kept elsewhere (trainable.shared)."""
+    """Gives a decoded image that is kept elsewhere (trainable.frozen.shared)."""
     decoders: Decoders | None = None
     """Processes that decode these images; threads do where there are none."""
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from trainable.chunks import PIXELS, Table, chunk_size, feature_facts, pixel_facts
 from trainable.config import RunSettings
-from trainable.store import Chunk, Claim, Shelf, StoreUnavailable, default_folder
+from trainable.frozen.chunks import PIXELS, Table, chunk_size, feature_facts, pixel_facts
+from trainable.frozen.store import Chunk, Claim, Shelf, StoreUnavailable, default_folder
 
 LOG = logging.getLogger(__name__)
 ANY_CUT: Final = -1

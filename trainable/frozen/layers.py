@@ -8,15 +8,15 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from trainable.chunks import FILL_BATCH, PIXELS, Look, chunk_positions, row_shape
 from trainable.config import RequestError, RunSettings
 from trainable.data import LabelledImages
 from trainable.device import device_of
-from trainable.features import as_features, autocast, is_rounded, row_format
+from trainable.frozen.chunks import FILL_BATCH, PIXELS, Look, chunk_positions, row_shape
+from trainable.frozen.reference import as_features, autocast, is_rounded, row_format
+from trainable.frozen.resident import Resident
+from trainable.frozen.stages import Ahead, Uploads
+from trainable.frozen.tables import Tables
 from trainable.model import forward_frozen
-from trainable.resident import Resident
-from trainable.stages import Ahead, Uploads
-from trainable.tables import Tables
 from trainable.views import Draws, look_all, normalise
 
 Inputs: TypeAlias = Ahead[Tensor] | Generator[Tensor, None, None]

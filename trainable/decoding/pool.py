@@ -1,4 +1,4 @@
-"""Images decoded by processes of their own (trainable/decoder.py), so many at once as there are processes.
+"""Images decoded by processes of their own (trainable/decoding/decoder.py), so many at once as there are processes.
 
 Threads would wait for each other: Python's lock is held for a good part of the work. Findings come back as JSON, pixels
 in a file without a name that all processes map: whatever dies leaves nothing behind.
@@ -18,8 +18,8 @@ from typing import Any, Final, Self
 import numpy as np
 
 from trainable.config import RequestError
-from trainable.decoder import Findings, Pixels
-from trainable.decoder_requests import AHEAD, Attendant, Request, Waiting
+from trainable.decoding.decoder import Findings, Pixels
+from trainable.decoding.requests import AHEAD, Attendant, Request, Waiting
 
 LOG = logging.getLogger(__name__)
 REQUEST: Final = 32  # images

@@ -17,7 +17,7 @@ from torch import nn
 from trainable.config import RunSettings
 from trainable.data import LabelledImages
 from trainable.device import device_of
-from trainable.store import Chunk
+from trainable.frozen.store import Chunk
 from trainable.views import ORIGINAL, Draws, View, draws
 
 PIXELS: Final = 0  # the cut before all layers: what is kept there are decoded images

@@ -2,7 +2,7 @@
 
 As a program it answers requests, one JSON line each, until its input ends: so it ends with the process that started it,
 however that one died. It is started by its path and imports nothing of ours, so it begins within 0.3 s and takes
-30 MB, where importing trainable.data takes 3.3 s and 900 MB (docs/log.md). `trainable.decoders` asks it.
+30 MB, where importing trainable.data takes 3.3 s and 900 MB (docs/log.md). `trainable.decoding.pool` asks it.
 
     {"folder": f, "look": [file, …]}                               → {"rows": [findings, …]}
     {"folder": f, "pixels": [[file, sha256], …], "size": s, "at": byte} → {"undecoded": [place, …]}

@@ -8,13 +8,13 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from trainable.chunks import FILL_BATCH as FILL_BATCH  # sweep.rates reads it here
-from trainable.chunks import PIXELS as PIXELS  # and sweep.sharing
-from trainable.chunks import Look, Table, chunk_names
 from trainable.config import RunSettings
 from trainable.data import LabelledImages, TrainingData
 from trainable.device import device_of
-from trainable.features import (
+from trainable.frozen.chunks import PIXELS, Look, Table, chunk_names
+from trainable.frozen.filling import Filling
+from trainable.frozen.layers import Wanted, wanted_chunks
+from trainable.frozen.reference import (
     EVALUATION_BATCH,
     Batches,
     Held,
@@ -23,15 +23,13 @@ from trainable.features import (
     as_features,
     is_rounded,
 )
-from trainable.filling import Filling
-from trainable.frozen import Wanted, wanted_chunks
+from trainable.frozen.resident import Resident, Residents
+from trainable.frozen.shelves import Shelves
+from trainable.frozen.stages import threads
+from trainable.frozen.store import StoreUnavailable
+from trainable.frozen.tables import Tables
+from trainable.frozen.upcoming import Seen, Upcoming
 from trainable.model import Backbone, frozen_layers
-from trainable.resident import Resident, Residents
-from trainable.shelves import Shelves
-from trainable.stages import threads
-from trainable.store import StoreUnavailable
-from trainable.tables import Tables
-from trainable.upcoming import Seen, Upcoming
 
 
 class Shared:

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from trainable.config import RequestError
-from trainable.decoder import Pixels
-from trainable.decoder_process import DecoderProcess
+from trainable.decoding.decoder import Pixels
+from trainable.decoding.process import DecoderProcess
 
 AHEAD: Final = (
     2  # requests that a process holds: it need not wait for its thread, and that one for our lock

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainable.device import Device, Mark
-from trainable.store import Chunk, Claim, Shelf
+from trainable.frozen.store import Chunk, Claim, Shelf
 
 Item = TypeVar("Item")
 PIECE_BYTES: Final = 2**23  # of a host buffer; every writing thread has two, 64 MiB for four

@@ -1,7 +1,7 @@
 """Chunks that nobody has computed yet: decoded, sent through the frozen layers and kept, each stage beside the others.
 
 Decoders work on the next chunks while the device computes one and threads write those before it. What goes into a
-table in the device's memory is there when it is computed, and on the disk when the disk is ready (trainable/stages.py).
+table in the device's memory is there when it is computed, and on the disk when the disk is ready (stages.py).
 """
 
 import time
@@ -15,24 +15,24 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from trainable.chunks import (
+from trainable.config import RunSettings
+from trainable.data import LabelledImages
+from trainable.device import device_of
+from trainable.frozen.chunks import (
     FILL_BATCH,
     PIXELS,
     chunk_names,
     chunk_positions,
     original,
 )
-from trainable.config import RunSettings
-from trainable.data import LabelledImages
-from trainable.device import device_of
-from trainable.features import Work, is_rounded
-from trainable.frozen import FrozenLayers, Inputs, Wanted, batches_of, wanted_chunks
+from trainable.frozen.layers import FrozenLayers, Inputs, Wanted, batches_of, wanted_chunks
+from trainable.frozen.reference import Work, is_rounded
+from trainable.frozen.resident import Resident
+from trainable.frozen.shelves import Shelves
+from trainable.frozen.stages import Ahead, Uploads, Writers
+from trainable.frozen.store import Chunk, Claim, StoreUnavailable
+from trainable.frozen.tables import Tables
 from trainable.model import CUTS, multiply_adds
-from trainable.resident import Resident
-from trainable.shelves import Shelves
-from trainable.stages import Ahead, Uploads, Writers
-from trainable.store import Chunk, Claim, StoreUnavailable
-from trainable.tables import Tables
 
 POLL_SECONDS: Final = 0.01
 CHUNKS_AHEAD: Final = (

@@ -1,4 +1,4 @@
-"""One process that runs trainable/decoder.py."""
+"""One process that runs trainable/decoding/decoder.py."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from trainable import decoder
+from trainable.decoding import decoder
 
 # -P: what lies beside decoder.py, or in the current folder, can't take a module's place. Not -I: where PYTHONPATH gives
 # this process its Pillow, the other one must get the same. See `_environment` for PYTHONPATH=.

@@ -5,11 +5,11 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
-from trainable.chunks import Look, row_shape
 from trainable.config import RunSettings
 from trainable.data import LabelledImages
-from trainable.features import row_format
-from trainable.resident import EPOCH, FIXED, PIXELS, Resident, Residents, Worth
+from trainable.frozen.chunks import Look, row_shape
+from trainable.frozen.reference import row_format
+from trainable.frozen.resident import EPOCH, FIXED, PIXELS, Resident, Residents, Worth
 
 
 class Tables:

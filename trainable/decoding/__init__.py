@@ -1,0 +1,1 @@
+"""Image files become pixels, in processes of their own where that pays."""
