@@ -1,9 +1,10 @@
 """One driver at a time holds a run folder. A dead one's hold is taken over, and whoever lost his stops.
 
 The hold is a file that names its driver; a living driver moves the file's time. Everything here holds on a network file
-system too: a file is made by one process alone (O_EXCL), and moved away by one alone (rename).
+system too: a file comes whole, from one process alone (link), and is taken away by whoever has made the claim on it.
 """
 
+import errno
 import json
 import os
 import signal
@@ -29,6 +30,9 @@ WATCH_SECONDS: Final = 60.0
 """How long a hold from another host must not move before its driver counts as dead."""
 POLL_SECONDS: Final = 0.5
 HALF_WRITTEN_SECONDS: Final = 2.0
+CLAIM_SECONDS: Final = 0.01
+NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Of a file system without hard links, where a file can only be made in place."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
 
+DAMAGED: Final = Holder("damaged", "", 0, 0.0, "")
+"""Whom a hold names that can't be read."""
+
+
 @contextmanager
 def only_driver(
     run: RunFolder, take_over: bool = False, tell: Callable[[str], None] = lambda text: None
@@ -84,8 +92,7 @@ def only_driver(
         beat.stop()
         os.close(handle)
         with suppress(RequestError, OSError):  # nothing to let go of, or no way to
-            if (holder := read_holder(run)) is not None and holder.token == me.token:
-                run.hold.unlink(missing_ok=True)
+            _take_away(run, me, me)
 
 
 def read_holder(run: RunFolder) -> Holder | None:
@@ -94,64 +101,97 @@ def read_holder(run: RunFolder) -> Holder | None:
     Raises:
         RequestError: the file is damaged.
     """
+    return _read(run.hold)
+
+
+def _acquire(run: RunFolder, me: Holder, take_over: bool, tell: Callable[[str], None]) -> int:
+    """The hold as an open file."""
+    while (handle := _make(run.hold, me)) is None:
+        try:
+            holder = read_holder(run)
+        except RequestError:
+            if not take_over:
+                raise
+            holder = DAMAGED
+        if holder is None:
+            continue  # let go just now
+        if not take_over and not _is_dead(run.hold, holder, tell):
+            raise RequestError(
+                f"one driver at a time holds {run.path}, and {holder} has held it since {holder.since}; "
+                f"wait for it, or stop it"
+                + ("" if holder.is_here else "; --take-over takes the run from it")
+            )
+        if _take_away(run, holder, me, tell):
+            take_over = False
+    for left in run.hold.parent.glob(f"{run.hold.name}.*.taken"):  # by a newcomer that was killed
+        if me.token not in left.name:
+            left.unlink(missing_ok=True)
+    return handle
+
+
+def _make(path: Path, me: Holder) -> int | None:
+    """Make the file `path` that names `me`, whole or not at all, as an open file; None where it is there."""
+    aside = path.with_name(f".{path.name}.{me.token}.tmp")
+    handle = os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
+    try:
+        _name(handle, me)
+        os.link(aside, path)
+    except OSError as error:
+        os.close(handle)
+        if error.errno == errno.EEXIST:
+            return None
+        if error.errno not in NO_LINKS:
+            raise
+    else:
+        return handle
+    finally:
+        aside.unlink()
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return None
+    _name(handle, me)
+    return handle
+
+
+def _name(handle: int, me: Holder) -> None:
+    os.write(handle, json.dumps(asdict(me)).encode())
+    os.fsync(handle)
+
+
+def _read(path: Path) -> Holder | None:
     until = time.monotonic() + HALF_WRITTEN_SECONDS
     while True:
         try:
-            return Holder(**json.loads(run.hold.read_bytes()))
+            return Holder(**json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
             if time.monotonic() > until:
                 raise RequestError(
-                    f"{run.hold} must name the driver that holds the run, but it is damaged; "
+                    f"{path} must name the driver that holds the run, but it is damaged; "
                     "if no driver is running, --take-over"
                 ) from None
-            time.sleep(0.05)  # it is being written
+            time.sleep(0.05)  # it is being written: without links in place
 
 
-def _acquire(run: RunFolder, me: Holder, take_over: bool, tell: Callable[[str], None]) -> int:
-    """The hold as an open file."""
-    while True:
-        try:
-            handle = os.open(run.hold, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except FileExistsError:
-            pass
-        else:
-            os.write(handle, json.dumps(asdict(me)).encode())
-            os.fsync(handle)
-            return handle
-        holder = None
-        if not take_over:
-            holder = read_holder(run)
-            if holder is None:
-                continue  # let go just now
-            if not _is_dead(run, holder, tell):
-                raise RequestError(
-                    f"one driver at a time holds {run.path}, and {holder} has held it since {holder.since}; "
-                    f"wait for it, or stop it"
-                    + ("" if holder.is_here else "; --take-over takes the run from it")
-                )
-        _move_away(run, holder, me)
-        take_over = False
-
-
-def _is_dead(run: RunFolder, holder: Holder, tell: Callable[[str], None]) -> bool:
-    """By its process on this host; on another, by a file that nobody moves while we look."""
+def _is_dead(path: Path, holder: Holder, tell: Callable[[str], None]) -> bool:
+    """By its process on this host; on another, by its file `path` that nobody moves while we look."""
     if holder.is_here:
         return not holder.process_lives
-    tell(f"{holder} holds {run.path}; watching for {WATCH_SECONDS:.0f} s whether it is alive …")
-    first, until = _moved(run), time.monotonic() + WATCH_SECONDS
+    tell(f"{holder} holds {path.parent}; watching for {WATCH_SECONDS:.0f} s whether it is alive …")
+    first, until = _moved(path), time.monotonic() + WATCH_SECONDS
     while time.monotonic() < until:
         time.sleep(POLL_SECONDS)
-        if _moved(run) != first:
+        if _moved(path) != first:
             return False
     return True
 
 
-def _moved(run: RunFolder) -> int:
+def _moved(path: Path) -> int:
     """When the hold was last moved. It is opened, since a network file system may remember old times else."""
     try:
-        handle = os.open(run.hold, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return 0
     try:
@@ -160,17 +200,44 @@ def _moved(run: RunFolder) -> int:
         os.close(handle)
 
 
-def _move_away(run: RunFolder, holder: Holder | None, me: Holder) -> None:
-    """Take the hold of `holder`, or of whoever has it, out of the way; one of several who try does it."""
-    aside = run.hold.with_name(f"{run.hold.name}.{me.token}")
+def _take_away(
+    run: RunFolder, holder: Holder, me: Holder, tell: Callable[[str], None] = lambda text: None
+) -> bool:
+    """Take the hold of `holder` away; False where it is not his any more, or another is about to.
+
+    Only who has made the claim on a hold may take that very hold away, the holder himself too. Who was killed with a
+    claim is succeeded by who makes the claim on his. So nobody ever touches a hold that he has not just read.
+    """
+    claims = []
+    token = holder.token
+    while True:
+        claim = run.hold.with_name(f"{run.hold.name}.{token}.taken")
+        claims.append(claim)
+        handle = _make(claim, me)
+        if handle is not None:
+            os.close(handle)
+            break
+        claimer = _read(claim)
+        if claimer is None or not _is_dead(claim, claimer, tell):
+            time.sleep(CLAIM_SECONDS)
+            return False
+        token = claimer.token
     try:
-        run.hold.rename(aside)
-    except FileNotFoundError:
-        return
-    if holder is not None and holder.token.encode() not in aside.read_bytes():
-        aside.rename(run.hold)  # another newcomer was faster, and this is his, perhaps half written
-        return
-    aside.unlink()
+        if _token(run) != holder.token:
+            return False
+        run.hold.unlink()
+        return True
+    finally:
+        for claim in claims:
+            claim.unlink(missing_ok=True)
+
+
+def _token(run: RunFolder) -> str | None:
+    try:
+        holder = read_holder(run)
+    except RequestError:
+        holder = DAMAGED
+    return holder.token if holder is not None else None
 
 
 class _Beat(threading.Thread):
@@ -182,10 +249,8 @@ class _Beat(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        missed = 0
         while not self._ended.wait(BEAT_SECONDS):
-            missed = 0 if self._is_ours() else missed + 1
-            if missed == 2:  # once may be a newcomer who moves it away and puts it back
+            if not self._is_ours():
                 what = "was taken over" if self._path.parent.exists() else "is gone"
                 print(f"{self._path.parent} {what}; this driver stops", file=sys.stderr)
                 # not SIGINT, which is ignored in what a shell started with &

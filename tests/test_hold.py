@@ -1,5 +1,6 @@
 """One driver at a time: who may take a hold over, and that whoever lost it stops. Real processes, real files."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -167,6 +168,53 @@ def test_a_damaged_hold_is_refused_with_the_way_out(
     assert "--take-over" in refusal(run, refused)
     with only_driver(run, take_over=True):
         pass
+
+
+def test_a_newcomer_that_was_killed_with_its_claim_is_succeeded_and_leaves_nothing(
+    run: RunFolder,
+) -> None:
+    """Killed between any two steps of taking a dead hold away: one claim is left, or a chain of them."""
+    dead = held_by(run, pid_started=1.0)
+    token = dead.token
+    for number in range(3):
+        claimer = replace(dead, token=f"newcomer{number}")
+        claim = run.hold.with_name(f"{run.hold.name}.{token}.taken")
+        claim.write_text(json.dumps(asdict(claimer)))
+        token = claimer.token
+    with only_driver(run):
+        assert [path.name for path in sorted(run.path.iterdir())] == [
+            "driver.json",
+            "manifest.json",
+        ]
+
+
+def test_a_hold_that_a_living_newcomer_is_taking_away_is_left_to_it(run: RunFolder) -> None:
+    dead = held_by(run, pid_started=1.0)
+    claim = run.hold.with_name(f"{run.hold.name}.{dead.token}.taken")
+    claim.write_text(json.dumps(asdict(replace(Holder.me(), token="newcomer"))))
+    assert not hold._take_away(run, dead, Holder.me())
+    assert run.hold.exists() and claim.exists()
+
+
+def test_a_hold_that_came_after_the_dead_one_was_read_is_not_touched(run: RunFolder) -> None:
+    dead = held_by(run, pid_started=1.0)
+    run.hold.unlink()
+    living = held_by(run)
+    assert not hold._take_away(run, dead, Holder.me())
+    assert read_holder(run) == living
+    assert not list(run.path.glob("*.taken"))
+
+
+def test_without_hard_links_a_hold_is_made_in_place(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, refused: Text
+) -> None:
+    def no_links(*paths: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(hold.os, "link", no_links)
+    with only_driver(run):
+        assert "process" in refusal(run, refused)
+    assert [path.name for path in run.path.iterdir()] == ["manifest.json"]
 
 
 def contend(
