@@ -100,7 +100,8 @@ def _own_ray(config: SweepConfig, address: str) -> "Iterator[OwnRay | None]":
 
     asked = config.resources.concurrent
     own = OwnRay(config.trials if asked == "auto" else asked)
-    console.print("Ray starts beside what follows …", style="bright_black")
+    if own.begins_now:
+        console.print("Ray starts beside what follows …", style="bright_black")
     try:
         yield own
     finally:

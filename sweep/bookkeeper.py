@@ -45,6 +45,8 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """Ended trials that may have weights on disk."""
         self._recovered: dict[str, int] = {}
         """By trial: in which iteration of Tune's it was last recovered."""
+        self._forgiven = {r.trial_id for r in run.trials() if r.status().eager}
+        """Trials whose failed capture was not counted as a failure: their next try is the eager one."""
         self._remarked = False
         self._look_again = 0.0
         run.bar.unlink(missing_ok=True)  # a finished trial may have been asked to go on since
@@ -136,7 +138,18 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         record = self._run.trial(trial.config["trial_id"], self._session)
         self._recovered[record.trial_id] = iteration
         status = record.status()
-        record.write_status(replace(status, failures=status.failures + 1))
+        if not self._is_forgiven(record):
+            record.write_status(replace(status, failures=status.failures + 1))
+
+    def _is_forgiven(self, record: TrialRecord) -> bool:
+        """Did it fail by a capture, for the first and last time? It goes on eagerly, which is no retry."""
+        first = bool(record.status().eager) and record.trial_id not in self._forgiven
+        if first:
+            self._forgiven.add(record.trial_id)
+            self._terminal.say(
+                f"trial {record.trial_id} goes on without a CUDA graph: {record.status().eager}"
+            )
+        return first
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial whose retries are used up: its record gets the traceback.
@@ -147,7 +160,8 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         trial_id = trial.config["trial_id"]
         record = self._run.trial(trial_id, self._session)
         status = record.status()
-        failures = status.failures + (self._recovered.get(trial_id) != iteration)
+        counts = self._recovered.get(trial_id) != iteration and not self._is_forgiven(record)
+        failures = status.failures + counts
         if failures <= self._config.resources.retries:
             record.write_status(
                 replace(

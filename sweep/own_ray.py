@@ -20,6 +20,8 @@ from trainable.config import RequestError
 from trainable.cpus import usable_cpus
 
 IMPORTED_EARLY: Final = "trainable.trial"
+CPUS_TO_SPARE: Final = int(os.environ.get("SWEEP_RAY_BESIDE_CPUS", 8))
+"""With fewer, Ray's processes and the driver take each other's cores: 4 s slower with two (docs/log.md)."""
 
 
 class OwnRay:
@@ -29,19 +31,21 @@ class OwnRay:
     """
 
     def __init__(self, trials_at_a_time: int) -> None:
-        """With so many workers that import early, at most one a CPU."""
+        """With so many workers that import early, at most one a CPU; on few CPUs it starts when it is asked for."""
         cpus = usable_cpus()
-        os.environ |= {
-            "RAY_preload_python_modules": IMPORTED_EARLY,
-            # a worker a CPU is started, and those above this number are ended at once
-            "RAY_num_workers_soft_limit": str(min(cpus, trials_at_a_time)),
-        }
+        self.begins_now = cpus >= CPUS_TO_SPARE
         self._started = threading.Event()
         self._unwanted = threading.Event()
         self._context: Any = None
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, args=(cpus,), name="ray", daemon=True)
-        self._thread.start()
+        if self.begins_now:
+            os.environ |= {
+                "RAY_preload_python_modules": IMPORTED_EARLY,
+                # a worker a CPU is started, and those above this number are ended at once
+                "RAY_num_workers_soft_limit": str(min(cpus, trials_at_a_time)),
+            }
+            self._thread.start()
 
     def ready(self) -> Any:
         """Ray's context, once it has started.
@@ -49,6 +53,8 @@ class OwnRay:
         Raises:
             RequestError: it can't start here.
         """
+        if not self.begins_now and self._thread.ident is None:
+            self._thread.start()
         self._started.wait()
         if self._error is not None:
             reason = (str(self._error) or type(self._error).__name__).splitlines()[0]

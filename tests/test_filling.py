@@ -544,9 +544,8 @@ def test_features_beyond_float16_stop_the_fill_by_the_images_name(
     sharing = Sharing(kept=ALL, resident=resident)
     bench = with_store(too_bright(bench), tmp_path / "store", sharing=sharing, **changed)
     by = shared(bench)
-    with pytest.raises(
-        RequestError, match=f"{by.data.training.files[0]} .*float16 holds; {remedy}"
-    ):
+    first = (by.data.validation if resident else by.data.training).files[0]
+    with pytest.raises(RequestError, match=f"{first} .*float16 holds; {remedy}"):
         train(bench, SMALL, by)
     by.close()
     found = stored(bench.run.store / "chunks")  # type: ignore[operator]

@@ -21,7 +21,7 @@ def begin(config: Path, mark: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "SWEEP_STORE": mark},
+        env={**os.environ, "SWEEP_STORE": mark, "SWEEP_RAY_BESIDE_CPUS": "1"},
     )
 
 

@@ -1,11 +1,13 @@
 """One trial on a GPU or two: decided by speed and memory; the probe itself runs on the CPU device."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweep import cluster
 from sweep.config import SweepConfig, check_config
 from sweep.packing import Packed, Probe, held_bytes, packing, tried
 from sweep.sharing import feature_bytes
@@ -85,3 +87,39 @@ def test_the_probe_trains_the_largest_and_the_smallest_model(
     packed = Packed(probe.rate(0.1), 0.0, probe.bytes_each, 10**9)
     assert packed.share == 1.0
     assert packed.facts()["gpus_per_trial"] == 1.0 and "1 on a GPU" in packed.said()
+
+
+@pytest.fixture(scope="module")
+def nodes_with_a_gpu_in_name() -> Iterator[list[cluster.Node]]:
+    """A real Ray that counts a GPU where there is none."""
+    cluster.ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+    yield cluster.nodes()
+    cluster.ray.shutdown()
+
+
+@pytest.mark.ray
+def test_two_processes_that_share_a_gpu_are_measured_side_by_side(
+    nodes_with_a_gpu_in_name: list[cluster.Node], config: SweepConfig, tmp_path: Path
+) -> None:
+    """Here both train on the CPU: all of it runs but CUDA."""
+    run = RunSettings(
+        folder=tmp_path, images=tmp_path, image_size=32, weights="none", width=WIDTH, epochs=1
+    )
+    packed = cluster.measure_packing(nodes_with_a_gpu_in_name, run, tried(config), 1000)
+    assert isinstance(packed, Packed), packed
+    assert packed.one > 0 and packed.two > 0 and packed.bytes_each > 1000
+    assert packed.share == 1.0, "a CPU has no memory of a GPU"
+
+
+@pytest.mark.ray
+def test_what_goes_wrong_on_a_node_is_a_reason_and_no_traceback(
+    nodes_with_a_gpu_in_name: list[cluster.Node], config: SweepConfig, tmp_path: Path
+) -> None:
+    run = RunSettings(
+        folder=tmp_path, images=tmp_path, image_size=32, weights="gone.pth", width=WIDTH, epochs=1
+    )
+    why = cluster.measure_packing(nodes_with_a_gpu_in_name, run, tried(config), 0)
+    assert isinstance(why, str) and "gone.pth" in why
+    granted = cluster.Share(1.0, 1, 1)
+    problem = cluster.graph_problem(nodes_with_a_gpu_in_name, granted, "bfloat16")
+    assert problem and "\n" not in problem, "there is no GPU but in name"

@@ -1,5 +1,7 @@
 """The training step as a GPU takes it, on the CPU in its place: nothing asks the host, nothing a GPU can't index."""
 
+import gc
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sweep.rates import measure_rates
 from tests.conftest import Bench, exhaust, results
 from trainable import graph_test
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.device import CaptureFailed, Device
-from trainable.fit import fit
-from trainable.frozen.reference import Held, Plain
+from trainable.fit import fit, predict
+from trainable.frozen import stages
+from trainable.frozen.reference import Held, Plain, evaluation_batches
 from trainable.frozen.shared import FromStore, Shared
 from trainable.model import build_model
 from trainable.step import Steps
@@ -80,15 +84,33 @@ def steps_of(bench: Bench, config: TrialConfig) -> tuple[Steps, FromStore]:
 @pytest.mark.parametrize("resident", [True, False, None])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_no_tensor_has_a_type_that_a_gpu_can_not_index(
-    bench: Bench, tmp_path: Path, precision: str, resident: bool | None, augmentation: str
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    resident: bool | None,
+    augmentation: str,
 ) -> None:
+    """In a whole trial as on a GPU: filling by its stages' threads, training, validation, and the test's evaluation."""
+    monkeypatch.setattr(stages, "thread_context", Watch)
     sharing = None if resident is None else Sharing(kept=KEPT, resident=resident)
-    here = on(bench, tmp_path, precision=precision, sharing=sharing, epochs=1)
+    settings = {"precision": precision, "sharing": sharing, "epochs": 1, "views_made_on": "device"}
+    here = on(bench, tmp_path, **settings)
     config = SMALL.model_copy(update={"augmentation": augmentation})
     with Watch():
         by = Shared(here.run, here.data, here.backbone) if sharing else None
         train(here, config, by, "cold")
         train(here, config, by, "warm")
+        model = build_model(config, here.backbone)
+        predict(model, evaluation_batches(model, here.run, here.data.validation), here.run)
+
+
+def test_nor_has_any_that_the_rates_are_measured_with(bench: Bench, tmp_path: Path) -> None:
+    with Watch():
+        for precision in ("float32", "bfloat16"):
+            measure_rates(
+                bench.backbone, [24], bench.data.training, 1, "cpu", precision, None, tmp_path
+            )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -246,3 +268,57 @@ def test_training_in_float16_learns_as_in_float32(bench: Bench) -> None:
     for one, other in zip(half, exact, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
         assert one.train_loss != other.train_loss
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_after_a_skipped_first_step_training_begins_as_if_it_had_not_been(
+    bench: Bench, optimizer: str
+) -> None:
+    """torch's fused SGD leaves its momentum uninitialised there; a skipped step must leave nothing."""
+    config = SMALL.model_copy(update={"optimizer": optimizer, "dropout": 0.0, "momentum": 0.9})
+    run = bench.run.model_copy(update={"precision": "float16"})
+
+    def trained(skip_one: bool) -> list[Any]:
+        torch.manual_seed(0)
+        model = build_model(config, bench.backbone)
+        steps = Steps(config, run, model, bench.data.training.labels)
+        plain = Plain(config, run, bench.data, model)
+        assert steps._scaler is not None
+        if skip_one:
+            forced = {**steps._scaler.state_dict(), "scale": 2.0**60}
+            steps._scaler.load_state_dict(forced)
+            steps.epoch(plain, 1)
+            assert steps.fetch(torch.zeros(1))[0].skipped_steps == 5
+        steps._scaler.load_state_dict({**steps._scaler.state_dict(), "scale": 1024.0})
+        steps.epoch(plain, 2)
+        return [value.tolist() for value in model.trained().values()]
+
+    assert trained(True) == trained(False)
+
+
+def test_memory_that_runs_out_before_a_capture_is_let_go_of(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that waits to be captured holds what it reads: nothing may hold the step."""
+    here = on(bench, tmp_path, graphs=True)
+    by = Shared(here.run, here.data, here.backbone)
+    made: list[weakref.ref[Steps]] = []
+    begin, update = Steps.__init__, Steps._update
+
+    def remember(steps: Steps, *settings: Any) -> None:
+        made.append(weakref.ref(steps))
+        begin(steps, *settings)
+
+    def full(steps: Steps, loss: Tensor) -> None:
+        update(steps, loss)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Steps, "__init__", remember)
+    monkeypatch.setattr(Steps, "_update", full)
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            next(fit(SMALL, here.run, here.data, here.backbone, here.record("t"), by))
+        assert made[0]() is None
+    finally:
+        gc.enable()

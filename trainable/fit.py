@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Generator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -74,60 +75,64 @@ def fit(
     collapse_epochs = run.collapse_epochs or math.inf
     outcome = Outcome(Status.FINISHED)
 
-    while epoch < run.epochs and collapsing < collapse_epochs:
-        epoch += 1
-        started = time.monotonic()
-        frozen.work = work = Work()
-        device.forget_peak()
+    try:
+        while epoch < run.epochs and collapsing < collapse_epochs:
+            epoch += 1
+            started = time.monotonic()
+            frozen.work = work = Work()
+            device.forget_peak()
 
-        steps.epoch(frozen, epoch)
-        held = frozen.held_validation()
-        batches = frozen.validation() if held is None else held.in_order(EVALUATION_BATCH)
-        training, logits = steps.fetch(_logits(model, batches, run))
-        if not math.isfinite(training.loss):
-            outcome = Outcome(Status.DIVERGED, f"the training loss is not finite in epoch {epoch}")
-            break
-        validation = measure(logits, data.validation.labels)
-        if not math.isfinite(validation.loss):
-            outcome = Outcome(
-                Status.DIVERGED, f"the validation loss is not finite in epoch {epoch}"
+            # held before the steps are queued: what comes from the host is waited for, and training takes memory
+            held = frozen.held_validation()
+            steps.epoch(frozen, epoch)
+            batches = frozen.validation() if held is None else held.in_order(EVALUATION_BATCH)
+            training, logits = steps.fetch(_logits(model, batches, run))
+            if not math.isfinite(training.loss):
+                outcome = Outcome(
+                    Status.DIVERGED, f"the training loss is not finite in epoch {epoch}"
+                )
+                break
+            validation = measure(logits, data.validation.labels)
+            if not math.isfinite(validation.loss):
+                outcome = Outcome(
+                    Status.DIVERGED, f"the validation loss is not finite in epoch {epoch}"
+                )
+                break
+
+            collapsing = collapsing + 1 if is_collapsed(validation, *classes) else 0
+            seconds = time.monotonic() - started
+            row = Row(
+                epoch=epoch,
+                train_loss=training.loss,
+                train_accuracy=training.accuracy,
+                val_loss=validation.loss,
+                val_accuracy=validation.accuracy,
+                val_balanced_accuracy=validation.balanced_accuracy,
+                val_auc=validation.auc,
+                lr=steps.rate(epoch),
+                seconds=seconds,
+                images_per_second=len(data.training) / seconds,
+                gpu_memory_bytes=device.peak_bytes(),
+                frozen_images=work.frozen_images,
+                frozen_multiply_adds=work.frozen_multiply_adds,
+                frozen_seconds=work.frozen_seconds,
+                saved_multiply_adds=images_seen * prefix - work.frozen_multiply_adds,
+                shared_images=work.shared_images,
+                waited_seconds=work.waited_seconds,
+                skipped_steps=training.skipped_steps,
+                ended_at=now(),
+                collapsed=collapsing >= collapse_epochs,
             )
-            break
-
-        collapsing = collapsing + 1 if is_collapsed(validation, *classes) else 0
-        seconds = time.monotonic() - started
-        row = Row(
-            epoch=epoch,
-            train_loss=training.loss,
-            train_accuracy=training.accuracy,
-            val_loss=validation.loss,
-            val_accuracy=validation.accuracy,
-            val_balanced_accuracy=validation.balanced_accuracy,
-            val_auc=validation.auc,
-            lr=steps.rate(epoch),
-            seconds=seconds,
-            images_per_second=len(data.training) / seconds,
-            gpu_memory_bytes=device.peak_bytes(),
-            frozen_images=work.frozen_images,
-            frozen_multiply_adds=work.frozen_multiply_adds,
-            frozen_seconds=work.frozen_seconds,
-            saved_multiply_adds=images_seen * prefix - work.frozen_multiply_adds,
-            shared_images=work.shared_images,
-            waited_seconds=work.waited_seconds,
-            skipped_steps=training.skipped_steps,
-            ended_at=now(),
-            collapsed=collapsing >= collapse_epochs,
-        )
-        if best is None or is_better(run.metric, row, best.row):
-            best = Best(row, model.trained_copy(best.weights if best else None), logits)
-        if record is not None:
-            record.append(row)
-            if time.monotonic() - saved_at > WRITING_SHARE * writing_seconds:
-                writing_seconds = _save(record, data, model, steps, epoch, collapsing, best)
-                saved_at = time.monotonic()
-        yield row
-
-    steps.close()
+            if best is None or is_better(run.metric, row, best.row):
+                best = Best(row, model.trained_copy(best.weights if best else None), logits)
+            if record is not None:
+                record.append(row)
+                if time.monotonic() - saved_at > WRITING_SHARE * writing_seconds:
+                    writing_seconds = _save(record, data, model, steps, epoch, collapsing, best)
+                    saved_at = time.monotonic()
+            yield row
+    finally:
+        steps.close()  # also where memory ran out: a step that waits to be captured holds what it reads
     if collapsing >= collapse_epochs:
         outcome = Outcome(
             Status.COLLAPSED,
@@ -208,6 +213,7 @@ def _resume(
                 )
             best = record.load_best(rows[state["best_epoch"] - 1])
             model.set_trained(state["trained"])
+            best = replace(best, weights=model.beside_trained(best.weights))
         except RequestError as error:
             LOG.warning("trial %s starts again: %s", record.trial_id, error)
         else:

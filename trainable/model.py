@@ -217,6 +217,10 @@ class TransferVGG16(nn.Module):
             into[name].copy_(parameter)
         return into
 
+    def beside_trained(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`values` of the trained parameters, each on the device of its parameter."""
+        return {name: values[name].to(p.device) for name, p in self.trained().items()}
+
     @torch.no_grad()
     def set_trained(self, values: Mapping[str, Tensor]) -> None:
         """Put back what `trained_copy` gave.
@@ -310,7 +314,21 @@ def make_optimizer(config: TrialConfig, model: TransferVGG16) -> torch.optim.Opt
         case "adamw":
             return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=decay, fused=True)
+            return _with_momentum(
+                torch.optim.SGD(groups, momentum=config.momentum, weight_decay=decay, fused=True)
+            )
+
+
+def _with_momentum(sgd: torch.optim.SGD) -> torch.optim.SGD:
+    """With momenta of 0, from which the first step makes what it would have made without any.
+
+    torch makes them in the first step, and leaves them uninitialised where that is skipped for its infinite gradients.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            if group["momentum"]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def _assert_each_parameter_once(model: nn.Module, groups: list[dict[str, Any]]) -> None:

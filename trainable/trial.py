@@ -3,6 +3,7 @@
 `setup` may run on an actor that never runs the trial, so records are opened in the first `step`.
 """
 
+import gc
 import logging
 import os
 import socket
@@ -50,7 +51,9 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         keep_freed_memory()
         self._run = RunSettings(**config["run"])
         self._shared: tuple[TrainingData, Backbone, Shared | None] | None = None
-        self._loading = ThreadPoolExecutor(1).submit(_load, self._run)
+        with_it = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loading = with_it.submit(_load, self._run)
+        with_it.shutdown(wait=False)
         import_before_training()
         self._gauges = {
             name: Gauge(f"sweep_{name}", text, tag_keys=("trial_id", "strategy"))
@@ -112,6 +115,8 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if self._shared is not None and self._shared[2] is not None:
             self._shared[2].drop_resident()
         self._let_go()
+        gc.collect()
+        device_of(self._run.device).give_back()
         return self.step()
 
     def _epoch(self) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Filling:
         writing: dict[Wanted, Written] = {}
         try:
             while missing or writing:
-                advanced = False
+                advanced, looked = False, time.monotonic()
                 for wanted in list(missing):
                     self.tell(f"frozen features: {count - len(missing)} of {count} chunks")
                     if not self._is_there(wanted):
@@ -111,8 +111,9 @@ class Filling:
                     else:
                         self._shelves.open[wanted.cut, wanted.name] = chunk
                 if missing and not advanced:
-                    time.sleep(POLL_SECONDS)
-                    work.waited_seconds += POLL_SECONDS
+                    looking = time.monotonic() - looked
+                    time.sleep(max(POLL_SECONDS, looking))  # half a core at most, which others want
+                    work.waited_seconds += looking + max(POLL_SECONDS, looking)
         finally:
             for each in begun:
                 each.close()

@@ -16,6 +16,7 @@ import shutil
 import struct
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -200,13 +201,15 @@ class Shelf:
     ) -> None:
         """`write` of values that come piece by piece; this process need not check their digest again."""
         size = math.prod(shape) * STORED[format].itemsize
-        aside = self.folder / f"{name}.{os.getpid()}.tmp"
+        own = f"{name}.{os.getpid()}-"
+        aside = self.folder / f"{own}{uuid.uuid4().hex[:8]}.tmp"
         sha256 = hashlib.sha256()
         try:
             with MAKING_ROOM:  # so that the next of several writers counts this one
                 make_room(self.folder.parent, size, self.limit_bytes)
                 for left in self.folder.glob(f"{name}.*.tmp"):  # by a writer that was killed
-                    left.unlink(missing_ok=True)
+                    if not left.name.startswith(own):  # another thread may write the same chunk
+                        left.unlink(missing_ok=True)
                 file = aside.open("wb")
                 file.truncate(size)
             with file:
