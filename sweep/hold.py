@@ -22,6 +22,7 @@ from typing import Final
 import psutil
 
 from trainable.config import RequestError
+from trainable.faults import folder_gone
 from trainable.files import now
 from trainable.record import RunFolder
 
@@ -84,7 +85,7 @@ def only_driver(
     run.read_manifest()
     me = Holder.me()
     handle = _acquire(run, me, take_over, tell)
-    beat = _Beat(run.hold, me, handle)
+    beat = _Beat(run, handle)
     beat.start()
     try:
         yield
@@ -243,16 +244,16 @@ def _token(run: RunFolder) -> str | None:
 class _Beat(threading.Thread):
     """Moves the hold's time; where the hold is not ours any more, ends the driver as SIGTERM does."""
 
-    def __init__(self, path: Path, me: Holder, handle: int) -> None:
+    def __init__(self, run: RunFolder, handle: int) -> None:
         super().__init__(daemon=True, name="hold")
-        self._path, self._me, self._handle = path, me, handle
+        self._run, self._handle = run, handle
         self._ended = threading.Event()
 
     def run(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             if not self._is_ours():
-                what = "was taken over" if self._path.parent.exists() else "is gone"
-                print(f"{self._path.parent} {what}; this driver stops", file=sys.stderr)
+                what = "is gone" if folder_gone(self._run) else "was taken over"
+                print(f"{self._run.path} {what}; this driver stops", file=sys.stderr)
                 # not SIGINT, which is ignored in what a shell started with &
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
@@ -261,7 +262,7 @@ class _Beat(threading.Thread):
         """Move the time, and look whether the file is still the one that we made; an error of the disk says nothing."""
         try:
             os.utime(self._handle)
-            return os.stat(self._path).st_ino == os.fstat(self._handle).st_ino
+            return os.stat(self._run.hold).st_ino == os.fstat(self._handle).st_ino
         except FileNotFoundError:
             return False
         except OSError:

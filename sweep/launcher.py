@@ -22,7 +22,7 @@ from sweep.searcher import RecordSearcher
 from sweep.study import asked_in_all
 from trainable.command import PlainConsole, devices_said
 from trainable.config import RequestError, RunSettings
-from trainable.faults import fault_of_run
+from trainable.faults import fault_of_run, folder_gone
 from trainable.record import RunFolder, StaleSession
 from trainable.rows import Status
 from trainable.trial import FaceTrial
@@ -91,6 +91,7 @@ def run_session(
                 _mark_interrupted(run, session)
                 close_session(run, session, "finished" if complete else interruption.how or "error")
         interruption.leave()
+    interruption.fault = interruption.fault or folder_gone(run)  # which may have ended it by a signal
     if interruption.fault:
         raise RequestError(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
     return _farewell(run, complete, interruption.how, console)

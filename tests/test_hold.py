@@ -149,6 +149,16 @@ def test_who_is_taken_over_stops_and_says_so(run: RunFolder, driver: subprocess.
         assert holder is not None and holder.pid == os.getpid(), "the loser left the hold alone"
 
 
+def test_a_driver_whose_run_folder_is_gone_says_that_and_not_that_it_was_taken_over(
+    run: RunFolder, driver: subprocess.Popen[str]
+) -> None:
+    """Also where something else, as Ray does, has made a folder of that name again."""
+    run.path.rename(run.path.with_name("elsewhere"))
+    run.path.mkdir()
+    _, err = driver.communicate(timeout=30)
+    assert "is gone; this driver stops" in err
+
+
 def test_a_driver_keeps_its_hold_moving(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hold, "BEAT_SECONDS", 0.05)
     with only_driver(run):

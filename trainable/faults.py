@@ -23,14 +23,21 @@ def fault_of_run(run: RunFolder, error: BaseException) -> str:
             return str(each)
         if isinstance(each, OSError) and each.errno in FULL:
             return f"the run folder {run.path} must have room, but its disk says: {each.strerror}; make room"
-    if not run.manifest.exists():
-        return f"the run folder {run.path} must stay where it is, but it is gone; put it back"
+    if gone := folder_gone(run):
+        return gone
     try:
         with tempfile.NamedTemporaryFile(dir=run.path, prefix=".room-") as file:
             file.write(bytes(ROOM_BYTES))
     except OSError as problem:
         return f"the run folder {run.path} must be writable, but its disk says: {problem.strerror}"
     return ""
+
+
+def folder_gone(run: RunFolder) -> str:
+    """Says that the run folder is gone; "" where it is there. An empty folder in its place may be Ray's."""
+    if run.manifest.exists():
+        return ""
+    return f"the run folder {run.path} must stay where it is, but it is gone; put it back"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
