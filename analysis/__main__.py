@@ -58,7 +58,9 @@ def explore(
     loaded = load_config(config, overrides or [])
     with progress(console) as begin:
         folder = out or Path(f"explore-{loaded.name}")
-        page = write_exploration(loaded, folder, begin, lambda text: _line(text, "yellow"))
+        page = write_exploration(
+            loaded, folder, begin, lambda text: _line(text, "yellow"), show=_line
+        )
     _line(str(page))
 
 

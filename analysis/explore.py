@@ -221,10 +221,12 @@ def write_exploration(
     folder: Path,
     begin: Begin = no_progress,
     say: Callable[[str], None] = lambda text: None,
+    show: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write explore.html, and its pictures and plots as PNG, into `folder`; the page.
 
-    Plots are drawn by a Chrome or Chromium; where there is none, `say` is told, and the page alone has them.
+    `show` is told what was understood of the data, in lines. Plots are drawn by a Chrome or Chromium; where there is
+    none, `say` is told, and the page alone has them.
 
     Raises:
         RequestError: the data can't be used, or `folder` is something else.
@@ -235,6 +237,8 @@ def write_exploration(
         )
     found = explore(config, begin)
     data, seed = found.data, config.data.split.seed
+    for line in data.understood():
+        show(line)
     images = data.table.images
     shown = sample_files(data.split, seed)
     first = str(shown["file"].iloc[0])
@@ -284,8 +288,7 @@ def _page(
         target=table.target,
         classes=table.classes,
         counts=[int((label == 0).sum()), int((label == 1).sum())],
-        images=table.images,
-        table=table.table,
+        understood=data.understood(),
         columns=table.attributes.shape[1],
         head=_cells(pd.concat([table.rows["file"], table.attributes], axis=1).head(HEAD)),
         sample=source("sample"),

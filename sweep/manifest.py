@@ -93,17 +93,20 @@ def _manifest(
             "count": len(table.rows),
             "overlap": prepared.data.overlap.facts(),
             "dropped": list(table.dropped),
+            "unlabelled": list(table.unlabelled),
             "unreadable": list(table.unreadable),
         },
         "digests": {
-            "table": sha256_of(table.table),
+            "table": sha256_of(table.table) if table.table else None,
             "images": prepared.data.audit.digest,
             "split": sha256_of(run.split),
             "weights": prepared.backbone.digest(),
         },
         "warnings": list(prepared.warnings),
         "image_folder": str(table.images),
-        "table": str(table.table),
+        "table": str(table.table) if table.table else None,
+        "file_column": table.file_column,
+        "understood": list(prepared.data.understood()),
         "sessions": [],
     }
 

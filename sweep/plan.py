@@ -175,7 +175,9 @@ def _training_images(config: SweepConfig, prepared: Prepared) -> LabelledImages:
 
 
 def show_split(prepared: Prepared, console: PlainConsole) -> None:
-    """Print counts and balance of the split, and every warning."""
+    """Print what was understood of the data, counts and balance of the split, and every warning."""
+    for line in prepared.data.understood():
+        console.print(line, soft_wrap=True)
     negative, positive = prepared.data.table.classes
     target = prepared.data.table.target
     table = Table(

@@ -64,8 +64,8 @@ def check_unchanged(run: RunFolder, config: SweepConfig, begin: Begin = no_progr
             f"the weights {config.model.weights} must stay as they were when the run began, but they have changed; "
             "put the old ones back, or begin another run"
         )
-    table = Path(manifest["table"])
-    if not table.exists() or sha256_of(table) != digests["table"]:
+    table = Path(manifest["table"]) if manifest["table"] else None
+    if table and (not table.exists() or sha256_of(table) != digests["table"]):
         return [f"{table} has changed or is gone: the run keeps the labels that it began with"]
     return []
 

@@ -20,7 +20,7 @@ from sweep.config import check_config, dump_config
 from sweep.manifest import asked_for
 from sweep.space import SearchSpace
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
-from trainable.data import add_digests, find_images, make_split, open_table, open_training_data
+from trainable.data import add_digests, make_split, open_table, open_training_data
 from trainable.files import now, read_json, write_json
 from trainable.fit import fit
 from trainable.model import load_backbone
@@ -105,7 +105,7 @@ def make_run(
     write_json(run.session, {"number": 1})
     settings = RunSettings(
         folder=run.path,
-        images=find_images(images, table.rows["file"].tolist()),
+        images=table.images,
         image_size=image_size,
         weights="none",
         width=width,

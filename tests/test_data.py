@@ -278,14 +278,14 @@ def test_a_row_without_a_label_is_named(own: Faces, refused: Text) -> None:
     frame.to_csv(own.table, index=False)
     with pytest.raises(RequestError) as caught:
         opened(own.images)
-    assert "row 7 has none" in refused(caught)
+    assert "1 of 20 have none, row 7 first" in refused(caught)
 
 
 def test_a_positive_value_that_the_column_lacks_is_refused(own: Faces, refused: Text) -> None:
     with pytest.raises(RequestError) as caught:
         opened(own.images, positive="yes")
     assert "'yes'" in refused(caught)
-    assert "-1 and 1" in refused(caught)
+    assert "'-1', '1'" in refused(caught)
 
 
 def test_a_file_named_twice_is_told_with_both_rows(own: Faces, refused: Text) -> None:
@@ -343,7 +343,7 @@ def test_images_of_a_few_late_rows_of_a_long_table_are_found(own: Faces) -> None
         (b"", "table"),
         (b"file,Smiling\n", "rows"),
         (b"file;Smiling\n000001.jpg;1\n", "Smiling"),
-        (b"id,Smiling\n1,1\n2,-1\n", "file names"),
+        (b"id,Smiling\nx1,1\nx2,-1\n", "file names"),
         (b"file,Smiling\na.jpg,1\nb.jpg,1,1,1\n", "line 3"),
         ("file,Smiling\nGrün.jpg,1\n".encode("latin-1"), "UTF-8"),
         (b"file,Smiling\n" + b"a.jpg,1\n" * 9999 + b"\xfc.jpg,1\n", "UTF-8"),

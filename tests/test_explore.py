@@ -153,7 +153,10 @@ def test_the_command_names_the_page_also_where_no_browser_can_draw_pictures(
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=True
     )
-    remark, page = done.stdout.splitlines()
+    table, target, split, remark, page = done.stdout.splitlines()
+    assert f"table {faces.table}" in table and str(faces.images) in table
+    assert target.startswith("target Male: ") and target.endswith("counts as 1")
+    assert split.startswith("split: ")
     assert remark.startswith("the plots are on the page alone: ")
     assert page == str(tmp_path / "out" / "explore.html")
     assert "the target is <b>Male</b>" in (tmp_path / "out" / "explore.html").read_text()

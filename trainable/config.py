@@ -119,21 +119,34 @@ class TrialConfig(Frozen):
 
 
 class SplitConfig(Frozen):
-    """How the images are parted: stratified by scikit-learn, or as the official partition file says."""
+    """How the images are parted: stratified by scikit-learn, or as the official partition file or a column says."""
 
     seed: int = Field(42, ge=0, lt=2**32)  # as scikit-learn's generator takes it
     validation: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, gt=0, lt=1)
     official: bool = False
+    """As list_eval_partition says, or folders train, val and test."""
+    column: str | None = None
+    """A column of the table that says each image's part: train, val, test or such words, or 0, 1, 2."""
     group: str | None = None
     """`identity` (of identity_CelebA.txt beside the table) or a column of the table: images that have it in common,
     such as those of one person, come into one part."""
 
+    @property
+    def is_given(self) -> bool:
+        """Are the parts said somewhere, and not drawn?"""
+        return self.official or self.column is not None
+
     @model_validator(mode="after")
-    def _official_parts_are_given(self) -> "SplitConfig":
+    def _given_parts_are_given(self) -> "SplitConfig":
         if self.official and self.group is not None:
             raise ValueError("official parts are given: group can't change them")
+        if self.column is not None and (self.official or self.group is not None):
+            raise ValueError("a column gives the parts: neither official nor group can change them")
         return self
+
+
+Word = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 def _split(value: object) -> object:
@@ -146,14 +159,24 @@ class DataConfig(Frozen):
     images: Path
     """A folder or a zip; images at its root or in a subfolder."""
     table: Path | None = None
-    """A CSV or CelebA's own .txt; found beside the images where it is not given."""
+    """A CSV, TSV, Parquet or Excel file or CelebA's own .txt; found beside the images where it is not given."""
+    file_column: str | None = None
+    """The column of file names, where several might be it."""
     target: str
     positive: str | None = Field(None, coerce_numbers_to_str=True)
-    """The value of the target column that counts as 1; the larger one where it is not given."""
+    """The value of the target column that counts as 1, against all others; the larger of two where it is not given."""
+    missing_values: tuple[Word, ...] | None = None
+    """Words that stand for no value, as an empty field always does. None: a word that may be one, such as NA beside
+    two other values, is refused."""
     image_size: int = Field(224, ge=SMALLEST_IMAGE)
     """Side in pixels of the square that VGG-16 sees."""
     missing: Literal["refuse", "drop"] = "refuse"
-    """What to do with rows that have no image."""
+    """What to do with rows that have no image or no label."""
+    row_count: Literal["refuse", "ignore"] = "refuse"
+    """What to do where CelebA's own .txt has another number of rows than its first line says."""
+    identities: Literal["refuse", "incomplete", "ignore"] = "refuse"
+    """What to do where identity_CelebA.txt lacks images of the table: take each for a person of its own
+    (incomplete), or leave the file alone (ignore)."""
     unreadable: Literal["refuse", "drop"] = "refuse"
     """What to do with images that can't be decoded, found before the start."""
     split: Annotated[SplitConfig, BeforeValidator(_split)] = SplitConfig()

@@ -7,7 +7,7 @@ import pandas as pd
 
 from trainable.audit import Audit, audit
 from trainable.config import DataConfig, RequestError
-from trainable.data import FaceTable, make_split, open_table, split_warnings
+from trainable.data import FaceTable, make_split, open_table, split_said, split_warnings
 from trainable.frozen.store import default_folder
 from trainable.overlap import Overlap, find_overlap
 
@@ -29,17 +29,29 @@ class Examined:
     """file, label, part, sha256, where known identity."""
     audit: Audit
     overlap: Overlap
+    parted: str
+    """How the split was made."""
+
+    def understood(self) -> tuple[str, str, str]:
+        """What was read: table and images; the target's values; how the split was made and what was joined for it."""
+        return (
+            self.table.found,
+            f"target {self.table.target}: {self.table.labelled}",
+            f"split: {self.parted}",
+        )
 
     def warnings(self) -> Iterator[str]:
         """What a person should know before trusting a figure on it."""
         yield from split_warnings(self.split)
         for files, what in (
             (self.table.dropped, "rows without an image"),
+            (self.table.unlabelled, "images without a label"),
             (self.table.unreadable, "images that can't be decoded"),
         ):
             if files:
                 shown = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
                 yield f"{len(files):,} {what} are left out: {shown}"
+        yield from self.table.notes
         yield from self.overlap.said()
 
 
@@ -67,4 +79,4 @@ def examine(data: DataConfig, begin: Begin = no_progress) -> Examined:
         split, looked = make_split(table, data.split), looked.sound
     split["sha256"] = looked.images["sha256"].to_numpy()
     overlap = find_overlap(split, looked.column("pixels"), looked.column("perceptual"))
-    return Examined(table, split, looked, overlap)
+    return Examined(table, split, looked, overlap, split_said(table, data.split, split))

@@ -14,6 +14,7 @@ from analysis.wording import counted, percent, points
 from sweep.config import SweepConfig
 from trainable.config import RequestError
 from trainable.data import attributes_by_file, find_table
+from trainable.data.names import match
 
 FEWEST: Final = 20
 """Images of a group that its accuracy is given for."""
@@ -95,10 +96,12 @@ class Groups:
 def groups_of(predictions: pd.DataFrame, attributes: pd.DataFrame, target: str) -> Groups:
     """Each column of `attributes` (indexed by file) with two values, the target apart, over `predictions`.
 
-    `predictions` has file, label, logit. Images without a value are in neither group.
+    `predictions` has file, label, logit. Images without a value are in neither group. Files are joined by their names
+    as they were when the run began.
     """
     right = rights(predictions)
-    mine = attributes.reindex(predictions["file"]).reset_index(drop=True)
+    joined = match(list(predictions["file"]), attributes.index)
+    mine = attributes.reindex(list(joined.found)).reset_index(drop=True)
     found: list[tuple[str, Group, Group, Difference]] = []
     left_out = []
     for name in attributes.columns:
@@ -149,11 +152,15 @@ def read_attributes(config: SweepConfig, manifest: Mapping[str, Any]) -> pd.Data
             f"accuracy within groups takes the table {path} as it was when the run began (SHA-256 {recorded}), "
             "but it has changed"
         )
-    return attributes_by_file(path)
+    return attributes_by_file(path, manifest.get("file_column"))
 
 
 def _table(config: SweepConfig, manifest: Mapping[str, Any]) -> Path:
     """Where the table is: as recorded, as configured, or beside the images, where a zip is not extracted for it."""
+    if manifest.get("table", "") is None:
+        raise RequestError(
+            "accuracy within groups takes a table of attributes, and this run has none: folders gave its classes"
+        )
     named = manifest.get("table") or config.data.table
     if named:
         return Path(named)

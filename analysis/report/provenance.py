@@ -24,6 +24,7 @@ def provenance(run: RunFolder, config: SweepConfig, manifest: Mapping[str, Any])
         "split": _split(run),
         "larger_class": _larger_class(run),
         "image_facts": _image_facts(manifest),
+        "understood": manifest.get("understood") or (),
         "overlap": _overlap(manifest),
         "commands": _commands(run, config, manifest),
         "origin": _origin(manifest),
@@ -63,8 +64,10 @@ def _asked(config: SweepConfig) -> Pairs:
     data, search, asha = config.data, config.search, config.asha
     rungs = asha.rungs(config.epochs) if asha else []
     parts = (
-        "as the official partition file says"
+        "as the official partition says"
         if data.split.official
+        else f"as column {data.split.column!r} says"
+        if data.split.column is not None
         else f"{data.split.validation:g} for validation, {data.split.test:g} for the test, "
         f"stratified, seed {data.split.seed}"
     )
@@ -119,11 +122,13 @@ def _image_facts(manifest: Mapping[str, Any]) -> Pairs:
     images = manifest.get("images") or {}
     dropped = images.get("dropped") or []
     unreadable = images.get("unreadable") or []
+    unlabelled = images.get("unlabelled") or []
     return [
         (label, f"{value:,}")
         for label, value in (
             ("images", images.get("count")),
             ("rows left out for want of an image", len(dropped) if images else None),
+            ("images left out for want of a label", len(unlabelled) if unlabelled else None),
             ("images left out as unreadable", len(unreadable) if unreadable else None),
         )
         if value is not None

@@ -359,9 +359,9 @@ FILES: dict[str, tuple[Change, str]] = {
         lambda place: void(place.table.write_bytes(bytes(range(256)))),
         "faces.csv",
     ),
-    "a table in UTF-16": (
-        lambda place: void(place.table.write_text(place.table.read_text(), encoding="utf-16")),
-        "UTF-8",
+    "a table in UTF-16 without its mark": (
+        lambda place: void(place.table.write_text(place.table.read_text(), encoding="utf-16-le")),
+        "UTF-16",
     ),
     "a column misspelt": (key("data.target", "Smilling"), "Smiling"),
     "no column of names": (

@@ -4,6 +4,7 @@ Training and validation images are opened by `open_training_data`; test images b
 """
 
 from trainable.data.archive import unpacked
+from trainable.data.finding import find_images, find_table
 from trainable.data.images import (
     LabelledImages,
     TrainingData,
@@ -18,16 +19,10 @@ from trainable.data.split import (
     balance,
     make_split,
     read_split,
+    split_said,
     split_warnings,
 )
-from trainable.data.table import (
-    FaceTable,
-    attributes_by_file,
-    find_images,
-    find_table,
-    open_table,
-    read_table,
-)
+from trainable.data.table import FaceTable, attributes_by_file, open_table
 from trainable.decoding.decoder import upright
 
 __all__ = [
@@ -47,7 +42,7 @@ __all__ = [
     "open_test_data",
     "open_training_data",
     "read_split",
-    "read_table",
+    "split_said",
     "split_warnings",
     "unpacked",
     "upright",

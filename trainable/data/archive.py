@@ -1,9 +1,11 @@
 """A zip of images, extracted once, atomically and safely."""
 
+import os
 import shutil
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 from filelock import FileLock
@@ -26,12 +28,11 @@ def unpacked(images: Path) -> Path:
     stat_ = images.stat()
     target = images.with_name(f"{images.name}.extracted")
     mark = f"{stat_.st_size} bytes, changed {stat_.st_mtime_ns}\n"
-    done = target / ".complete"
-    if done.is_file() and done.read_text() == mark:
+    if _is_whole(target, mark):
         return target
     try:
         with FileLock(images.with_name(f".{images.name}.lock")):
-            if done.is_file() and done.read_text() == mark:
+            if _is_whole(target, mark):
                 return target
             partial = target.with_name(f".{target.name}.partial")
             for old in (partial, target):
@@ -48,12 +49,24 @@ def unpacked(images: Path) -> Path:
     return target
 
 
+def _is_whole(folder: Path, mark: str) -> bool:
+    """Is it there as it should be? Versions before 0.3 left backslashes in names, so that nothing was found there."""
+    done = folder / ".complete"
+    if not done.is_file() or done.read_text() != mark:
+        return False
+    return not any("\\" in name for name in os.listdir(folder))
+
+
 def _extract(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
             for member in members:
                 _refuse_unsafe(archive, member)
+                member.filename = member.filename.replace(
+                    "\\", "/"
+                )  # some systems write such names
+            _refuse_doubles(archive, members)
             size = sum(member.file_size for member in members)
             free = shutil.disk_usage(archive.parent).free
             if size > free:
@@ -62,9 +75,19 @@ def _extract(archive: Path, folder: Path) -> None:
                     f"{free / 1e9:.1f} GB free; make room or give the extracted folder as data.images"
                 )
             folder.mkdir()
-            opened.extractall(folder)
+            for member in members:
+                opened.extract(member, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise RequestError(f"{archive} must be a whole zip, but it is damaged: {error}") from None
+
+
+def _refuse_doubles(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    names = Counter(member.filename for member in members if not member.is_dir())
+    again = [name for name, count in names.items() if count > 1]
+    if again:
+        raise RequestError(
+            f"{archive} must hold each file once, but {again[0]!r} is there {names[again[0]]} times; not extracted"
+        )
 
 
 def _refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:

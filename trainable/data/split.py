@@ -3,18 +3,21 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from trainable.config import RequestError, SplitConfig, did_you_mean
+from trainable.data.classes import PARTS_SAID
 from trainable.data.table import FaceTable
 
 Part = Literal["train", "validation", "test"]
 PARTS: Final[tuple[Part, ...]] = ("train", "validation", "test")
 MOST_FOLDS: Final = 40
 SHARE_TOLERANCE: Final = 0.005
+ALONE: Final = "alone "
 FEW_VALIDATION_IMAGES: Final = 10  # of a class: below this a validation accuracy says little
 
 
@@ -22,43 +25,24 @@ def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
     """`table.rows` with a column `part` (train | validation | test), in the table's order.
 
     Two stratified steps of scikit-learn's `train_test_split` with one seed: first the test images, then the
-    validation images from the rest; with `group` folds of its `StratifiedGroupKFold`; or the parts of the official
-    partition file.
+    validation images from the rest; with `group` folds of its `StratifiedGroupKFold`; or the parts that the official
+    partition file, folders or a column say. Where those have no validation part, `config.validation`, if it was
+    given, takes that share of the training images.
 
     Raises:
-        RequestError: a part would lack a class, or the partition file is missing or incomplete.
+        RequestError: a part would lack a class, or parts that are to be given are missing or incomplete.
     """
     rows = table.rows
-    if config.official:
-        part = _official_parts(table)
+    if config.is_given:
+        part = (
+            _official_parts(table) if config.official else _column_parts(table, str(config.column))
+        )
+        part = _with_validation(part, table, config)
     elif config.group is not None:
         part = _grouped_parts(table, config, config.group)
     else:
-        n = len(rows)
-        n_test, n_validation = round(n * config.test), round(n * config.validation)
-        if min(n_test, n_validation, n - n_test - n_validation) < 2:
-            raise RequestError(
-                f"a split needs at least two images a part, but {n} images give "
-                f"{n - n_test - n_validation} / {n_validation} / {n_test}; add images or change data.split"
-            )
-        from sklearn.model_selection import train_test_split  # a second to import; trials need none
-
-        part = pd.Series("train", index=rows.index)
-        try:
-            rest, test = train_test_split(
-                rows.index, test_size=n_test, random_state=config.seed, stratify=rows["label"]
-            )
-            _, validation = train_test_split(
-                rest,
-                test_size=n_validation,
-                random_state=config.seed,
-                stratify=rows["label"].loc[rest],
-            )
-        except ValueError as error:
-            raise RequestError(
-                f"{table.target} in {table.table} can't be split with both classes in each part: {error}"
-            ) from None
-        part[test], part[validation] = "test", "validation"
+        _refuse_unsaid(table, config)
+        part = _drawn_parts(table, config)
     split = rows.drop(columns="partition", errors="ignore").assign(part=part)
     for name in PARTS:
         found = split.loc[split["part"] == name, "label"].value_counts()
@@ -72,6 +56,77 @@ def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
     return split
 
 
+def _drawn_parts(table: FaceTable, config: SplitConfig) -> "pd.Series[str]":
+    rows = table.rows
+    n = len(rows)
+    n_test, n_validation = round(n * config.test), round(n * config.validation)
+    if min(n_test, n_validation, n - n_test - n_validation) < 2:
+        raise RequestError(
+            f"a split needs at least two images a part, but {n} images give "
+            f"{n - n_test - n_validation} / {n_validation} / {n_test}; add images or change data.split"
+        )
+    part = pd.Series("train", index=rows.index)
+    rest, test = _two(table, rows.index, n_test, config)
+    _, validation = _two(table, rest, n_validation, config)
+    part[test], part[validation] = "test", "validation"
+    return part
+
+
+def _two(table: FaceTable, among: "pd.Index[int]", second: int, config: SplitConfig) -> Any:
+    """Rows parted in two, `second` of them in the second part, both with the same shares of each class.
+
+    Raises:
+        RequestError: there are too few of a class.
+    """
+    from sklearn.model_selection import train_test_split  # a second to import; trials need none
+
+    labels = table.rows["label"].loc[among]
+    try:
+        return train_test_split(among, test_size=second, random_state=config.seed, stratify=labels)
+    except ValueError as error:
+        raise RequestError(
+            f"{table.target} in {table.source} can't be split with both classes in each part: {error}"
+        ) from None
+
+
+def _with_validation(
+    part: "pd.Series[str]", table: FaceTable, config: SplitConfig
+) -> "pd.Series[str]":
+    """Parts that are given; where they have no validation images, those that `config.validation` takes from training.
+
+    Raises:
+        RequestError: there are none, and nobody said how many to take.
+    """
+    if (part == "validation").any():
+        return part
+    if "validation" not in config.model_fields_set:
+        raise RequestError(
+            f"a sweep needs validation images, but {given_by(table, config)} gives none; "
+            "data.split.validation=0.1 takes that share of the training images, and never of the test images"
+        )
+    train = part.index[part == "train"]
+    _, validation = _two(table, train, round(len(train) * config.validation), config)
+    part = part.copy()
+    part[validation] = "validation"
+    return part
+
+
+def given_by(table: FaceTable, config: SplitConfig) -> str:
+    """What says the parts, in words."""
+    if config.column is not None:
+        return f"column {config.column!r} of {table.source}"
+    return table.joined.get("partition", "the partition file").partition(":")[0]
+
+
+def _refuse_unsaid(table: FaceTable, config: SplitConfig) -> None:
+    """Folders train, val and test say the parts, so nobody draws others without a word."""
+    if table.table is None and "partition" in table.rows and not config.model_fields_set:
+        raise RequestError(
+            f"{given_by(table, config)} part the images, so data.split must say whether that is wanted; "
+            f"data.split=official takes those parts, data.split.seed={config.seed} draws others from all images"
+        )
+
+
 def add_digests(split: pd.DataFrame, images: Path) -> pd.DataFrame:
     """`split` with a column `sha256`: the digest of each file in the folder `images`, as it is now."""
     contents = ((images / file).read_bytes() for file in split["file"])
@@ -81,13 +136,56 @@ def add_digests(split: pd.DataFrame, images: Path) -> pd.DataFrame:
 def _official_parts(table: FaceTable) -> "pd.Series[str]":
     if "partition" not in table.rows:
         raise RequestError(
-            f"data.split: official needs list_eval_partition.csv or .txt beside {table.table}, but there is none"
+            f"data.split: official needs list_eval_partition.csv or .txt beside {table.source}, but there is none"
         )
     part = table.rows["partition"]
-    if part.isna().any():
-        file = table.rows.loc[part.isna(), "file"].iloc[0]
-        raise RequestError(f"the partition file must name every image, but it lacks {file}")
+    lacking = list(table.rows.loc[part.isna(), "file"])
+    if lacking:
+        raise RequestError(
+            f"the partition file must name every image, but it lacks {len(lacking):,} of {len(part):,}: "
+            f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
+        )
     return part
+
+
+def _column_parts(table: FaceTable, column: str) -> "pd.Series[str]":
+    if column not in table.attributes:
+        hint = did_you_mean(column, map(str, table.attributes.columns))
+        raise RequestError(
+            f"data.split.column must be a column of {table.source}, but it has no column {column!r}{hint}"
+        )
+    words = table.attributes[column]
+    part = words.map(lambda word: PARTS_SAID.get(str(word).lower()), na_action="ignore")
+    unknown = np.flatnonzero(part.isna())
+    if len(unknown):
+        row = int(unknown[0])
+        given = "nothing" if pd.isna(words.iloc[row]) else repr(str(words.iloc[row]))
+        raise RequestError(
+            f"column {column!r} of {table.source} must say train, val or test (or 0, 1, 2) of every image, but "
+            f"{len(unknown):,} say something else: {table.rows['file'].iloc[row]} has {given}"
+        )
+    return part
+
+
+def split_said(table: FaceTable, config: SplitConfig, split: pd.DataFrame) -> str:
+    """How the images were parted, with how many in each part, and what was joined for it."""
+    counts = split["part"].value_counts()
+    said = " / ".join(f"{counts[part]:,} {part}" for part in PARTS)
+    joined = ""
+    if config.is_given:
+        how = f"as {given_by(table, config)} says"
+        if config.official:
+            joined = f", {table.joined['partition'].partition(': ')[2]}"
+    else:
+        how = f"drawn with seed {config.seed}"
+        if config.group is not None:
+            groups = _groups(table, config.group)
+            alone = int(groups.str.startswith(ALONE).sum())
+            how += f", {groups.nunique():,} groups by {config.group} kept whole"
+            how += f", of which {alone:,} are images without one" if alone else ""
+            if config.group == "identity" and "identity" in table.joined:
+                joined = f" ({table.joined['identity']})"
+    return f"{said}; {how}{joined}"
 
 
 def _grouped_parts(table: FaceTable, config: SplitConfig, group: str) -> "pd.Series[str]":
@@ -103,7 +201,7 @@ def _grouped_parts(table: FaceTable, config: SplitConfig, group: str) -> "pd.Ser
     except ValueError as error:
         raise RequestError(
             f"data.split.group {group!r} must give at least {folds} groups and {folds} images of each class, "
-            f"but {table.table} gives {groups.nunique()} groups: {error}"
+            f"but {table.source} gives {groups.nunique()} groups: {error}"
         ) from None
     for number, (_, inside) in enumerate(pieces[: n_test + n_validation]):
         part.iloc[inside] = "test" if number < n_test else "validation"
@@ -116,11 +214,11 @@ def _groups(table: FaceTable, group: str) -> "pd.Series[str]":
     if group not in known:
         hint = did_you_mean(group, map(str, table.attributes.columns))
         raise RequestError(
-            f"data.split.group must be identity, with identity_CelebA.txt beside {table.table}, or a column of it, "
+            f"data.split.group must be identity, with identity_CelebA.txt beside {table.source}, or a column of it, "
             f"but it is {group!r}{hint}"
         )
     groups = known[group]
-    alone = "alone " + table.rows["file"]
+    alone = ALONE + table.rows["file"]
     return groups.astype(str).where(groups.notna(), alone)
 
 

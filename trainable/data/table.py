@@ -1,23 +1,25 @@
-"""The image table in any of the layouts that people have, and where its images are."""
+"""The image table in any of the layouts that people have, its labels, and where its images are."""
 
-import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from trainable.config import DataConfig, RequestError, did_you_mean
 from trainable.data.archive import unpacked
+from trainable.data.classes import ClassFolders, class_folders
+from trainable.data.finding import FoundImages, find_images, find_table, is_image
+from trainable.data.labels import labels_of, typed
+from trainable.data.names import match, normal
+from trainable.data.reading import Sheet, read_pairs, read_sheet
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-OFFICIAL_PARTS: Final = (
-    "train",
-    "validation",
-    "test",
-)  # what 0, 1 and 2 mean in CelebA's partition file
+OFFICIAL_PARTS: Final = ("train", "validation", "test")
+"""What 0, 1 and 2 mean in CelebA's partition file."""
+PARTITION_FILES: Final = ("list_eval_partition.csv", "list_eval_partition.txt")
+IDENTITY_FILE: Final = "identity_CelebA.txt"
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,36 @@ class FaceTable:
 
     images: Path
     """The folder that file names are relative to."""
-    table: Path
+    table: Path | None
+    """None where folders say the classes."""
     target: str
     classes: tuple[str, str]
     """What the table calls label 0 and label 1."""
     rows: pd.DataFrame
     """file, label (0 | 1), where known partition (train | validation | test) and identity."""
     attributes: pd.DataFrame
-    """The table as it was read, one row a row of `rows`."""
+    """The table's columns but the file names, one row a row of `rows`."""
     dropped: tuple[str, ...] = ()
     """Files that the table names and nobody found (`data.missing: drop`)."""
     unreadable: tuple[str, ...] = ()
     """Files that are there and can't be decoded (`data.unreadable: drop`)."""
+    unlabelled: tuple[str, ...] = ()
+    """Files whose row has no label (`data.missing: drop`)."""
+    found: str = ""
+    """How the table was read, and what its rows were joined to."""
+    labelled: str = ""
+    """Which values the target has, and which of them counts as 1."""
+    joined: Mapping[str, str] = field(default_factory=dict)
+    """What partition and identity were joined from, and how many rows."""
+    notes: tuple[str, ...] = ()
+    """What was read in a way that not everybody would expect."""
+    file_column: str | None = None
+    """The table's column of file names."""
+
+    @property
+    def source(self) -> Path:
+        """Where the labels come from: the table, or the folder of the class folders."""
+        return self.table or self.images
 
     def without(self, unreadable: Collection[str]) -> "FaceTable":
         """The table less the rows of these files."""
@@ -50,232 +70,267 @@ class FaceTable:
         )
 
 
-def open_table(config: DataConfig) -> FaceTable:
+def open_table(data: DataConfig) -> FaceTable:
     """Read the table, find its images and check both.
 
     Raises:
-        RequestError: a missing table, column or image, labels other than two values, a duplicate file name.
+        RequestError: a missing table, column or image, labels other than two classes, a file that is named twice.
     """
-    root = unpacked(config.images)
-    path = config.table or find_table(config.images, root)
+    root = unpacked(data.images)
+    if data.table is not None:
+        return _table(data.table, root, data)
+    try:
+        path = find_table(data.images, root)
+    except RequestError:
+        folders = class_folders(root, data)
+        if folders is None:
+            raise
+        return _of_folders(folders, data)
+    return _table(path, root, data)
+
+
+def attributes_by_file(path: Path, column: str | None = None) -> pd.DataFrame:
+    """Every column of the table at `path` but the file names, which are in `column` and become the index.
+
+    Without `column`, as runs before 0.2 have it, they are in the first column whose values all end as images do.
+
+    Raises:
+        RequestError: the file is no such table.
+    """
+    sheet = read_sheet(path)
+    named = [column] if column in sheet.frame else _image_columns(sheet)
+    if not named:
+        raise _no_file_column(sheet)
+    names = sheet.frame[named[0]].map(normal)
+    return typed(sheet.frame.drop(columns=named[0])).set_index(names)
+
+
+# ---------------------------------------------------------------- a table
+
+
+def _table(path: Path, root: Path, data: DataConfig) -> FaceTable:
     if not path.is_file():
         raise RequestError(
-            f"data.table must be a CSV or a CelebA .txt, but there is no file {path}"
+            f"data.table must be a table (CSV, CelebA's .txt, Parquet or Excel), but there is no file {path}"
         )
-    frame = read_table(path)
-    if config.target not in frame.columns:
-        hint = did_you_mean(config.target, frame.columns)
+    sheet = read_sheet(path)
+    _refuse_cut(sheet, data)
+    if data.target not in sheet.frame:
+        hint = did_you_mean(data.target, sheet.frame.columns)
         raise RequestError(
-            f"data.target must be a column of {path}, but it has no column {config.target!r}{hint}"
+            f"data.target must be a column of {path}, but it has no column {data.target!r}{hint}"
         )
-    name_column = _file_column(frame, path)
-    files = frame[name_column].astype(str)
-    _refuse_duplicates(files, path)
-    labels, classes = _labels(frame[config.target], config, path)
-    images = find_images(root, list(files))
-    there = _present(images, files)
-    missing = list(files[~there])
-    if missing and config.missing == "refuse":
+    column, images = _files(sheet, root, data)
+    names = sheet.frame[column]
+    _refuse_nameless(names, path)
+    labels = labels_of(sheet.frame[data.target], data, f"column {data.target!r} of {path}")
+    images = images or find_images(root, list(names))
+    lacking = images.rows.lacking(list(names))
+    if lacking and data.missing == "refuse":
         raise RequestError(
-            f"every row of {path} must have an image, but {len(missing):,} of {len(files):,} have none in "
-            f"{images}: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}; "
-            "data.missing=drop goes on without them"
+            f"every row of {path} must have an image, but {len(lacking):,} of {len(names):,} have none in "
+            f"{images.folder}: {_some(lacking)}; data.missing=drop goes on without them"
         )
-    rows = pd.DataFrame({"file": files, "label": labels})
-    for column, found in (
-        ("partition", _partition(path, root)),
-        ("identity", _identity(path, root)),
-    ):
-        if found is not None:
-            rows[column] = rows["file"].map(found)
+    there = np.array([file is not None for file in images.rows.found])
+    stays = there & ~labels.missing.to_numpy()
+    if not stays.any():
+        raise RequestError(f"some row of {path} must have a label and an image, but none has both")
+    rows = pd.DataFrame({"file": images.rows.found, "label": labels.values})[stays]
+    rows = rows.reset_index(drop=True)
+    joined = _join_sides(rows, path, root, data)
+    merged = sheet.merged.get(data.target)
+    attributes = typed(sheet.frame.drop(columns=column)[stays].reset_index(drop=True))
     return FaceTable(
-        images=images,
+        images=images.folder,
         table=path,
-        target=config.target,
-        classes=classes,
-        rows=rows[there].reset_index(drop=True),
-        attributes=frame[there].drop(columns=name_column).reset_index(drop=True),
-        dropped=tuple(missing),
+        target=data.target,
+        classes=labels.classes,
+        rows=rows,
+        attributes=attributes,
+        dropped=tuple(lacking),
+        unlabelled=tuple(names[there & labels.missing.to_numpy()]),
+        found=_found(sheet, column, images),
+        labelled=labels.said(),
+        joined=joined,
+        notes=(
+            f"blanks around values of {data.target!r} are left out: {', '.join(map(repr, merged))} "
+            "are there with and without them",
+        )
+        if merged
+        else (),
+        file_column=column,
     )
 
 
-def attributes_by_file(path: Path) -> pd.DataFrame:
-    """Every column of the table at `path` but the file names, which are the index.
-
-    Raises:
-        RequestError: the file is no such table.
-    """
-    frame = read_table(path)
-    name = _file_column(frame, path)
-    return frame.drop(columns=name).set_index(frame[name].astype(str))
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def find_table(images: Path, root: Path) -> Path:
-    """The table that lies beside the images, under one of the names that people have.
-
-    Raises:
-        RequestError: none is there, or several and none has a known name.
-    """
-    folders = list(dict.fromkeys([root, images.parent, root.parent]))
-    names = ["list_attr_celeba.csv", "list_attr_celeba.txt", f"{images.stem}.csv"]
-    for folder in (*folders, root.parent.parent):  # Kaggle's images lie two folders deep
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    for folder in folders:
-        tables = sorted(folder.glob("*.csv"))
-        if len(tables) == 1:
-            return tables[0]
-    raise RequestError(
-        f"data.table must name the table of the images, since none of {', '.join(names)} "
-        f"and no single CSV lies in {' or '.join(map(str, folders))}"
+def _found(sheet: Sheet, column: str, images: FoundImages) -> str:
+    beyond = f"; {images.beyond:,} images there are in no row" if images.beyond else ""
+    return (
+        f"table {sheet.path} ({sheet.how}; file names in {column!r}); images {images.folder}, "
+        f"found for {images.rows.said()}{beyond}"
     )
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV, or CelebA's own .txt: a count, the attribute names, then rows that begin with the file name.
-
-    Raises:
-        RequestError: the file is no such table.
-    """
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        first, second = lines.readline().strip(), lines.readline().split()
-    if first.isdigit():
-        frame = _read_csv(path, sep=r"\s+", skiprows=2, header=None)
-        width = frame.shape[1]
-        if len(second) not in (width - 1, width):
-            raise RequestError(
-                f"line 2 of {path} must name the {width - 1} columns after the file name, "
-                f"but it names {len(second)}"
-            )
-        frame.columns = pd.Index(["image_id", *second][-width:])
-    else:
-        frame = _read_csv(path)
-    if frame.empty:
-        raise RequestError(f"{path} must have rows, but it has none")
-    return frame
-
-
-def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """What pandas reads, each column as a whole: in chunks, one stray word makes half a column text."""
-    try:
-        frame: pd.DataFrame = pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **options)
-    except UnicodeDecodeError:
+def _refuse_cut(sheet: Sheet, data: DataConfig) -> None:
+    """Has the table as many rows as it says?"""
+    said, rows = sheet.said_rows, len(sheet.frame)
+    if said is not None and said != rows and data.row_count == "refuse":
         raise RequestError(
-            f"{path} must be UTF-8 text, but it is not; save it again as UTF-8"
-        ) from None
-    except ValueError as error:  # pandas' parser and empty-file errors are such
+            f"{sheet.path} must have the {said:,} rows that its first line says, but it has {rows:,}: the file may be "
+            "cut off; get it whole, or data.row_count=ignore goes on with these"
+        )
+
+
+def _refuse_nameless(names: "pd.Series[str]", path: Path) -> None:
+    empty = np.flatnonzero(names == "")
+    if len(empty):
         raise RequestError(
-            f"{path} must be a table, but reading it says: {str(error).strip()}"
-        ) from None
-    return frame
-
-
-def _file_column(frame: pd.DataFrame, path: Path) -> str:
-    for name in frame.columns:
-        values = frame[name]
-        if values.dtype.kind not in "ifb" and values.notna().all():
-            if values.astype(str).str.lower().str.endswith(SUFFIXES).all():
-                return str(name)
-    raise RequestError(
-        f"{path} must have a column of image file names ({', '.join(SUFFIXES[:3])}, …), but none of "
-        f"{', '.join(map(str, frame.columns[:5]))}{', …' if frame.shape[1] > 5 else ''} is one"
-    )
-
-
-def _refuse_duplicates(files: "pd.Series[str]", path: Path) -> None:
-    again = np.flatnonzero(files.duplicated())
+            f"every row of {path} must have a file name, but {len(empty):,} have none, row {int(empty[0]) + 1} first"
+        )
+    same = names.map(normal)
+    again = np.flatnonzero(same.duplicated())
     if len(again):
         row = int(again[0])
-        first = int(np.flatnonzero(files == files.iloc[row])[0])
+        first = int(np.flatnonzero(same == same.iloc[row])[0])
         raise RequestError(
-            f"file names in {path} must be unique, but {files.iloc[row]!r} is in rows {first + 1} and {row + 1} "
+            f"file names in {path} must be unique, but {names.iloc[row]!r} is in rows {first + 1} and {row + 1} "
             f"({len(again):,} such rows); remove one of each"
         )
 
 
-def _labels(
-    column: "pd.Series[int]", config: DataConfig, path: Path
-) -> tuple["pd.Series[int]", tuple[str, str]]:
-    where = f"column {config.target!r} of {path}"
-    if column.isna().any():
-        row = int(np.flatnonzero(column.isna())[0])
-        raise RequestError(f"{where} must have a value in every row, but row {row + 1} has none")
-    values = sorted(column.unique().tolist())
-    if len(values) != 2:
-        shown = ", ".join(map(repr, values[:5])) + (", …" if len(values) > 5 else "")
-        raise RequestError(f"{where} must have two values, but it has {len(values)}: {shown}")
-    if config.positive is not None:
-        named = [value for value in values if str(value) == config.positive]
-        if not named:
-            raise RequestError(
-                f"data.positive must be one of the values {values[0]!r} and {values[1]!r} of {where}, "
-                f"but it is {config.positive!r}"
-            )
-        values.sort(key=lambda value: value == named[0])
-    return (column == values[1]).astype("int64"), (str(values[0]), str(values[1]))
+# ---------------------------------------------------------------- which column has the file names
 
 
-def find_images(root: Path, files: Sequence[str]) -> Path:
-    """`root` or the first subfolder of it where any of `files` lie.
+def _files(sheet: Sheet, root: Path, data: DataConfig) -> tuple[str, FoundImages | None]:
+    """The column of file names, and its images where it was known by them.
 
     Raises:
-        RequestError: none is there.
+        RequestError: no column is one, or several are.
     """
-    probe, wanted = files[:20], set(files)
-    for folder, subfolders, here in os.walk(root):
-        subfolders.sort()
-        if not wanted.isdisjoint(here) or any((Path(folder) / name).is_file() for name in probe):
-            return Path(folder)
+    if data.file_column is not None:
+        if data.file_column not in sheet.frame:
+            hint = did_you_mean(data.file_column, sheet.frame.columns)
+            raise RequestError(
+                f"data.file_column must be a column of {sheet.path}, but it has no column {data.file_column!r}{hint}"
+            )
+        return data.file_column, None
+    named = _image_columns(sheet)
+    if len(named) == 1:
+        return named[0], None
+    others = [
+        name
+        for name in named or sheet.frame.columns
+        if name != data.target and _may_be_names(sheet.frame[name])
+    ]
+    found: dict[str, FoundImages] = {}
+    for name in others:
+        try:
+            found[name] = find_images(root, list(sheet.frame[name]))
+        except RequestError:
+            continue
+    most = max((each.rows.count for each in found.values()), default=0)
+    best = [name for name, each in found.items() if each.rows.count == most]
+    if len(best) == 1:
+        return best[0], found[best[0]]
+    if not named and not best:
+        raise _no_file_column(sheet)
     raise RequestError(
-        f"data.images must hold the images that the table names, but none of {', '.join(probe[:3])}, … "
-        f"is in {root} or a folder below it"
+        f"one column of {sheet.path} must hold the names of the images, but {' and '.join(best or named)} may; "
+        "name it as data.file_column"
     )
 
 
-def _present(images: Path, files: "pd.Series[str]") -> "pd.Series[bool]":
-    folders = {str(Path(name).parent) for name in files}
-    there = {
-        os.path.normpath(os.path.join(folder, name))
-        for folder in folders
-        if (images / folder).is_dir()
-        for name in os.listdir(images / folder)
-    }
-    return files.map(lambda name: os.path.normpath(name) in there)
+def _no_file_column(sheet: Sheet) -> RequestError:
+    columns = list(sheet.frame.columns)
+    return RequestError(
+        f"{sheet.path} must have a column of file names of images, but none of {_some(columns)} is one; "
+        "data.file_column names it"
+    )
+
+
+def _image_columns(sheet: Sheet) -> list[str]:
+    """Columns whose values, where there are any, all end as the names of images do."""
+    return [
+        str(name)
+        for name, column in sheet.frame.items()
+        if all(value == "" or is_image(value) for value in column) and column.any()
+    ]
+
+
+def _may_be_names(column: "pd.Series[str]") -> bool:
+    return bool((column != "").all() and column.is_unique)
+
+
+# ---------------------------------------------------------------- files beside the table
+
+
+def _join_sides(rows: pd.DataFrame, table: Path, root: Path, data: DataConfig) -> dict[str, str]:
+    """Add the columns partition and identity to `rows` where their files lie beside the table; what was joined."""
+    joined = {}
+    files = list(rows["file"])
+    path = _beside(table, root, *PARTITION_FILES)
+    if path is not None:
+        parts = read_pairs(path)
+        unknown = set(parts.values()) - {0, 1, 2}
+        if unknown:
+            raise RequestError(f"{path} must hold 0, 1 and 2, but it holds {min(unknown)}")
+        found, said = _joined(files, parts)
+        rows["partition"] = [None if part is None else OFFICIAL_PARTS[part] for part in found]
+        joined["partition"] = f"{path.name}: {said}"
+    path = _beside(table, root, IDENTITY_FILE)
+    if path is not None and data.identities != "ignore":
+        found, said = _joined(files, read_pairs(path))
+        lacking = [file for file, who in zip(files, found, strict=True) if who is None]
+        if lacking and data.identities == "refuse":
+            raise RequestError(
+                f"{path} must name every image of {table}, but it lacks {len(lacking):,} of {len(files):,}: "
+                f"{_some(lacking)}; data.identities=incomplete takes each of them for a person of its own, "
+                "data.identities=ignore goes on without that file"
+            )
+        rows["identity"] = pd.to_numeric(pd.Series(found, index=rows.index, dtype="object"))
+        joined["identity"] = f"{path.name}: {said}"
+    return joined
+
+
+def _joined(files: Sequence[str], by_name: Mapping[str, int]) -> tuple[list[int | None], str]:
+    """The number of each of `files`, and how many rows were joined."""
+    by_name = {normal(name): number for name, number in by_name.items()}
+    joined = match(files, by_name)
+    found = [None if name is None else by_name[name] for name in joined.found]
+    return found, joined.said()
 
 
 def _beside(table: Path, root: Path, *names: str) -> Path | None:
-    for folder in (table.parent, root, root.parent):
+    for folder in dict.fromkeys((table.parent, root, root.parent)):
         for name in names:
             if (folder / name).is_file():
                 return folder / name
     return None
 
 
-def _partition(table: Path, root: Path) -> "dict[str, str] | None":
-    path = _beside(table, root, "list_eval_partition.csv", "list_eval_partition.txt")
-    if path is None:
-        return None
-    frame = _two_columns(path)
-    unknown = set(frame.iloc[:, 1]) - {0, 1, 2}
-    if unknown:
-        raise RequestError(
-            f"{path} must hold 0, 1 and 2, but it holds {sorted(map(str, unknown))[0]}"
-        )
-    return {str(file): OFFICIAL_PARTS[int(part)] for file, part in frame.itertuples(index=False)}
+# ---------------------------------------------------------------- class folders
 
 
-def _identity(table: Path, root: Path) -> "dict[str, int] | None":
-    path = _beside(table, root, "identity_CelebA.txt")
-    if path is None:
-        return None
-    return {str(file): int(who) for file, who in _two_columns(path).itertuples(index=False)}
-
-
-def _two_columns(path: Path) -> pd.DataFrame:
-    frame = _read_csv(path) if path.suffix == ".csv" else _read_csv(path, sep=r"\s+", header=None)
-    if frame.shape[1] != 2 or frame.empty or frame.iloc[:, 1].dtype.kind not in "iu":
-        raise RequestError(
-            f"{path} must hold a file name and a number in each row, but it does not"
-        )
-    return frame
+def _of_folders(folders: ClassFolders, data: DataConfig) -> FaceTable:
+    frame = folders.frame
+    named = data.model_copy(update={"positive": folders.positive, "missing_values": ()})
+    labels = labels_of(frame["class"], named, f"the folders in {folders.root}")
+    rows = pd.DataFrame({"file": frame["file"], "label": labels.values})
+    joined = {}
+    if "part" in frame:
+        rows["partition"] = frame["part"]
+        joined["partition"] = f"the folders of {folders.root}: {len(rows):,} of {len(rows):,} rows"
+    return FaceTable(
+        images=folders.root,
+        table=None,
+        target=data.target,
+        classes=labels.classes,
+        rows=rows,
+        attributes=pd.DataFrame({data.target: frame["class"]}),
+        found=f"no table; {len(rows):,} images in folders by class in {folders.root}",
+        labelled=labels.said(),
+        joined=joined,
+    )

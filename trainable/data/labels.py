@@ -1,0 +1,148 @@
+"""What a column of text says: labels of two classes, and numbers. Which words mean "missing" is never guessed."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from trainable.config import DataConfig, RequestError
+
+MAYBE_MISSING: Final = frozenset(
+    ("na", "n/a", "#n/a", "<na>", "nan", "null", "none", "nil", "missing", "?", "-", "--", "–", "−")
+)
+"""Words, in small letters, that stand for no value in some tables and for a value in others."""
+NUMBER: Final = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A target column."""
+
+    values: "pd.Series[int]"
+    """0 or 1; 0 too where the label is missing."""
+    missing: "pd.Series[bool]"
+    classes: tuple[str, str]
+    """What the table calls label 0 and label 1."""
+    counts: Mapping[str, int]
+    """Rows of each value, those of label 0 first."""
+
+    def said(self) -> str:
+        """`no (31 rows) counts as 0; yes (29 rows) counts as 1`."""
+        each = [f"{value} ({count:,} rows)" for value, count in self.counts.items()]
+        zero = f"{', '.join(each[:-1])} count{'s' if len(each) == 2 else ''} as 0"
+        return f"{zero}; {each[-1]} counts as 1"
+
+
+def labels_of(column: "pd.Series[str]", data: DataConfig, where: str) -> Labels:
+    """Labels from the text of a column.
+
+    Raises:
+        RequestError: not two classes, words that may mean "missing", labels that are missing and were not to be.
+    """
+    absent = set(data.missing_values or ())
+    missing = (column == "") | column.isin(absent)
+    if missing.all():
+        raise RequestError(f"{where} must have two values, but it has none")
+    _refuse_missing(missing, data, where)
+    spelt = Counter(column[~missing])
+    names = _one_name_each(spelt)
+    counts: Counter[str] = Counter()
+    for value, count in spelt.items():
+        counts[names[value]] += count
+    ordered = _ordered(list(counts))
+    if len(ordered) > 2 and data.missing_values is None:
+        _refuse_words(ordered, where)
+    one = _positive(ordered, data, where)
+    zeros = [value for value in ordered if value != one]
+    values = column.map(names).eq(one).astype("int64")
+    zero = zeros[0] if len(zeros) == 1 else f"not {one}"
+    return Labels(values, missing, (zero, one), {each: counts[each] for each in [*zeros, one]})
+
+
+def _refuse_missing(missing: "pd.Series[bool]", data: DataConfig, where: str) -> None:
+    if missing.any() and data.missing == "refuse":
+        raise RequestError(
+            f"{where} must have a value in every row, but {int(missing.sum()):,} of {len(missing):,} have none, "
+            f"row {int(np.flatnonzero(missing)[0]) + 1} first; fill them in, or data.missing=drop goes on without them"
+        )
+
+
+def _refuse_words(values: Sequence[str], where: str) -> None:
+    words = [value for value in values if value.lower() in MAYBE_MISSING]
+    if words:
+        raise RequestError(
+            f"{where} must have two values, but it has {len(values)}: {_shown(values)}; if {' and '.join(words)} "
+            f"mean{'s' if len(words) == 1 else ''} that there is no value, "
+            f"data.missing_values=[{', '.join(map(_quoted, words))}] says so; if not, data.missing_values=[] does"
+        )
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
+
+
+def _positive(values: Sequence[str], data: DataConfig, where: str) -> str:
+    """The value that counts as 1: the one that was named, else the larger of two."""
+    if data.positive is not None:
+        named = [value for value in values if _same(value, data.positive)]
+        if not named:
+            raise RequestError(
+                f"data.positive must be one of the values of {where}, {_shown(values)}, but it is {data.positive!r}"
+            )
+        if len(values) > 1:
+            return named[0]
+    if len(values) != 2:
+        remedy = "; data.positive=VALUE takes one against all others" if len(values) > 2 else ""
+        raise RequestError(
+            f"{where} must have two values, but it has {len(values)}: {_shown(values)}{remedy}"
+        )
+    return values[1]
+
+
+def _shown(values: Sequence[str]) -> str:
+    return ", ".join(map(repr, values[:SHOWN])) + (", …" if len(values) > SHOWN else "")
+
+
+def _is_number(text: str) -> bool:
+    return NUMBER.fullmatch(text) is not None
+
+
+def _same(value: str, given: str) -> bool:
+    if value == given.strip():
+        return True
+    return _is_number(value) and _is_number(given.strip()) and float(value) == float(given)
+
+
+def _one_name_each(values: Sequence[str] | Counter[str]) -> dict[str, str]:
+    """What each value is called: in a column of numbers, 1 and 1.0 are one value, called by its shortest writing."""
+    if not all(map(_is_number, values)):
+        return {value: value for value in values}
+    shortest: dict[float, str] = {}
+    for value in sorted(values, key=lambda text: (len(text), text)):
+        shortest.setdefault(float(value), value)
+    return {value: shortest[float(value)] for value in values}
+
+
+def _ordered(values: Sequence[str]) -> list[str]:
+    """By size where all are numbers, else by letters."""
+    if all(map(_is_number, values)):
+        return sorted(values, key=float)
+    return sorted(values)
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of text as what they hold: numbers where every value is one, missing where nothing stands."""
+    return pd.DataFrame({name: _typed(frame[name]) for name in frame.columns}, index=frame.index)
+
+
+def _typed(column: "pd.Series[str]") -> "pd.Series[Any]":
+    there = column.where(column != "", None)
+    values = there.dropna().unique()
+    if len(values) and all(map(_is_number, values)):
+        return pd.to_numeric(there)
+    return there
