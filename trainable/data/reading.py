@@ -31,6 +31,8 @@ MARKS: Final = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
 OLD_EXCEL: Final = b"\xd0\xcf\x11\xe0"
+UNNAMED: Final = "unnamed "
+"""How columns without a name begin."""
 FIRST_COLUMN: Final = "image_id"
 """CelebA's own .txt leaves the column of file names without a name."""
 
@@ -115,7 +117,7 @@ def _likely(content: bytes) -> str:
 
 
 def _text(path: Path, text: str, encoding: str) -> Sheet:
-    first = text.lstrip().partition("\n")[0].strip()
+    first = _lines(text.lstrip(), 1)[0].strip()
     if first.isascii() and first.isdigit():
         return _celeba(path, text, encoding)
     line, delimiter = _said_delimiter(text)
@@ -127,9 +129,14 @@ def _text(path: Path, text: str, encoding: str) -> Sheet:
     return _sheet(path, f"columns separated by {separated}, {encoding}", header, kept)
 
 
+def _lines(text: str, breaks: int = 0) -> list[str]:
+    """At the first so many line breaks, or at all; `str.splitlines` breaks at other signs too."""
+    return re.split(r"\r\n|\r|\n", text, maxsplit=breaks)
+
+
 def _celeba(path: Path, text: str, encoding: str) -> Sheet:
     """A count, the names of the attributes, then rows that begin with the file name, all separated by blanks."""
-    lines = [(n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(n, line.split()) for n, line in enumerate(_lines(text), 1) if line.strip()]
     (_, (count,)), names, rows = lines[0], lines[1:2], lines[2:]
     if not names or not rows:
         raise RequestError(
@@ -162,11 +169,14 @@ def _delimiter(text: str, path: Path) -> str:
     """
     widths = {}
     for delimiter in DELIMITERS:
-        _, header = next(iter(_csv_rows(text, delimiter, path)), (0, []))
+        try:
+            _, header = next(iter(_csv_rows(text, delimiter, path)), (0, []))
+        except RequestError:  # a quoted name is followed by something else
+            continue
         if len(header) > 1:
             widths[delimiter] = len(header)
     if not widths:
-        first = text.strip().partition("\n")[0][:60]
+        first = _lines(text.strip(), 1)[0][:60]
         raise RequestError(
             f"{path} must be a table whose columns are separated by commas, semicolons or tabs, "
             f"but its first line is {first!r}"
@@ -234,7 +244,7 @@ def _header(rows: Rows, path: Path) -> tuple[list[str], Iterator[tuple[int, list
 
 
 def _refuse_repeated(header: list[str], path: Path) -> list[str]:
-    header = [name or f"unnamed {place}" for place, name in enumerate(header, 1)]
+    header = [name or f"{UNNAMED}{place}" for place, name in enumerate(header, 1)]
     again = [name for place, name in enumerate(header) if name in header[:place]]
     if again:
         raise RequestError(
@@ -251,15 +261,24 @@ def _same_width(rows: Rows, width: int, path: Path, like: str) -> list[list[str]
         RequestError: a row has more or fewer.
     """
     kept = []
+    ended = unended = 0
     for number, row in rows:
-        while len(row) > width and not row[-1].strip():
-            row.pop()
+        if len(row) > width and not row[-1].strip():
+            ended = ended or number
+            while len(row) > width and not row[-1].strip():
+                row.pop()
+        elif not row[-1].strip():
+            unended = unended or number
         if len(row) != width:
             raise RequestError(
-                f"every row of {path} must have {width} fields as {like} has, "
-                f"but line {number} has {len(row)}"
+                f"every row of {path} must have {width} fields as {like} has, but line {number} has {len(row)}"
             )
         kept.append(list(map(intern, row)))  # a few values fill most columns
+    if ended and unended:
+        raise RequestError(
+            f"every row of {path} must have {width} fields as {like} has, but line {unended} may lack the last one: "
+            f"its end is empty, and lines such as {ended} end with a delimiter besides"
+        )
     return kept
 
 
@@ -364,7 +383,7 @@ def read_pairs(path: Path) -> dict[str, int]:
         raise RequestError(f"{path} can't be read: {error.strerror}") from None
     split = _pair_splitter(text)
     found: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines(text), 1):
         fields = split(line)
         if not fields or (number == 1 and len(fields) == 2 and not _is_whole(fields[1])):
             continue
@@ -389,7 +408,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _pair_splitter(text: str) -> Callable[[str], list[str]]:
-    first = text.lstrip().partition("\n")[0]
+    first = _lines(text.lstrip(), 1)[0]
     for delimiter in DELIMITERS:
         if delimiter in first:
             return lambda line: (

@@ -1,6 +1,7 @@
 """The image table in any of the layouts that people have, its labels, and where its images are."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,25 @@ from trainable.data.classes import ClassFolders, class_folders
 from trainable.data.finding import FoundImages, find_images, find_table, is_image
 from trainable.data.labels import labels_of, typed
 from trainable.data.names import match, normal
-from trainable.data.reading import Sheet, read_pairs, read_sheet
+from trainable.data.reading import UNNAMED, Sheet, read_pairs, read_sheet
 
 OFFICIAL_PARTS: Final = ("train", "validation", "test")
 """What 0, 1 and 2 mean in CelebA's partition file."""
 PARTITION_FILES: Final = ("list_eval_partition.csv", "list_eval_partition.txt")
+NAMES_ARE_IN: Final = frozenset(
+    (
+        "filename",
+        "file_name",
+        "file",
+        "image_id",
+        "image",
+        "image_name",
+        "image_path",
+        "img",
+        "path",
+    )
+)
+"""What people call the column of file names, in small letters."""
 IDENTITY_FILE: Final = "identity_CelebA.txt"
 
 
@@ -218,29 +233,35 @@ def _files(sheet: Sheet, root: Path, data: DataConfig) -> tuple[str, FoundImages
             )
         return data.file_column, None
     named = _image_columns(sheet)
-    if len(named) == 1:
-        return named[0], None
-    others = [
-        name
-        for name in named or sheet.frame.columns
-        if name != data.target and _may_be_names(sheet.frame[name])
-    ]
+    known = [name for name in named or sheet.frame.columns if name.lower() in NAMES_ARE_IN]
+    for certain in (named, known):
+        if len(certain) == 1:
+            return certain[0], None
     found: dict[str, FoundImages] = {}
-    for name in others:
-        try:
+    for name in named or _columns_but(sheet, data.target):
+        with suppress(RequestError):
             found[name] = find_images(root, list(sheet.frame[name]))
-        except RequestError:
-            continue
-    most = max((each.rows.count for each in found.values()), default=0)
-    best = [name for name, each in found.items() if each.rows.count == most]
+    enough = (
+        max((each.rows.count for each in found.values()), default=0) if named else len(sheet.frame)
+    )
+    best = [name for name, each in found.items() if each.rows.count >= enough]
     if len(best) == 1:
         return best[0], found[best[0]]
-    if not named and not best:
+    if not named and not found:
         raise _no_file_column(sheet)
+    maybe = best or list(found) or named
     raise RequestError(
-        f"one column of {sheet.path} must hold the names of the images, but {' and '.join(best or named)} may; "
-        "name it as data.file_column"
+        f"one column of {sheet.path} must hold the names of the images, but whether {' or '.join(maybe)} does is not "
+        "certain; name it as data.file_column"
     )
+
+
+def _columns_but(sheet: Sheet, target: str) -> list[str]:
+    """Columns that may hold names without a suffix: only one that names an image in every row is believed to.
+
+    One without a name is an index: its numbers are near those of images, and shift every label.
+    """
+    return [name for name in sheet.frame.columns if name != target and not name.startswith(UNNAMED)]
 
 
 def _no_file_column(sheet: Sheet) -> RequestError:
@@ -258,10 +279,6 @@ def _image_columns(sheet: Sheet) -> list[str]:
         for name, column in sheet.frame.items()
         if all(value == "" or is_image(value) for value in column) and column.any()
     ]
-
-
-def _may_be_names(column: "pd.Series[str]") -> bool:
-    return bool((column != "").all() and column.is_unique)
 
 
 # ---------------------------------------------------------------- files beside the table
