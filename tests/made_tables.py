@@ -1,4 +1,4 @@
-"""Tables as anybody might hand them in, made together with the truth about them: no second reader decides what is right.
+"""Tables as anybody might hand them in, made with the truth about them: no second reader decides what is right.
 
 `made` draws how a table is written, what of it is wrong, and which settings it is opened with. `Made.put` writes it.
 """
