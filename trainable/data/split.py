@@ -143,7 +143,7 @@ def _official_parts(table: FaceTable) -> "pd.Series[str]":
     if lacking:
         raise RequestError(
             f"the partition file must name every image, but it lacks {len(lacking):,} of {len(part):,}: "
-            f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
+            f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}; add them, or take another data.split"
         )
     return part
 

@@ -317,7 +317,8 @@ def _joined(files: Sequence[str], by_name: Mapping[str, int]) -> tuple[list[int 
     by_name = {normal(name): number for name, number in by_name.items()}
     joined = match(files, by_name)
     found = [None if name is None else by_name[name] for name in joined.found]
-    return found, joined.said()
+    beyond = len(by_name) - joined.count
+    return found, joined.said() + (f"; {beyond:,} entries there are of no row" if beyond else "")
 
 
 def _beside(table: Path, root: Path, *names: str) -> Path | None:
