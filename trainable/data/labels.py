@@ -1,8 +1,7 @@
 """What a column of text says: labels of two classes, and numbers. Which words mean "missing" is never guessed."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,12 +27,15 @@ class Labels:
     missing: "pd.Series[bool]"
     classes: tuple[str, str]
     """What the table calls label 0 and label 1."""
-    counts: Mapping[str, int]
-    """Rows of each value, those of label 0 first."""
+    called: "pd.Series[str]"
+    """The value of each row, by one name for all its writings."""
+    ordered: tuple[str, ...]
+    """The values: those of label 0, then that of label 1."""
 
-    def said(self) -> str:
-        """`no (31 rows) counts as 0; yes (29 rows) counts as 1`."""
-        each = [f"{value} ({count:,} rows)" for value, count in self.counts.items()]
+    def said(self, rows: "np.ndarray[Any, Any]") -> str:
+        """Of these rows, such as `no (31 rows) counts as 0; yes (29 rows) counts as 1`."""
+        counts = self.called[rows].value_counts()
+        each = [f"{value} ({counts.get(value, 0):,} rows)" for value in self.ordered]
         zero = f"{', '.join(each[:-1])} count{'s' if len(each) == 2 else ''} as 0"
         return f"{zero}; {each[-1]} counts as 1"
 
@@ -49,19 +51,16 @@ def labels_of(column: "pd.Series[str]", data: DataConfig, where: str) -> Labels:
     if missing.all():
         raise RequestError(f"{where} must have two values, but it has none")
     _refuse_missing(missing, data, where)
-    spelt = Counter(column[~missing])
-    names = _one_name_each(spelt)
-    counts: Counter[str] = Counter()
-    for value, count in spelt.items():
-        counts[names[value]] += count
-    ordered = _ordered(list(counts))
+    names = _one_name_each(column[~missing].unique().tolist())
+    ordered = _ordered(set(names.values()))
     if len(ordered) > 2 and data.missing_values is None:
         _refuse_words(ordered, where)
     one = _positive(ordered, data, where)
     zeros = [value for value in ordered if value != one]
-    values = column.map(names).eq(one).astype("int64")
     zero = zeros[0] if len(zeros) == 1 else f"not {one}"
-    return Labels(values, missing, (zero, one), {each: counts[each] for each in [*zeros, one]})
+    called = column.where(~missing).map(names)
+    values = called.eq(one).astype("int64")
+    return Labels(values, missing, (zero, one), called, (*zeros, one))
 
 
 def _refuse_missing(missing: "pd.Series[bool]", data: DataConfig, where: str) -> None:
@@ -118,7 +117,7 @@ def _same(value: str, given: str) -> bool:
     return _is_number(value) and _is_number(given.strip()) and float(value) == float(given)
 
 
-def _one_name_each(values: Sequence[str] | Counter[str]) -> dict[str, str]:
+def _one_name_each(values: Sequence[str]) -> dict[str, str]:
     """What each value is called: in a column of numbers, 1 and 1.0 are one value, called by its shortest writing."""
     if not all(map(_is_number, values)):
         return {value: value for value in values}
@@ -128,7 +127,7 @@ def _one_name_each(values: Sequence[str] | Counter[str]) -> dict[str, str]:
     return {value: shortest[float(value)] for value in values}
 
 
-def _ordered(values: Sequence[str]) -> list[str]:
+def _ordered(values: Collection[str]) -> list[str]:
     """By size where all are numbers, else by letters."""
     if all(map(_is_number, values)):
         return sorted(values, key=float)

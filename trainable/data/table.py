@@ -165,7 +165,7 @@ def _table(path: Path, root: Path, data: DataConfig) -> FaceTable:
         dropped=tuple(lacking),
         unlabelled=tuple(names[there & labels.missing.to_numpy()]),
         found=_found(sheet, column, images),
-        labelled=labels.said(),
+        labelled=labels.said(stays),
         joined=joined,
         notes=(
             f"blanks around values of {data.target!r} are left out: {', '.join(map(repr, merged))} "
@@ -349,6 +349,6 @@ def _of_folders(folders: ClassFolders, data: DataConfig) -> FaceTable:
         rows=rows,
         attributes=pd.DataFrame({data.target: frame["class"]}),
         found=f"no table; {len(rows):,} images in folders by class in {folders.root}",
-        labelled=labels.said(),
+        labelled=labels.said(np.full(len(rows), True)),
         joined=joined,
     )
