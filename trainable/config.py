@@ -146,7 +146,18 @@ class SplitConfig(Frozen):
         return self
 
 
-Word = Annotated[str, Field(coerce_numbers_to_str=True)]
+def _word(value: object) -> object:
+    """YAML takes true and null for other than text."""
+    if value is None:
+        raise ValueError('must be text, but it is null; write it in quotes: "null"')
+    return str(value) if isinstance(value, bool) else value
+
+
+def _or_text(value: object) -> object:
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+Word = Annotated[str, BeforeValidator(_word)]
 
 
 def _split(value: object) -> object:
@@ -163,7 +174,9 @@ class DataConfig(Frozen):
     file_column: str | None = None
     """The column of file names, where several might be it."""
     target: str
-    positive: str | None = Field(None, coerce_numbers_to_str=True)
+    positive: Annotated[str | None, BeforeValidator(_or_text)] = Field(
+        None, coerce_numbers_to_str=True
+    )
     """The value of the target column that counts as 1, against all others; the larger of two where it is not given."""
     missing_values: tuple[Word, ...] | None = None
     """Words that stand for no value, as an empty field always does. None: a word that may be one, such as NA beside

@@ -1,5 +1,6 @@
 """A zip of images, extracted once, atomically and safely."""
 
+import lzma
 import os
 import shutil
 import stat
@@ -30,17 +31,23 @@ def unpacked(images: Path) -> Path:
     mark = f"{stat_.st_size} bytes, changed {stat_.st_mtime_ns}\n"
     if _is_whole(target, mark):
         return target
+    lock = images.with_name(f".{images.name}.lock")
+    partial = target.with_name(f".{target.name}.partial")
     try:
-        with FileLock(images.with_name(f".{images.name}.lock")):
+        with FileLock(lock):
             if _is_whole(target, mark):
                 return target
-            partial = target.with_name(f".{target.name}.partial")
             for old in (partial, target):
                 if old.exists():
                     shutil.rmtree(old)
-            _extract(images, partial)
-            (partial / ".complete").write_text(mark)
-            partial.rename(target)
+            try:
+                _extract(images, partial)
+                (partial / ".complete").write_text(mark)
+                partial.rename(target)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.unlink(missing_ok=True)  # nobody who waits for it would fare better
+                raise
     except (OSError, NotImplementedError) as error:
         raise RequestError(
             f"{images} must be extracted beside itself, but that can't be done ({error}); "
@@ -77,7 +84,7 @@ def _extract(archive: Path, folder: Path) -> None:
             folder.mkdir()
             for member in members:
                 opened.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise RequestError(f"{archive} must be a whole zip, but it is damaged: {error}") from None
 
 

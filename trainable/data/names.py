@@ -6,6 +6,7 @@ name that two rows or two files would share at a step is not matched by it, so n
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from trainable.data.reading import IMAGE_SUFFIXES
 
 Key = Callable[[str], str | None]
 """What a step compares; None where the name has no such thing."""
-DEEPEST: Final = 8
+DEEPEST: Final = 16
 """Folders that are left out of the front of a name, at most."""
 
 
@@ -55,18 +56,28 @@ class Matched:
 
 
 def normal(name: str) -> str:
-    """With slashes, whichever system wrote it, and without `./`."""
-    return posixpath.normpath(name.replace("\\", "/"))
+    """With slashes and composed letters, whichever system wrote it, and without `./`."""
+    composed = name if name.isascii() else unicodedata.normalize("NFC", name)
+    return posixpath.normpath(composed.replace("\\", "/"))
+
+
+def _small(name: str) -> str:
+    return normal(name).casefold()
 
 
 def without_suffix(name: str) -> str:
     """In small letters, without the suffix of an image."""
-    stem, suffix = posixpath.splitext(name.casefold())
-    return stem if suffix in IMAGE_SUFFIXES else name.casefold()
+    stem, suffix = posixpath.splitext(_small(name))
+    return stem if suffix in IMAGE_SUFFIXES else _small(name)
 
 
 def _alone(name: str) -> str:
     return posixpath.basename(without_suffix(name))
+
+
+def _bare(key: Key) -> Key:
+    """`key` of a name that has no folder: one that has must not answer to a file in another."""
+    return lambda name: None if "/" in name else key(name)
 
 
 def _number(name: str) -> str | None:
@@ -86,47 +97,55 @@ def _less(folders: int, key: Key) -> Key:
 
 def steps(names: Iterable[str]) -> Iterator[Step]:
     """The ways to compare `names`, the strictest first."""
-    whole = "by their names"
     yield Step("", normal, normal)
-    yield Step("whatever their case", str.casefold, str.casefold)
+    yield Step("whatever their case", _small, _small)
     yield Step("without their suffix", without_suffix, without_suffix)
     deepest = min(max((name.strip("/").count("/") for name in names), default=0), DEEPEST)
     for folders in range(1, deepest + 1):
         less = f"without {folders} leading folder{'s' if folders > 1 else ''}"
         yield Step(less, _less(folders, normal), normal)
         yield Step(f"{less} and their suffix", _less(folders, without_suffix), without_suffix)
-    yield Step(f"{whole} without folder and suffix", _alone, _alone, looks_inside=False)
-    yield Step(f"{whole} as numbers", _number, _number, looks_inside=False)
+    yield Step("without folder and suffix", _bare(_alone), _alone, looks_inside=False)
+    yield AS_NUMBERS
 
 
-def match(rows: Sequence[str], files: Iterable[str]) -> Matched:
-    """Join every row's name to one of `files`, each by the strictest step that finds one.
+AS_NUMBERS: Final = Step("as numbers", _bare(_number), _number, looks_inside=False)
+"""Numbers are near each other, so that it is taken for all rows or for none."""
 
-    Both are to be `normal` names, each side without doubles.
+
+def match(rows: Sequence[str], files: Iterable[str], numbers: bool = True) -> Matched:
+    """Join every row's name to one of `files`, each by the strictest step that finds one; no file to two rows.
+
+    A step is passed over where a file that a stricter one has found has a twin by it: images with their masks beside.
     """
     known = list(files)
     found: list[str | None] = [None] * len(rows)
     counts: Counter[str] = Counter()
     for step in steps(rows):
         left = [place for place, each in enumerate(found) if each is None]
-        if not left:
+        if not left or (step is AS_NUMBERS and (counts or not numbers)):
             break
-        by_key = _single(known, step.file)
-        mine = Counter(map(step.row, rows))
+        by_key, shared = _by_key(known, step.file)
+        keys = list(map(step.row, rows))
+        if counts and any(keys[place] in shared for place, each in enumerate(found) if each):
+            continue
+        mine, taken = Counter(keys), set(found)
         for place in left:
-            key = step.row(rows[place])
-            if key is not None and mine[key] == 1 and key in by_key:
+            key = keys[place]
+            if key is not None and mine[key] == 1 and by_key.get(key) not in taken:
                 found[place] = by_key[key]
                 counts[step.said] += 1
+        if step is AS_NUMBERS and None in found:
+            return Matched((None,) * len(rows), Counter())
     return Matched(tuple(found), counts)
 
 
-def _single(names: Iterable[str], key: Key) -> dict[str, str]:
-    """The names by key, but for keys that several share."""
+def _by_key(names: Iterable[str], key: Key) -> tuple[dict[str, str], set[str]]:
+    """The names by keys that one alone has, and the keys that several share."""
     by_key: dict[str, str] = {}
     shared = set()
     for name in names:
         mine = key(name)
-        if mine is None or by_key.setdefault(mine, name) != name:
+        if mine is not None and by_key.setdefault(mine, name) != name:
             shared.add(mine)
-    return {each: name for each, name in by_key.items() if each not in shared}
+    return {each: name for each, name in by_key.items() if each not in shared}, shared

@@ -7,6 +7,7 @@ repeated header or an unknown encoding are refused, and which words mean "missin
 import codecs
 import csv
 import io
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,29 @@ MARKS: Final = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
+COMPRESSED: Final = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+)
+FIELD_LIMIT: Final = 2**24
+"""Characters; Python's own is 131,072."""
 OLD_EXCEL: Final = b"\xd0\xcf\x11\xe0"
+NAMES_ARE_IN: Final = frozenset(
+    (
+        "filename",
+        "file_name",
+        "file",
+        "image_id",
+        "image",
+        "image_name",
+        "image_path",
+        "img",
+        "path",
+    )
+)
+"""What people call the column of file names, in small letters."""
 UNNAMED: Final = "unnamed "
 """How columns without a name begin."""
 FIRST_COLUMN: Final = "image_id"
@@ -72,6 +95,9 @@ def read_sheet(path: Path) -> Sheet:
         return _parquet(path)
     if content.startswith(b"PK\x03\x04"):
         return _excel(path)
+    for magic, what in COMPRESSED:
+        if content.startswith(magic):
+            raise RequestError(f"{path} must be a table, but it is compressed ({what}); extract it")
     if content.startswith(OLD_EXCEL):
         raise RequestError(
             f"{path} must be a table, but it is an Excel file of the old kind; save it as .xlsx or CSV"
@@ -100,7 +126,7 @@ def decoded(content: bytes, path: Path) -> tuple[str, str]:
         raise RequestError(
             f"{path} must be UTF-8 text, but it holds zero bytes; {_likely(content)}; save it again as UTF-8"
         )
-    return text, name
+    return text.lstrip("\ufeff"), name
 
 
 def _likely(content: bytes) -> str:
@@ -123,8 +149,8 @@ def _text(path: Path, text: str, encoding: str) -> Sheet:
     line, delimiter = _said_delimiter(text)
     if delimiter is None:
         delimiter = _delimiter(text, path)
-    header, rows = _header(_csv_rows(text, delimiter, path, skip=line), path)
-    kept = _same_width(rows, len(header), path, "the header")
+    header, rows, ended = _header(_csv_rows(text, delimiter, path, skip=line), path)
+    kept = _same_width(rows, len(header), path, () if ended else header)
     separated = DELIMITERS.get(delimiter, repr(delimiter))
     return _sheet(path, f"columns separated by {separated}, {encoding}", header, kept)
 
@@ -151,7 +177,7 @@ def _celeba(path: Path, text: str, encoding: str) -> Sheet:
             f"but it names {len(header)}"
         )
     _refuse_repeated(header, path)
-    kept = _same_width(iter(rows), len(header), path, "the header")
+    kept = _same_width(iter(rows), len(header), path)
     return _sheet(path, f"CelebA's own format, {encoding}", header, kept, int(count))
 
 
@@ -178,8 +204,8 @@ def _delimiter(text: str, path: Path) -> str:
     if not widths:
         first = _lines(text.strip(), 1)[0][:60]
         raise RequestError(
-            f"{path} must be a table whose columns are separated by commas, semicolons or tabs, "
-            f"but its first line is {first!r}"
+            f"{path} must be a table whose columns are separated by commas, semicolons or tabs, or by what "
+            f"a first line such as sep=| says, but its first line is {first!r}"
         )
     if len(widths) > 1:
         fitting = [each for each in widths if _fits(text, each, path)]
@@ -195,14 +221,15 @@ def _delimiter(text: str, path: Path) -> str:
 
 def _fits(text: str, delimiter: str, path: Path) -> bool:
     try:
-        header, rows = _header(_csv_rows(text, delimiter, path), path)
-        return bool(_same_width(rows, len(header), path, "the header"))
+        header, rows, _ = _header(_csv_rows(text, delimiter, path), path)
+        return bool(_same_width(rows, len(header), path))
     except RequestError:
         return False
 
 
 def _csv_rows(text: str, delimiter: str, path: Path, skip: int = 0) -> Rows:
     """Rows of a CSV (RFC 4180) but blank ones; a blank after a delimiter does not hide a quote."""
+    csv.field_size_limit(FIELD_LIMIT)
     lines = io.StringIO(text, newline="")
     for _ in range(skip):
         lines.readline()
@@ -218,11 +245,24 @@ def _csv_rows(text: str, delimiter: str, path: Path, skip: int = 0) -> Rows:
                 "look for a quote that is never closed"
             ) from None
         if any(map(str.strip, row)):
+            _refuse_swallowed(row, delimiter, path, reader.line_num + skip)
             yield reader.line_num + skip, row
 
 
-def _header(rows: Rows, path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The names of the columns, and the rows below them.
+def _refuse_swallowed(row: Sequence[str], delimiter: str, path: Path, line: int) -> None:
+    """Has a stray quote made one field of several rows?"""
+    for field_ in row:
+        if "\n" in field_ or "\r" in field_:
+            inner = _lines(field_)[1:]
+            if any(each.count(delimiter) >= len(row) - 1 > 0 for each in inner):
+                raise RequestError(
+                    f"{path} must be a table, but a quoted field that ends in line {line} holds whole rows; "
+                    "look for a stray quote"
+                )
+
+
+def _header(rows: Rows, path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]], bool]:
+    """The names of the columns, the rows below them, and whether a delimiter ends the names.
 
     Raises:
         RequestError: no names, names of files in their place, or a name twice.
@@ -232,6 +272,7 @@ def _header(rows: Rows, path: Path) -> tuple[list[str], Iterator[tuple[int, list
     if not header:
         raise RequestError(f"{path} must be a table, but it is empty")
     header = [name.strip() for name in header]
+    ended = not header[-1]
     while len(header) > 1 and not header[-1]:
         header.pop()
     named = [name for name in header if name.lower().endswith(IMAGE_SUFFIXES)]
@@ -240,7 +281,7 @@ def _header(rows: Rows, path: Path) -> tuple[list[str], Iterator[tuple[int, list
             f"line {number} of {path} must name the columns, but it holds the file name {named[0]!r}; "
             "put a line with names above it"
         )
-    return _refuse_repeated(header, path), below
+    return _refuse_repeated(header, path), below, ended
 
 
 def _refuse_repeated(header: list[str], path: Path) -> list[str]:
@@ -254,32 +295,48 @@ def _refuse_repeated(header: list[str], path: Path) -> list[str]:
     return header
 
 
-def _same_width(rows: Rows, width: int, path: Path, like: str) -> list[list[str]]:
+def _same_width(rows: Rows, width: int, path: Path, header: Sequence[str] = ()) -> list[list[str]]:
     """The rows, each of `width` fields. An empty field too many is what a delimiter at the end of a line leaves.
 
     Raises:
-        RequestError: a row has more or fewer.
+        RequestError: a row has more or fewer, or it is not certain which field belongs to which name of the `header`.
     """
     kept = []
-    ended = unended = 0
+    ended = unended = longer = 0
     for number, row in rows:
         if len(row) > width and not row[-1].strip():
-            ended = ended or number
+            ended, longer = ended or number, longer + 1
             while len(row) > width and not row[-1].strip():
                 row.pop()
         elif not row[-1].strip():
             unended = unended or number
         if len(row) != width:
             raise RequestError(
-                f"every row of {path} must have {width} fields as {like} has, but line {number} has {len(row)}"
+                f"every row of {path} must have {width} fields as the header has, "
+                f"but line {number} has {len(row)}"
             )
         kept.append(list(map(intern, row)))  # a few values fill most columns
     if ended and unended:
         raise RequestError(
-            f"every row of {path} must have {width} fields as {like} has, but line {unended} may lack the last one: "
-            f"its end is empty, and lines such as {ended} end with a delimiter besides"
+            f"every row of {path} must have {width} fields as the header has, but line {unended} may lack the last "
+            f"one: its end is empty, and lines such as {ended} end with a delimiter besides"
+        )
+    if longer == len(kept) > 0 and header and not _names_fit(header, kept[0]):
+        raise RequestError(
+            f"every row of {path} must have {width} fields as the header has, but all have one more: it may be an "
+            "empty last one, or a first one that the header does not name; name it there"
         )
     return kept
+
+
+def _names_fit(header: Sequence[str], row: Sequence[str]) -> bool:
+    """Do file names stand below the name of a column of such?"""
+    under = [
+        name
+        for name, value in zip(header, row, strict=True)
+        if value.strip().lower().endswith(IMAGE_SUFFIXES)
+    ]
+    return len(under) == 1 and under[0].lower() in NAMES_ARE_IN
 
 
 def _sheet(
@@ -307,17 +364,17 @@ def _sheet(
 
 
 def _parquet(path: Path) -> Sheet:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(path).read()
-    except (OSError, ValueError, pa.ArrowException) as error:
+        columns = [list(map(_as_text, column.to_pylist())) for column in table.columns]
+    except Exception as error:  # a damaged file, letters that are none, dates beyond the calendar: many kinds of errors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RequestError(
-            f"{path} must be a whole Parquet file, but reading it says: {str(error).splitlines()[0]}"
+            f"{path} must be a whole Parquet file, but reading it says: {reason}"
         ) from None
     header = _refuse_repeated([str(name).strip() for name in table.column_names], path)
-    columns = [list(map(_as_text, column.to_pylist())) for column in table.columns]
     return _sheet(path, "Parquet", header, list(zip(*columns, strict=True)))
 
 
@@ -344,13 +401,14 @@ def _excel(path: Path) -> Sheet:
             f"{': ' if full else ''}{', '.join(full)}; save the one as CSV"
         )
     ((title, found),) = full.items()
-    header, rows = _header(found, path)
-    return _sheet(
-        path, f"Excel, sheet {title}", header, _same_width(rows, len(header), path, "the header")
-    )
+    widest = max(len(row) for _, row in found)
+    padded = ((number, row + [""] * (widest - len(row))) for number, row in found)
+    header, rows, _ = _header(padded, path)
+    return _sheet(path, f"Excel, sheet {title}", header, _same_width(rows, len(header), path))
 
 
 def _excel_rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
+    sheet.reset_dimensions()  # what some programs write there is wrong
     for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
         texts = list(map(_as_text, row))
         if any(texts):
@@ -391,16 +449,21 @@ def read_pairs(path: Path) -> dict[str, int]:
             raise RequestError(
                 f"{path} must hold a file name and a number in each row, but line {number} is {line[:60]!r}"
             )
-        if fields[0] in found:
+        name = _plain(fields[0])
+        if name in found:
             raise RequestError(
                 f"{path} must name each file once, but {fields[0]!r} is there again in line {number}"
             )
-        found[fields[0]] = int(fields[1])
+        found[name] = int(fields[1])
     if not found:
         raise RequestError(
             f"{path} must hold a file name and a number in each row, but it has no rows"
         )
     return found
+
+
+def _plain(name: str) -> str:
+    return posixpath.normpath(name.replace("\\", "/"))
 
 
 def _is_whole(text: str) -> bool:

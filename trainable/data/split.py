@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from trainable.config import RequestError, SplitConfig, did_you_mean
-from trainable.data.classes import PARTS_SAID
+from trainable.data.classes import part_said
+from trainable.data.labels import MAYBE_MISSING
 from trainable.data.table import FaceTable
 
 Part = Literal["train", "validation", "test"]
@@ -136,7 +137,8 @@ def add_digests(split: pd.DataFrame, images: Path) -> pd.DataFrame:
 def _official_parts(table: FaceTable) -> "pd.Series[str]":
     if "partition" not in table.rows:
         raise RequestError(
-            f"data.split: official needs list_eval_partition.csv or .txt beside {table.source}, but there is none"
+            f"data.split: official needs list_eval_partition.csv or .txt beside {table.source}, but there is none; "
+            "data.split.column=COLUMN takes the parts from a column"
         )
     part = table.rows["partition"]
     lacking = list(table.rows.loc[part.isna(), "file"])
@@ -155,7 +157,7 @@ def _column_parts(table: FaceTable, column: str) -> "pd.Series[str]":
             f"data.split.column must be a column of {table.source}, but it has no column {column!r}{hint}"
         )
     words = table.attributes[column]
-    part = words.map(lambda word: PARTS_SAID.get(str(word).lower()), na_action="ignore")
+    part = words.map(lambda word: part_said(str(word), numbers=True), na_action="ignore")
     unknown = np.flatnonzero(part.isna())
     if len(unknown):
         row = int(unknown[0])
@@ -218,6 +220,14 @@ def _groups(table: FaceTable, group: str) -> "pd.Series[str]":
             f"but it is {group!r}{hint}"
         )
     groups = known[group]
+    words = [
+        word for word in map(str, groups.dropna().unique()) if word.casefold() in MAYBE_MISSING
+    ]
+    if words:
+        raise RequestError(
+            f"data.split.group {group!r} must be known of every image or empty, but {table.source} has {words[0]!r} "
+            "there, whose images would be one group; leave the field empty, or give each a name of its own"
+        )
     alone = ALONE + table.rows["file"]
     return groups.astype(str).where(groups.notna(), alone)
 

@@ -15,25 +15,13 @@ from trainable.data.classes import ClassFolders, class_folders
 from trainable.data.finding import FoundImages, find_images, find_table, is_image
 from trainable.data.labels import labels_of, typed
 from trainable.data.names import match, normal
-from trainable.data.reading import UNNAMED, Sheet, read_pairs, read_sheet
+from trainable.data.reading import NAMES_ARE_IN, UNNAMED, Sheet, read_pairs, read_sheet
 
 OFFICIAL_PARTS: Final = ("train", "validation", "test")
 """What 0, 1 and 2 mean in CelebA's partition file."""
 PARTITION_FILES: Final = ("list_eval_partition.csv", "list_eval_partition.txt")
-NAMES_ARE_IN: Final = frozenset(
-    (
-        "filename",
-        "file_name",
-        "file",
-        "image_id",
-        "image",
-        "image_name",
-        "image_path",
-        "img",
-        "path",
-    )
-)
-"""What people call the column of file names, in small letters."""
+DISTINCT: Final = 0.9
+"""Share of a column's values that differ from each other, where they may be file names."""
 IDENTITY_FILE: Final = "identity_CelebA.txt"
 
 
@@ -136,6 +124,10 @@ def _table(path: Path, root: Path, data: DataConfig) -> FaceTable:
             f"data.target must be a column of {path}, but it has no column {data.target!r}{hint}"
         )
     column, images = _files(sheet, root, data)
+    if column == data.target:
+        raise RequestError(
+            f"data.target must be a column of labels, but {column!r} of {path} holds the file names"
+        )
     names = sheet.frame[column]
     _refuse_nameless(names, path)
     labels = labels_of(sheet.frame[data.target], data, f"column {data.target!r} of {path}")
@@ -152,6 +144,7 @@ def _table(path: Path, root: Path, data: DataConfig) -> FaceTable:
         raise RequestError(f"some row of {path} must have a label and an image, but none has both")
     rows = pd.DataFrame({"file": images.rows.found, "label": labels.values})[stays]
     rows = rows.reset_index(drop=True)
+    _refuse_unwritable(rows["file"], images.folder)
     joined = _join_sides(rows, path, root, data)
     merged = sheet.merged.get(data.target)
     attributes = typed(sheet.frame.drop(columns=column)[stays].reset_index(drop=True))
@@ -214,6 +207,16 @@ def _refuse_nameless(names: "pd.Series[str]", path: Path) -> None:
             f"file names in {path} must be unique, but {names.iloc[row]!r} is in rows {first + 1} and {row + 1} "
             f"({len(again):,} such rows); remove one of each"
         )
+
+
+def _refuse_unwritable(files: "pd.Series[str]", folder: Path) -> None:
+    """Names that are no text can't be put on record."""
+    for file in files:
+        if not file.isascii() and any("\ud800" <= sign <= "\udfff" for sign in file):
+            shown = file.encode("utf-8", "backslashreplace").decode()
+            raise RequestError(
+                f"names of images must be UTF-8, but {shown} in {folder} is not; rename it"
+            )
 
 
 # ---------------------------------------------------------------- which column has the file names
@@ -314,8 +317,7 @@ def _join_sides(rows: pd.DataFrame, table: Path, root: Path, data: DataConfig) -
 
 def _joined(files: Sequence[str], by_name: Mapping[str, int]) -> tuple[list[int | None], str]:
     """The number of each of `files`, and how many rows were joined."""
-    by_name = {normal(name): number for name, number in by_name.items()}
-    joined = match(files, by_name)
+    joined = match(files, by_name, numbers=False)
     found = [None if name is None else by_name[name] for name in joined.found]
     beyond = len(by_name) - joined.count
     return found, joined.said() + (f"; {beyond:,} entries there are of no row" if beyond else "")
@@ -337,6 +339,7 @@ def _of_folders(folders: ClassFolders, data: DataConfig) -> FaceTable:
     named = data.model_copy(update={"positive": folders.positive, "missing_values": ()})
     labels = labels_of(frame["class"], named, f"the folders in {folders.root}")
     rows = pd.DataFrame({"file": frame["file"], "label": labels.values})
+    _refuse_unwritable(rows["file"], folders.root)
     joined = {}
     if "part" in frame:
         rows["partition"] = frame["part"]
