@@ -19,6 +19,7 @@ from sweep.progress import Board, Terminal
 from sweep.resolve import resolve
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
+from sweep.shares import Share
 from sweep.study import asked_in_all
 from trainable.command import PlainConsole, devices_said
 from trainable.config import RequestError, RunSettings
@@ -53,7 +54,7 @@ def run_session(
         if own is None or not own.has_started:
             console.print("waiting for Ray …", style="bright_black")
         with cluster.cluster(address, run.log, own) as dashboard:
-            interruption.watch(config.search.time_limit)
+            interruption.watch()
             try:
                 settings, granted, devices = resolve(run, config, console, address)
                 if store_limit is not None and settings.sharing is not None:
@@ -91,7 +92,9 @@ def run_session(
                 _mark_interrupted(run, session)
                 close_session(run, session, "finished" if complete else interruption.how or "error")
         interruption.leave()
-    interruption.fault = interruption.fault or folder_gone(run)  # which may have ended it by a signal
+    interruption.fault = interruption.fault or folder_gone(
+        run
+    )  # which may have ended it by a signal
     if interruption.fault:
         raise RequestError(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
     return _farewell(run, complete, interruption.how, console)
@@ -101,7 +104,7 @@ def _tune(
     run: RunFolder,
     config: SweepConfig,
     settings: RunSettings,
-    granted: cluster.Share,
+    granted: Share,
     session: int,
     dashboard: str,
     console: PlainConsole,
@@ -163,7 +166,7 @@ def _greet(
     console: PlainConsole,
     run: RunFolder,
     settings: RunSettings,
-    granted: cluster.Share,
+    granted: Share,
     devices: Sequence[Mapping[str, Any]],
     dashboard: str,
 ) -> None:

@@ -34,6 +34,20 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
+def absolute(given: str | Path, what: str) -> Path:
+    """A path that a person wrote, with `~` as their home and independent of the current folder.
+
+    Raises:
+        RequestError: it begins with the home of nobody.
+    """
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise RequestError(
+            f"{what} must be a path, but {str(given)!r} begins with the home of a user whom nobody knows here"
+        ) from None
+
+
 class Frozen(BaseModel):
     """Configuration is frozen data: checked once at the edge, unknown keys refused."""
 
