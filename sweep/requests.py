@@ -53,9 +53,9 @@ def _problems(facts: Facts, config: SweepConfig) -> Iterator[tuple[str, tuple[st
             yield problem, key
     if "asha" in facts and config.asha and not config.asha.rungs(config.epochs):
         yield (
-            f"asha must have an epoch before the last at which it compares trials, but the first is "
-            f"{config.asha.grace_period} (asha.grace_period) of {config.epochs} (trial.epochs): it can prune "
-            "nothing; lower it, or asha=off",
+            f"asha must compare trials before their last epoch, but its first comparison is after epoch "
+            f"{config.asha.grace_period} (asha.grace_period) of {config.epochs} (trial.epochs): it can prune nothing; "
+            "lower asha.grace_period, or take asha=off",
             ("asha", "grace_period"),
         )
 
@@ -113,7 +113,7 @@ def tried_folder(config: SweepConfig) -> Iterator[Path]:
         RequestError: the run's is there already, or can't be made.
     """
     refuse_existing(config.folder)
-    folder = config.folder.with_name(f".{config.folder.name}.{os.getpid()}.tried")
+    folder = config.folder.with_name(f".{config.folder.name}.{os.getpid()}.partial")
     made = missing(config.storage)
     try:
         try:

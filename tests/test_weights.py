@@ -1,5 +1,6 @@
 """Files of weights as people have them: read whatever is wrapped around them, or refused by what they are."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -160,6 +161,17 @@ def test_two_networks_in_a_file_are_refused_with_their_names(
             assert word in refused(caught)
 
 
+def test_the_digest_of_plain_weights_is_that_of_every_run_on_record(
+    state: State, tmp_path: Path
+) -> None:
+    """SHA-256 over torchvision's names and float32 values, convolutions first, each part by name."""
+    sha = hashlib.sha256()
+    for part in ("features.", "classifier."):
+        for name in sorted(n.removeprefix(part) for n in state if n.startswith(part)):
+            sha.update(name.encode() + state[part + name].numpy().tobytes())
+    assert load_backbone(str(saved(state, tmp_path / "w.pth")), WIDTH).digest() == sha.hexdigest()
+
+
 # ---------------------------------------------------------------- other networks
 
 
@@ -188,6 +200,20 @@ def test_another_network_is_refused_by_its_name(
     }
     with pytest.raises(RequestError) as caught:
         load_backbone(str(saved(convolutions, tmp_path / "w.pth")), 1.0)
+    assert said in refused(caught)
+
+
+@pytest.mark.parametrize(
+    ("network", "said"), [("vgg16_bn", "(vgg16_bn), not VGG-16"), ("vgg19", "VGG-19, not VGG-16")]
+)
+def test_another_vggs_convolutions_alone_are_known_too(
+    network: str, said: str, tmp_path: Path, refused: Text
+) -> None:
+    with torch.device("meta"):
+        other = getattr(torchvision.models, network)().features.state_dict()
+    small = {name: torch.zeros([1] * tensor.ndim) for name, tensor in other.items()}
+    with pytest.raises(RequestError) as caught:
+        load_backbone(str(saved(small, tmp_path / "w.pth")), 1.0)
     assert said in refused(caught)
 
 

@@ -125,7 +125,7 @@ def what_network(state: Mapping[str, Tensor]) -> str:
     for network, pattern in NETWORKS:
         if any(re.search(rf"(?:^|\.){pattern}", name) for name in state):
             return network
-    layers = {name for name in state if re.fullmatch(r"features\.\d+\.\w+", name)}
+    layers = {name for name in state if re.fullmatch(r"(?:features\.)?\d+\.\w+", name)}
     convolutions = sum(name.endswith(".weight") and state[name].ndim == 4 for name in layers)
     network = CONVOLUTIONS.get(convolutions, "")
     if network and any(name.endswith(".running_mean") for name in layers):

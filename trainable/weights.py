@@ -177,11 +177,13 @@ def _why(error: Exception, head: bytes) -> str:
     """Why a file could not be loaded, in our words: torch's own advise to load it with the code in it."""
     if isinstance(error, OSError):
         return f"unreadable: {error.strerror or error}"
-    if found := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
+    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return (
             f"more than tensors: it holds {found[1]}, which only code from the file could make, and none is run; "
             "where it comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
         )
+    if head.startswith(b"PK\x03\x04") and type(error).__name__ == "UnpicklingError":
+        return "more than tensors, or damaged: code from the file is not run; save the model's state_dict()"
     known = head.startswith((b"PK\x03\x04", TORCH_PICKLE)) or is_safetensors(head)
     if not known and head.startswith(b"\x80"):
         return "a pickle that torch.save did not write, and no code in it is run: save the model's state_dict()"
