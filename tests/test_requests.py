@@ -110,6 +110,11 @@ def test_home_is_written_as_a_tilde_everywhere(
     assert config.model.weights == str(tmp_path / "w.pth")
     shown = CliRunner().invoke(app, ["status", "~/none"])
     assert str(tmp_path / "none") in str(shown.exception)
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path / "~" / "none"  # as a run was named whose storage was ~
+    before.mkdir(parents=True)
+    shown = CliRunner().invoke(app, ["status", "./~/none"])
+    assert str(before) in str(shown.exception)
 
 
 def test_a_run_on_record_has_what_a_request_is_refused_for_and_goes_on(

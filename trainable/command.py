@@ -66,10 +66,15 @@ def run_command(name: str, app: Callable[..., object]) -> None:
 
 
 def expanded(value: Any) -> Any:
-    """A path of the command line, or several, with `~` as the user's home where the shell has left it: `--out=~/x`."""
-    if isinstance(value, Path):
-        return absolute(value, "a path") if value.parts[:1] and value.parts[0][0] == "~" else value
-    return [expanded(each) for each in value] if isinstance(value, list) else value
+    """A path of the command line, or several, with `~` as the user's home where the shell has left it: `--out=~/x`.
+
+    What lies in a folder that is really named so stays within reach: runs lay there before.
+    """
+    if isinstance(value, list):
+        return [expanded(each) for each in value]
+    if not isinstance(value, Path) or not str(value).startswith("~"):
+        return value
+    return value.absolute() if value.exists() else absolute(value, "a path")
 
 
 def _refuse(name: str, text: str) -> NoReturn:
