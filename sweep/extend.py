@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sweep.audit import settings_to_audit
-from sweep.config import SweepConfig, check_config, read_yaml
+from sweep.config import SweepConfig, check_config
 from sweep.manifest import ask_beside, change_config, read_config
 from sweep.prepare import check_classifier, check_heads
 from sweep.proposals import Proposals
 from sweep.study import recorded
+from sweep.yaml_text import read_yaml
 from trainable.config import RequestError
 from trainable.model import load_backbone
 from trainable.record import RunFolder, TrialRecord

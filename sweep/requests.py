@@ -23,7 +23,7 @@ PATHS: Final[tuple[tuple[str, ...], ...]] = (
     ("data", "table"),
     ("model", "weights"),
 )
-ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)")
 VARIABLE: Final = re.compile(r"\$\{?[A-Za-z_]\w*\}?")
 Facts = Mapping[str, Any]
 Places = Mapping[tuple[str, ...], str]
@@ -82,7 +82,7 @@ def _of_path(name: str, given: object) -> str:
         return ""
     if "\0" in given:
         return f"{name} must be a path, but {given!r} holds a character of value 0"
-    if found := ADDRESS.match(given):
+    if (found := ADDRESS.match(given)) and (found[2] or not Path(given).exists()):
         mount = (
             "mount it, and give its path" if name == "storage" else "fetch it, and give its path"
         )

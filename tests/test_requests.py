@@ -65,6 +65,8 @@ def refusal(file: Path, *overrides: str) -> str:
         ),
         ("storage=gs://bucket", ["(gs)"]),
         ("storage=file:///tmp/runs", ["(file)"]),
+        ("storage=s3:/bucket", ["is an address (s3)"]),
+        ("storage=nas:/runs", ["is an address (nas)"]),
         ("storage=$SCRATCH/runs", ["$SCRATCH", "not filled in"]),
         ("storage=${HOME}/runs", ["${HOME}"]),
         ("storage=~nobody-of-this-name/runs", ["storage", "home of a user whom nobody knows"]),
