@@ -15,7 +15,7 @@ from sweep.hold import only_driver
 from sweep.manifest import create_run, forget_unbegun, read_config
 from sweep.requests import check_folder, load_request, missing, take_back
 from trainable.command import PlainConsole, expanded, progress, run_command
-from trainable.config import RequestError
+from trainable.config import RequestError, RunFault
 from trainable.record import RunFolder
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ StoreLimit = Annotated[
 
 @app.command()
 def plan(config: Config, overrides: Overrides = None, address: Address = "local") -> None:
-    """Check everything that a run would be refused for, and show what it would do, without starting Ray."""
+    """Check everything that a run would be refused for, and show what it would do; no Ray is started."""
     asked = load_request(config, overrides or [])
     check_folder(asked)
     with _nodes(asked, address) as look:
@@ -79,9 +79,10 @@ def plan(config: Config, overrides: Overrides = None, address: Address = "local"
 def _nodes(config: SweepConfig, address: str) -> "Iterator[Callable[[Prepared], Machine]]":
     """Gives what tells how trials would be placed: on this machine, or on the cluster at the address."""
     if address == "local":
-        from sweep.machine import check_machine
+        from sweep.machine import check_format, check_machine
 
         machine = check_machine(config)
+        check_format(config, machine)
         yield lambda prepared: machine
         return
     from sweep.cluster_check import joined
@@ -119,6 +120,8 @@ def start(config: SweepConfig, address: str = "local") -> int:
         try:
             with only_driver(folder):
                 return _session(folder.path, address, own)
+        except RunFault:
+            raise
         except RequestError:
             forget_unbegun(folder)
             take_back(made)

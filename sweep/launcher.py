@@ -22,7 +22,7 @@ from sweep.searcher import RecordSearcher
 from sweep.shares import Share
 from sweep.study import asked_in_all
 from trainable.command import PlainConsole, devices_said
-from trainable.config import RequestError, RunSettings
+from trainable.config import RequestError, RunFault, RunSettings
 from trainable.faults import fault_of_run, folder_gone
 from trainable.record import RunFolder, StaleSession
 from trainable.rows import Status
@@ -43,7 +43,8 @@ def run_session(
     """Go on with the run in `folder`, which the caller holds, until it is complete or interrupted.
 
     Raises:
-        RequestError: the cluster or the request can't be used, or the run has a fault: a full disk, a changed image.
+        RequestError: the cluster or the request can't be used.
+        RunFault: the run has a fault: a full disk, a changed image.
     """
     run = RunFolder(folder.absolute())
     config = read_config(run)
@@ -96,7 +97,7 @@ def run_session(
         run
     )  # which may have ended it by a signal
     if interruption.fault:
-        raise RequestError(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
+        raise RunFault(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
     return _farewell(run, complete, interruption.how, console)
 
 

@@ -38,6 +38,18 @@ def check_machine(config: SweepConfig) -> Machine:
         )
     node = Node("", socket.gethostname(), usable_cpus(), gpus)
     granted = share(config.resources, [node], config.trials)
-    found = [device_of("cuda").facts() | {"hosts": [node.host]}] if granted.gpus else []
-    precision_on(gpus_of(found), config.resources.precision)
+    if not granted.gpus:
+        precision_on([], config.resources.precision)
     return Machine(granted, (f"{unused}. Trials run on the CPU",) if unused else ())
+
+
+def check_format(config: SweepConfig, machine: Machine) -> None:
+    """Do the GPUs here compute in the number format asked for? Asked in `sweep plan` alone, since a process that asks
+    takes some of the GPU's memory; for a run the workers tell.
+
+    Raises:
+        RequestError: one of them only emulates it.
+    """
+    if machine.granted.gpus:
+        facts = device_of("cuda").facts() | {"hosts": ["this machine"]}
+        precision_on(gpus_of([facts]), config.resources.precision)

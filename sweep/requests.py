@@ -55,7 +55,7 @@ def _problems(facts: Facts, config: SweepConfig) -> Iterator[tuple[str, tuple[st
         yield (
             f"asha must compare trials before their last epoch, but its first comparison is after epoch "
             f"{config.asha.grace_period} (asha.grace_period) of {config.epochs} (trial.epochs): it can prune nothing; "
-            "lower asha.grace_period, or take asha=off",
+            "lower asha.grace_period, raise trial.epochs, or take asha=off",
             ("asha", "grace_period"),
         )
 

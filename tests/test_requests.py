@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,13 +17,13 @@ from typer.testing import CliRunner
 from sweep.__main__ import app, start
 from sweep.config import AshaConfig, check_config, dump_config, load_config
 from sweep.extend import Request, extended
-from sweep.machine import check_machine
+from sweep.machine import check_format, check_machine
 from sweep.manifest import asked_for, create_run, read_config
 from sweep.needs import activations
 from sweep.prepare import prepare
 from sweep.requests import check_folder, load_request
 from tests.conftest import Faces, sweep_facts
-from trainable.config import RequestError, TrialConfig
+from trainable.config import RequestError, RunFault, TrialConfig
 from trainable.files import write_json
 from trainable.model import build_model, load_backbone
 
@@ -251,6 +252,14 @@ def test_a_refusal_before_the_first_session_leaves_no_folder(
         start(load_request(file))
     assert not (tmp_path / "runs").exists()
 
+    def full(*arguments: object) -> int:
+        raise RunFault("the disk is full; `sweep resume` goes on then")
+
+    monkeypatch.setattr("sweep.__main__._session", full)
+    with pytest.raises(RunFault):
+        start(load_request(file))
+    assert (tmp_path / "runs" / "run" / "split.parquet").exists(), "what may go on stays"
+
 
 # ---------------------------------------------------------------- what a trial gets of this machine
 
@@ -296,6 +305,23 @@ def test_a_gpu_that_torch_can_t_use_is_said_unless_cpus_were_asked_for(
     with pytest.raises(RequestError) as caught:
         check_machine(load_request(file, ["resources.gpus_per_trial=1"]))
     assert "no GPU here: this machine has a T4" in refused(caught)
+
+
+def test_a_gpu_s_number_formats_are_asked_by_a_plan_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver of a run would hold some of the GPU's memory for as long as it lives."""
+    monkeypatch.setattr("sweep.machine.gpu_count", lambda: 2)
+    monkeypatch.setattr("sweep.machine.device_of", lambda kind: pytest.fail("it was asked"))
+    config = load_request(file, ["resources.precision=bfloat16"])
+    machine = check_machine(config)
+    assert (machine.granted.gpus, machine.granted.concurrent) == (1.0, 2)
+    old = SimpleNamespace(facts=lambda: {"device": "Tesla T4", "capability": [7, 5]})
+    monkeypatch.setattr("sweep.machine.device_of", lambda kind: old)
+    with pytest.raises(
+        RequestError, match=r"this machine has a Tesla T4 \(7.5\), which only emulat"
+    ):
+        check_format(config, machine)
 
 
 # ---------------------------------------------------------------- what a plan shows

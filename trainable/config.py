@@ -28,6 +28,10 @@ class ChangedInput(RequestError):
     """What a run was begun with is not what it was: no trial can go on."""
 
 
+class RunFault(RequestError):
+    """Something must be mended before a run on record can go on, such as a full disk."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """A hint ` (did you mean ...?)` with the nearest of `known`, or nothing where none is near."""
     near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
