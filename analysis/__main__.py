@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trainable.command import PlainConsole, progress, run_command
+from trainable.command import PlainConsole, expanded, progress, run_command
 from trainable.config import RequestError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ console = PlainConsole()
 if not console.is_terminal:
     console.width = 400  # where nobody's terminal sets a limit, rows stay whole for grep
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)]
 ROOMY = 110  # columns of a terminal that has room for everything
 STYLES = {
     "running": "cyan",
@@ -42,13 +42,18 @@ STYLES = {
 
 @app.command()
 def explore(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.", callback=expanded)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as data.target=Male."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write; explore-NAME otherwise.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where to write; explore-NAME otherwise.", callback=expanded
+        ),
     ] = None,
 ) -> None:
     """Look at the data set before training: one HTML page, and its pictures as PNG. No test image is opened."""
@@ -147,7 +152,10 @@ def plots(
     run: Run,
     kind: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write; RUN/results otherwise.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where to write; RUN/results otherwise.", callback=expanded
+        ),
     ] = None,
 ) -> None:
     """Write every plot of the report as a picture; needs a Chrome or Chromium."""
@@ -160,11 +168,16 @@ def plots(
 @app.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="One run folder or several.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="One run folder or several.", callback=expanded),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of several runs; compare-NAME-NAME.html otherwise."),
+        typer.Option(
+            metavar="FILE",
+            help="Of several runs; compare-NAME-NAME.html otherwise.",
+            callback=expanded,
+        ),
     ] = None,
 ) -> None:
     """Write one HTML file that opens offline: about a run, or several runs beside each other."""
@@ -184,7 +197,10 @@ def report(
 def export(
     run: Run,
     tensorboard: Annotated[
-        Path, typer.Option(metavar="DIR", help="A new folder for TensorBoard's files.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="A new folder for TensorBoard's files.", callback=expanded
+        ),
     ],
 ) -> None:
     """Write the run for another tool: curves and settings of every trial for TensorBoard."""

@@ -1,6 +1,7 @@
 """python -m sweep: plan, run, resume, extend, replicate, status, dashboard, store."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.config import SweepConfig, load_config, parse_bytes
+from sweep.config import SweepConfig, parse_bytes
 from sweep.hold import only_driver
-from sweep.manifest import create_run, read_config, refuse_existing
-from trainable.command import PlainConsole, progress, run_command
+from sweep.manifest import create_run, forget_unbegun, read_config
+from sweep.requests import check_folder, load_request, missing, take_back
+from trainable.command import PlainConsole, expanded, progress, run_command
+from trainable.config import RequestError, RunFault
 from trainable.record import RunFolder
 
 if TYPE_CHECKING:
+    from sweep.machine import Machine
     from sweep.own_ray import OwnRay
+    from sweep.prepare import Prepared
 
 app = typer.Typer(
     help="A distributed hyperparameter sweep that fine-tunes VGG-16 on face attributes.",
@@ -25,14 +30,16 @@ app = typer.Typer(
 )
 console = PlainConsole(width=None if sys.stdout.isatty() else 160)  # a log file has no edge
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.")]
+Config = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.", callback=expanded)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...", help="Overrides such as trial.epochs=3 search.trials=8."
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)]
 Address = Annotated[
     str, typer.Option(help="local starts a Ray here; auto or HOST:PORT joins a running cluster.")
 ]
@@ -51,15 +58,37 @@ StoreLimit = Annotated[
 
 
 @app.command()
-def plan(config: Config, overrides: Overrides = None) -> None:
-    """Check everything and show what a run would do, without starting Ray."""
-    from sweep.plan import show_plan
-    from sweep.prepare import prepare
+def plan(config: Config, overrides: Overrides = None, address: Address = "local") -> None:
+    """Check everything that a run would be refused for, and show what it would do; no Ray is started."""
+    asked = load_request(config, overrides or [])
+    check_folder(asked)
+    with _nodes(asked, address) as look:
+        from sweep.plan import show_plan
+        from sweep.prepare import prepare
 
-    loaded = load_config(config, overrides or [])
-    with progress(console) as begin:
-        prepared = prepare(loaded, begin)
-    show_plan(loaded, prepared, console)
+        with progress(console) as begin:
+            prepared = prepare(asked, begin)
+        machine = look(prepared)
+    show_plan(asked, prepared, machine, console)
+    elsewhere = [] if address == "local" else ["--address", address]
+    command = shlex.join(["sweep", "run", str(config), *(overrides or []), *elsewhere])
+    console.print(f"next: {command}", soft_wrap=True)
+
+
+@contextmanager
+def _nodes(config: SweepConfig, address: str) -> "Iterator[Callable[[Prepared], Machine]]":
+    """Gives what tells how trials would be placed: on this machine, or on the cluster at the address."""
+    if address == "local":
+        from sweep.machine import check_format, check_machine
+
+        machine = check_machine(config)
+        check_format(config, machine)
+        yield lambda prepared: machine
+        return
+    from sweep.cluster_check import joined
+
+    with joined(config, address) as look:
+        yield look
 
 
 @app.command()
@@ -71,23 +100,45 @@ def run(
 ) -> None:
     """Start a sweep in a new run folder."""
     limit = [f"store.limit={store_limit}"] if store_limit is not None else []
-    raise typer.Exit(start(load_config(config, [*(overrides or []), *limit]), address))
+    raise typer.Exit(start(load_request(config, [*(overrides or []), *limit]), address))
 
 
 def start(config: SweepConfig, address: str = "local") -> int:
-    """Make the run folder and run its first session; the exit code."""
-    refuse_existing(config.folder)
+    """Make the run folder and run its first session; the exit code. What is refused before it begins leaves nothing."""
+    check_folder(config)
     with _own_ray(config, address) as own:
-        from sweep.plan import show_split
+        _check_place(config, address)
+        from sweep.plan import show_data
         from sweep.prepare import prepare
 
         with progress(console) as begin:
             prepared = prepare(config, begin)
-        show_split(prepared, console)
+        show_data(prepared, console)
+        made = missing(config.storage)
         folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
         del prepared  # the backbone's half a gigabyte is not the driver's to hold
-        with only_driver(folder):
-            return _session(folder.path, address, own)
+        try:
+            with only_driver(folder):
+                return _session(folder.path, address, own)
+        except RunFault:
+            raise
+        except RequestError:
+            forget_unbegun(folder)
+            take_back(made)
+            raise
+
+
+def _check_place(config: SweepConfig, address: str) -> None:
+    """Before anything is read: has this machine what trials are to get, or does anybody listen at the address?"""
+    if address == "local":
+        from sweep.machine import check_machine
+
+        for warning in check_machine(config).warnings:
+            console.warn(warning)
+    else:
+        from sweep.cluster import refuse_closed
+
+        refuse_closed(address)
 
 
 @contextmanager
@@ -131,7 +182,11 @@ def extend(
     ] = None,
     space: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML whose `trial` section replaces what it names."),
+        typer.Option(
+            metavar="FILE",
+            help="YAML whose `trial` section replaces what it names.",
+            callback=expanded,
+        ),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed trials once more.")

@@ -10,6 +10,7 @@ from sweep.interruption import Interruption
 from sweep.progress import Line, Terminal
 from sweep.ranking import Standing, bar, standing, to_keep
 from sweep.searcher import RecordSearcher
+from sweep.shares import Share, at_a_time
 from trainable.command import duration
 from trainable.files import now, write_json
 from trainable.record import NOTE_SECONDS, RunFolder, TrialRecord
@@ -31,7 +32,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         terminal: Terminal,
         interruption: Interruption,
         searcher: RecordSearcher,
-        granted: cluster.Share,
+        granted: Share,
     ) -> None:
         self._run = run
         self._config = config
@@ -78,6 +79,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._holding[trial_id] = found  # one that goes on needs its state, whatever its rank
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._interruption.limit(self._config.search.time_limit)  # counts from the first trial on
         trial_id = trial.config["trial_id"]
         if (
             trial.num_failures == 0
@@ -111,7 +113,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
                 line.note = self._run.trial(trial_id).status().reason
         self._silence.end(trials)
         found = cluster.nodes()
-        self._searcher.concurrent = cluster.at_a_time(
+        self._searcher.concurrent = at_a_time(
             self._config.resources, found, self._granted, self._config.trials
         )
 

@@ -1,10 +1,9 @@
-"""Start a Ray here or join a cluster; what a trial gets there; whether every node can run one."""
+"""Start a Ray here or join a cluster; whether every node can run a trial."""
 
 import logging
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +16,9 @@ from ray.tune.execution import tune_controller
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep import node_tasks
-from sweep.config import ResourcesConfig
 from sweep.packing import PROBE_SECONDS, Packed, Probe
 from sweep.rates import Rates
+from sweep.shares import Node, Share
 from trainable.config import Precision, RequestError, RunSettings, TrialConfig
 
 LOG = logging.getLogger(__name__)
@@ -39,29 +38,6 @@ class _ActorManager(RayActorManager):  # type: ignore[misc]
 
 
 tune_controller.RayActorManager = _ActorManager
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of the cluster and what it has."""
-
-    id: str
-    host: str
-    cpus: int
-    gpus: int
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one trial gets, and how many run at a time."""
-
-    gpus: float
-    cpus: int
-    concurrent: int
-
-    def bundle(self) -> dict[str, float]:
-        """One trial's resources in Ray's words; a GPU asked for alone would come without any CPU."""
-        return {"CPU": float(self.cpus), "GPU": self.gpus}
 
 
 @contextmanager
@@ -86,7 +62,7 @@ def cluster(address: str, log: Path, own: OwnRay | None = None) -> Iterator[str]
 
 
 def _join(address: str) -> Any:
-    _refuse_closed(address)
+    refuse_closed(address)
     try:
         return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -97,8 +73,8 @@ def _join(address: str) -> Any:
         ) from None
 
 
-def _refuse_closed(address: str) -> None:
-    """Ray itself would try for minutes.
+def refuse_closed(address: str) -> None:
+    """Does somebody listen at the address? Ray itself would try for minutes.
 
     Raises:
         RequestError: nothing listens at HOST:PORT.
@@ -144,67 +120,6 @@ def nodes() -> list[Node]:
     ]
 
 
-def share(resources: ResourcesConfig, found: list[Node], trials: int) -> Share:
-    """What each trial gets: where nothing is asked for, one GPU, or without GPUs an even share of all CPUs.
-
-    Raises:
-        RequestError: no single node can hold a trial.
-    """
-    has_gpus = any(node.gpus for node in found)
-    gpus = resources.gpus_per_trial
-    if gpus == "auto":
-        gpus = 1.0 if has_gpus else 0.0
-    if 0 < gpus < 1:
-        gpus = (
-            int(gpus * 10_000) / 10_000
-        )  # Ray counts in ten-thousandths, and k shares must fit in one GPU
-    asked = resources.cpus_per_trial
-    fitting = [
-        node
-        for node in found
-        if node.gpus >= gpus and node.cpus >= (1 if asked == "auto" else asked)
-    ]
-    if not fitting:
-        has = ", ".join(f"{node.host}: {node.cpus} CPUs, {node.gpus} GPUs" for node in found)
-        needs = f"{'1 CPU' if asked == 'auto' else f'{asked} CPUs'} and {gpus:g} GPUs"
-        raise RequestError(
-            f"one node must hold a whole trial, but a trial needs {needs} and the cluster has {has}; "
-            "lower resources.gpus_per_trial or resources.cpus_per_trial"
-        )
-
-    concurrent = at_a_time(
-        resources, fitting, Share(gpus, 1 if asked == "auto" else asked, 0), trials
-    )
-    cpus = asked if asked != "auto" else _even_cpus(fitting, gpus, concurrent)
-    return Share(gpus, cpus, concurrent)
-
-
-def at_a_time(resources: ResourcesConfig, found: list[Node], granted: Share, trials: int) -> int:
-    """How many trials the nodes hold, as many as are asked for at most, one at least: a node may come back."""
-    asked = trials if resources.concurrent == "auto" else resources.concurrent
-    return max(1, min(asked, sum(_slots(node, granted) for node in found)))
-
-
-def _slots(node: Node, granted: Share) -> int:
-    by_cpu = node.cpus // granted.cpus
-    return min(by_cpu, _shares_of(node.gpus, granted.gpus)) if granted.gpus else by_cpu
-
-
-def _shares_of(node_gpus: int, gpus: float) -> int:
-    """Trials that `node_gpus` can hold; a trial never straddles two."""
-    return int(node_gpus // gpus) if gpus >= 1 else node_gpus * round(1 / gpus)
-
-
-def _even_cpus(fitting: list[Node], gpus: float, concurrent: int) -> int:
-    """CPUs of a trial when `concurrent` of them share the nodes' CPUs evenly; the scarcest node decides."""
-    if gpus:
-        return max(1, min(node.cpus // _shares_of(node.gpus, gpus) for node in fitting))
-    cpus = max(1, sum(node.cpus for node in fitting) // concurrent)
-    while cpus > 1 and sum(node.cpus // cpus for node in fitting) < concurrent:
-        cpus -= 1
-    return cpus
-
-
 def graph_problem(found: list[Node], granted: Share, precision: Precision) -> str:
     """Why CUDA graphs don't work on one of the nodes with GPUs; "" where they do.
 
@@ -245,6 +160,16 @@ def measure_packing(
     finally:
         for each in both:
             ray.kill(each)
+
+
+def unused_gpus(found: list[Node]) -> list[str]:
+    """A line for each node with GPUs that its torch can't use."""
+    task = ray.remote(num_cpus=0, num_gpus=0.01)(
+        node_tasks.why_unused
+    )  # without any, Ray hides the GPUs
+    nodes = [node for node in found if node.gpus]
+    whys = ray.get([task.options(scheduling_strategy=_on(node)).remote() for node in nodes])
+    return [f"{node.host}: {why}" for node, why in zip(nodes, whys, strict=True) if why]
 
 
 def _on(node: Node) -> NodeAffinitySchedulingStrategy:

@@ -1,22 +1,25 @@
 """SweepConfig: the YAML file, checked; overrides key=value; errors that name line and remedy."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
 
 from sweep.space import LARGEST_GRID, Choice, Range, SearchSpace, SettingError, explain, parse_space
+from sweep.yaml_text import parse_yaml, read_yaml, write_yaml
 from trainable.config import (
     DataConfig,
     Frozen,
     ModelConfig,
     RequestError,
     TrialConfig,
+    absolute,
     did_you_mean,
 )
 from trainable.metric import Metric
@@ -26,13 +29,24 @@ UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
-    """8h, 90m, 45s or plain seconds."""
+    """8h, 90m, 45s; on record also plain seconds, which requests are not given (sweep.requests)."""
     if isinstance(value, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)
         if not found:
             raise ValueError("must be a duration such as 8h, 90m or 45s")
         return float(found[1]) * UNITS[found[2] or "s"]
     return value
+
+
+def _in_seconds(value: float | None) -> object:
+    """28800s: with its unit, so that what is on record can be asked for again."""
+    if value is None or math.isinf(value):
+        return value
+    return f"{Decimal(repr(value)).normalize():f}s"
+
+
+def _in_seconds_or_off(value: float | None) -> object:
+    return "off" if value is None else _in_seconds(value)
 
 
 def _bytes(value: object) -> object:
@@ -83,6 +97,9 @@ def _or_off(value: object) -> object:
 
 
 OrOff = (BeforeValidator(_off), PlainSerializer(_or_off))
+Seconds = Annotated[
+    float | None, BeforeValidator(_seconds), PlainSerializer(_in_seconds, when_used="json")
+]
 
 
 class SearchConfig(Frozen):
@@ -94,8 +111,8 @@ class SearchConfig(Frozen):
     seed: int = Field(0, ge=0)
     first: tuple[dict[str, Any], ...] = ()
     """Settings to try before the method's own, whole or in part."""
-    time_limit: Annotated[float | None, BeforeValidator(_seconds)] = Field(None, gt=0)
-    """Seconds (or 8h, 90m) after which the sweep ends orderly and resumably."""
+    time_limit: Seconds = Field(None, gt=0)
+    """8h, 90m, 45s from its first trial on, after which a session ends orderly and resumably."""
 
 
 class AshaConfig(Frozen):
@@ -116,8 +133,13 @@ class AshaConfig(Frozen):
 class GuardsConfig(Frozen):
     collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
     """Epochs in a row that predict one class before a trial ends as collapsed."""
-    hung_after: Annotated[float | None, BeforeValidator(_seconds), *OrOff] = Field(None, gt=0)
-    """Seconds (or 30m) without a row or word from a trial, after which its worker is killed and it is tried again."""
+    hung_after: Annotated[
+        float | None,
+        BeforeValidator(_seconds),
+        BeforeValidator(_off),
+        PlainSerializer(_in_seconds_or_off),
+    ] = Field(None, gt=0)
+    """30m or 90s without a row or word from a trial, after which its worker is killed and it is tried again."""
 
 
 class KeepConfig(Frozen):
@@ -211,93 +233,7 @@ class SweepConfig(Frozen):
         return self.trials + len(frozenset(trial_ids) - self._grid_ids)
 
 
-# ---------------------------------------------------------------- YAML
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema: 1e-3 is a number; off, no and 12:30 are text; a repeated key is refused."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  PyYAML's own protocol
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
-    )
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
-
-Lines = dict[tuple[str, ...], int]
-
-
-def _parse(text: str, source: str) -> tuple[Any, Lines]:
-    """The value of `text` and the line of each key."""
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        value = loader.construct_document(node) if node is not None else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise RequestError(f"{source}{line} must be YAML, but: {problem}") from None
-    lines: Lines = {}
-    _note_lines(node, (), lines, set())
-    return value, lines
-
-
-def _note_lines(
-    node: yaml.Node | None, path: tuple[str, ...], lines: Lines, seen: set[int]
-) -> None:
-    if isinstance(node, yaml.MappingNode) and id(node) not in seen:
-        seen.add(id(node))
-        for key, value in node.value:
-            lines[(*path, str(key.value))] = key.start_mark.line + 1
-            _note_lines(value, (*path, str(key.value)), lines, seen)
-
-
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The keys in `path`, and where each stands.
-
-    Raises:
-        RequestError: it can't be read, or holds no keys.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise RequestError(
-            f"{path} must be UTF-8 text, but it is not; save it again as UTF-8"
-        ) from None
-    except OSError as error:
-        raise RequestError(
-            f"{path} must be a configuration file, but it can't be read: {error.strerror}"
-        ) from None
-    facts, lines = _parse(text, str(path))
-    if not isinstance(facts, dict):
-        raise RequestError(
-            f"{path} must hold keys such as name, data and trial, but it holds {facts!r}"
-        )
-    places = {key: f"line {line} of {path}" for key, line in lines.items()}
-    return facts, places
+# ---------------------------------------------------------------- from a file, and into one
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -306,10 +242,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     Raises:
         RequestError: one line that names the place, what must hold and what was given.
     """
+    facts, places = read_given(path, overrides)
+    return check_config(facts, places, str(path))
+
+
+def read_given(
+    path: Path, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """The keys in `path` with `key.inner=value` overrides, and where each stands.
+
+    Raises:
+        RequestError: the file holds no keys, or an override is none.
+    """
     facts, places = read_yaml(path)
     for override in overrides:
         _apply(override, facts, places)
-    return check_config(facts, places, str(path))
+    return facts, places
 
 
 def _apply(override: str, facts: dict[str, Any], places: dict[tuple[str, ...], str]) -> None:
@@ -324,8 +272,16 @@ def _apply(override: str, facts: dict[str, Any], places: dict[tuple[str, ...], s
         if not isinstance(inner.get(parent), dict):
             inner[parent] = {}
         inner = inner[parent]
-    inner[last], _ = _parse(text, f"the override {override!r}")
+    inner[last], _ = parse_yaml(text, f"the override {override!r}")
     places[path] = f"the override {override}"
+
+
+def place_of(path: Sequence[str], places: Mapping[tuple[str, ...], str], source: str) -> str:
+    """Where the key at `path` stands, or the nearest around it that stands anywhere."""
+    for length in range(len(path), 0, -1):
+        if tuple(path[:length]) in places:
+            return places[tuple(path[:length])]
+    return source
 
 
 def check_config(
@@ -338,10 +294,7 @@ def check_config(
     """
 
     def where(*path: str) -> str:
-        for length in range(len(path), 0, -1):
-            if path[:length] in places:
-                return places[path[:length]]
-        return source
+        return place_of(path, places, source)
 
     try:
         config = SweepConfig(**facts)
@@ -354,11 +307,11 @@ def check_config(
         config = config.model_copy(
             update={
                 "trial": trial,
-                "storage": config.storage.absolute(),
+                "storage": absolute(config.storage, "storage"),
                 "data": config.data.model_copy(
                     update={
-                        "images": config.data.images.expanduser().absolute(),
-                        "table": config.data.table and config.data.table.expanduser().absolute(),
+                        "images": absolute(config.data.images, "data.images"),
+                        "table": config.data.table and absolute(config.data.table, "data.table"),
                     }
                 ),
                 "model": config.model.model_copy(
@@ -408,7 +361,7 @@ def _resolved_trial(config: SweepConfig) -> dict[str, Any]:
 
 
 def _weights(given: str) -> str:
-    return given if given in ("imagenet", "none") else str(Path(given).expanduser().absolute())
+    return given if given in ("imagenet", "none") else str(absolute(given, "model.weights"))
 
 
 def _check_search(config: SweepConfig) -> None:
@@ -440,6 +393,11 @@ def _check_search(config: SweepConfig) -> None:
 
 
 def dump_config(config: SweepConfig) -> str:
-    """The configuration as YAML that `load_config` reads back as an equal one."""
+    """The configuration as YAML that `load_config` reads back as an equal one, whatever its texts.
+
+    A default ASHA that compares nothing is left out: written, it would be refused when the file is asked for again.
+    """
     facts = config.model_dump(mode="json")
-    return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100)
+    if config.asha == AshaConfig() and not config.asha.rungs(config.epochs):
+        del facts["asha"]
+    return write_yaml(facts)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sweep.audit import settings_to_audit
-from sweep.config import SweepConfig, check_config, read_yaml
+from sweep.config import SweepConfig, check_config
 from sweep.manifest import ask_beside, change_config, read_config
-from sweep.prepare import check_heads
+from sweep.prepare import check_classifier, check_heads
 from sweep.proposals import Proposals
 from sweep.study import recorded
+from sweep.yaml_text import read_yaml
 from trainable.config import RequestError
 from trainable.model import load_backbone
 from trainable.record import RunFolder, TrialRecord
@@ -51,7 +52,10 @@ def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str
     before = read_config(run)
     after = extended(before, request)
     if "pretrained" in after.values_of("head"):
-        check_heads(after, load_backbone(after.model.weights, after.model.width))
+        backbone = load_backbone(after.model.weights, after.model.width)
+        check_heads(after, backbone)
+        if "pretrained" not in before.values_of("head"):
+            check_classifier(after, backbone)
     everything = run.trials()
     records = [record for record in everything if record.origin.origin == "search"]
     failed = [record for record in everything if record.status().status is Status.FAILED]

@@ -35,16 +35,20 @@ class Interruption:
             self.how, self.fault = how, fault
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    def watch(self, time_limit: float | None) -> None:
-        """Turn SIGTERM and the limit (seconds) into SIGUSR1, on which Tune ends as on Ctrl-C.
+    def watch(self) -> None:
+        """Turn SIGTERM into SIGUSR1, on which Tune ends as on Ctrl-C.
 
         To be called after Ray has started, since Ray then sets a handler of its own, which saves nothing.
         """
         handlers = ((signal.SIGUSR1, self._early), (signal.SIGTERM, self._terminate))
         self._before = {number: signal.signal(number, handler) for number, handler in handlers}
         self._before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
-        if time_limit is not None:
-            self._timer = threading.Timer(time_limit, self.stop, ["time limit"])
+
+    def limit(self, seconds: float | None) -> None:
+        """End Tune so many seconds from now; called again, the first call counts. None: no limit."""
+        if seconds is not None and self._timer is None and not self._ending:
+            longest = min(seconds, threading.TIMEOUT_MAX)
+            self._timer = threading.Timer(longest, self.stop, ["time limit"])
             self._timer.daemon = True
             self._timer.start()
 

@@ -19,9 +19,10 @@ from sweep.progress import Board, Terminal
 from sweep.resolve import resolve
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
+from sweep.shares import Share
 from sweep.study import asked_in_all
 from trainable.command import PlainConsole, devices_said
-from trainable.config import RequestError, RunSettings
+from trainable.config import RequestError, RunFault, RunSettings
 from trainable.faults import fault_of_run, folder_gone
 from trainable.record import RunFolder, StaleSession
 from trainable.rows import Status
@@ -42,7 +43,8 @@ def run_session(
     """Go on with the run in `folder`, which the caller holds, until it is complete or interrupted.
 
     Raises:
-        RequestError: the cluster or the request can't be used, or the run has a fault: a full disk, a changed image.
+        RequestError: the cluster or the request can't be used.
+        RunFault: the run has a fault: a full disk, a changed image.
     """
     run = RunFolder(folder.absolute())
     config = read_config(run)
@@ -53,7 +55,7 @@ def run_session(
         if own is None or not own.has_started:
             console.print("waiting for Ray …", style="bright_black")
         with cluster.cluster(address, run.log, own) as dashboard:
-            interruption.watch(config.search.time_limit)
+            interruption.watch()
             try:
                 settings, granted, devices = resolve(run, config, console, address)
                 if store_limit is not None and settings.sharing is not None:
@@ -95,7 +97,7 @@ def run_session(
         run
     )  # which may have ended it by a signal
     if interruption.fault:
-        raise RequestError(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
+        raise RunFault(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
     return _farewell(run, complete, interruption.how, console)
 
 
@@ -103,7 +105,7 @@ def _tune(
     run: RunFolder,
     config: SweepConfig,
     settings: RunSettings,
-    granted: cluster.Share,
+    granted: Share,
     session: int,
     dashboard: str,
     console: PlainConsole,
@@ -165,7 +167,7 @@ def _greet(
     console: PlainConsole,
     run: RunFolder,
     settings: RunSettings,
-    granted: cluster.Share,
+    granted: Share,
     devices: Sequence[Mapping[str, Any]],
     dashboard: str,
 ) -> None:

@@ -58,13 +58,19 @@ def create_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]
     return RunFolder(folder)
 
 
+def forget_unbegun(run: RunFolder) -> None:
+    """Take back a run folder of which no session ever began: what was asked for was refused."""
+    if not run.read_manifest()["sessions"]:
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
 def refuse_existing(folder: Path) -> None:
     """A run is never written over.
 
     Raises:
         RequestError: something is there.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise RequestError(
             f"the run folder {folder} must be new, but it exists; "
             f"`sweep resume {folder}` goes on with it, `name={folder.name}-2` starts another beside it"

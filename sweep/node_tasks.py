@@ -14,6 +14,7 @@ from trainable.data import LabelledImages
 from trainable.device import device_of, has_gpu
 from trainable.graph_test import problem
 from trainable.model import load_backbone
+from trainable.unused_gpu import unused_gpu
 
 
 def measure(
@@ -29,6 +30,11 @@ def measure(
 def graph_problem(precision: Precision) -> str:
     """Why a training step can't be a CUDA graph here; "" where it can."""
     return problem("cuda", precision)
+
+
+def why_unused() -> str:
+    """Why torch can't use a GPU that this node has; "" where it can, or has none."""
+    return unused_gpu()
 
 
 def look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:

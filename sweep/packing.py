@@ -82,7 +82,7 @@ def tried(config: SweepConfig) -> list[TrialConfig]:
         TrialConfig(
             strategy=strategy,
             head=head,
-            batch_size=_largest(config, "batch_size"),
+            batch_size=largest(config, "batch_size"),
             optimizer=config.values_of("optimizer")[0],
         )
         for strategy in config.values_of("strategy")
@@ -90,7 +90,8 @@ def tried(config: SweepConfig) -> list[TrialConfig]:
     ]
 
 
-def _largest(config: SweepConfig, name: str) -> int:
+def largest(config: SweepConfig, name: str) -> int:
+    """The largest value that a setting of whole numbers can take."""
     for dimension in config.space.dimensions:
         if dimension.name == name and isinstance(dimension.domain, Range):
             return int(dimension.domain.high)

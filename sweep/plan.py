@@ -1,7 +1,6 @@
-"""What a sweep will do and need, known without Ray: trials, rungs, split, model sizes, disk."""
+"""What a sweep will do and need, known before it starts: data, trials, rungs, split, model sizes, memory, disk."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import shutil
 
 import torch
 from rich.table import Table
@@ -9,68 +8,23 @@ from rich.text import Text
 
 from sweep.config import SweepConfig
 from sweep.devices import gpus_of, precision_on
-from sweep.packing import PROBE_SECONDS, Probe, tried
+from sweep.machine import Machine
+from sweep.needs import ModelSize, memory_bytes, model_sizes, trial_bytes
+from sweep.packing import PROBE_SECONDS, Probe, largest, tried
 from sweep.prepare import Prepared
 from sweep.rates import measure_rates
+from sweep.requests import nearest
 from sweep.sharing import cuts_of, decide_for, expected_epochs
 from trainable.command import PlainConsole, duration
-from trainable.config import RunSettings, Strategy, TrialConfig
+from trainable.config import RunSettings
 from trainable.cpus import usable_cpus
 from trainable.data import LabelledImages, balance
 from trainable.device import device_of, has_gpu
-from trainable.model import CUTS, Backbone, build_model, multiply_adds
-
-BYTES_PER_PARAMETER = {  # best weights, and in last.pt the weights now and the optimizer's moments, in float32
-    "adam": 4 * 4,
-    "adamw": 4 * 4,
-    "sgd": 3 * 4,
-}
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """One strategy with one head."""
-
-    strategy: Strategy
-    head: str
-    trained_parameters: int
-    frozen_multiply_adds: int
-    """Convolutions of the frozen prefix for one image."""
-    trained_multiply_adds: int
-    """Convolutions of the trained suffix and the head for one image, forward."""
-
-
-def model_sizes(config: SweepConfig, backbone: Backbone) -> list[ModelSize]:
-    """Every strategy and head that the space can give."""
-    return [
-        _size(config, backbone, TrialConfig(strategy=strategy, head=head))
-        for strategy in config.values_of("strategy")
-        for head in config.values_of("head")
-    ]
-
-
-def _size(config: SweepConfig, backbone: Backbone, trial: TrialConfig) -> ModelSize:
-    with torch.device("meta"):
-        model = build_model(trial, backbone)
-    cut, side = CUTS[trial.strategy], config.data.image_size
-    head = sum(p.numel() for p in model.classifier.parameters() if p.dim() == 2)
-    return ModelSize(
-        trial.strategy,
-        trial.head,
-        sum(p.numel() for p in model.trained().values()),
-        multiply_adds(config.model.width, side, 0, cut),
-        multiply_adds(config.model.width, side, cut, 31) + head,
-    )
-
-
-def trial_bytes(config: SweepConfig, sizes: Iterable[ModelSize]) -> int:
-    """Disk that the largest trial takes while it runs, and afterwards if it is kept."""
-    largest = max(size.trained_parameters for size in sizes)
-    optimizers = map(str, config.values_of("optimizer"))
-    return largest * max(BYTES_PER_PARAMETER[optimizer] for optimizer in optimizers)
-
-
-def show_plan(config: SweepConfig, prepared: Prepared, console: PlainConsole) -> None:
+def show_plan(
+    config: SweepConfig, prepared: Prepared, machine: Machine, console: PlainConsole
+) -> None:
     """Print the plan."""
     sizes = model_sizes(config, prepared.backbone)
     rungs = config.asha.rungs(config.epochs) if config.asha else []
@@ -84,7 +38,7 @@ def show_plan(config: SweepConfig, prepared: Prepared, console: PlainConsole) ->
             else "no pruning"
         ),
     )
-    show_split(prepared, console)
+    show_data(prepared, console)
     table = Table("strategy", "head", "trained parameters", "frozen work", "trained work", box=None)
     for size in sizes:
         both = size.frozen_multiply_adds + size.trained_multiply_adds
@@ -97,11 +51,54 @@ def show_plan(config: SweepConfig, prepared: Prepared, console: PlainConsole) ->
         )
     console.print(table)
     console.print(_sharing(config, prepared), soft_wrap=True)
-    console.print(
-        f"disk: up to {trial_bytes(config, sizes) / 1e9:.2f} GB of weights and state for each trial that runs, "
-        f"and for the best {config.keep.best} that are kept",
-        soft_wrap=True,
+    console.print(said_of_trials(machine), soft_wrap=True)
+    for line, enough in (
+        _memory(config, prepared, machine, sizes),
+        _disk(config, machine, sizes),
+    ):
+        if enough:
+            console.print(line, soft_wrap=True)
+        else:
+            console.warn(line)
+    for warning in machine.warnings:
+        console.warn(warning)
+
+
+def said_of_trials(machine: Machine) -> str:
+    """How many run at a time, and on what."""
+    granted = machine.granted
+    gpu = f"{granted.gpus:g} GPU and " if granted.gpus else ""
+    return f"{granted.concurrent} trials at a time, each with {gpu}{granted.cpus} CPU"
+
+
+def _memory(
+    config: SweepConfig, prepared: Prepared, machine: Machine, sizes: list[ModelSize]
+) -> tuple[str, bool]:
+    """What trials need of memory, and whether that is there."""
+    each = memory_bytes(config, sizes, prepared.backbone, largest(config, "batch_size"))
+    granted = machine.granted
+    needed = f"memory: up to {each / 1e9:.2f} GB for a trial's tensors (computed, not measured)"
+    if not machine.is_here:
+        return f"{needed}, on its {'GPU' if granted.gpus else 'node'}", True
+    free = device_of("cuda" if granted.gpus else "cpu").free_bytes()
+    beside = max(1, round(1 / granted.gpus)) if granted.gpus else granted.concurrent
+    where = (
+        "on a GPU, where features are held too as far as there is room" if granted.gpus else "here"
     )
+    said = f"{needed}; {beside} side by side {beside * each / 1e9:.2f} of {free / 1e9:.1f} GB free {where}"
+    return said, beside * each <= free
+
+
+def _disk(config: SweepConfig, machine: Machine, sizes: list[ModelSize]) -> tuple[str, bool]:
+    """What weights and states need of the disk, and whether that is there."""
+    each, kept = trial_bytes(config, sizes), min(config.keep.best, config.trials)
+    count = min(machine.granted.concurrent + kept, config.trials)
+    free = shutil.disk_usage(nearest(config.storage)).free
+    said = (
+        f"disk: up to {count * each / 1e9:.2f} GB of weights and states ({each / 1e9:.2f} GB for each trial that runs, "
+        f"and for the best {kept} that are kept) of {free / 1e9:.1f} GB free at {config.storage}"
+    )
+    return said, count * each <= free
 
 
 def _sharing(config: SweepConfig, prepared: Prepared) -> str:
@@ -174,9 +171,9 @@ def _training_images(config: SweepConfig, prepared: Prepared) -> LabelledImages:
     )
 
 
-def show_split(prepared: Prepared, console: PlainConsole) -> None:
-    """Print what was understood of the data, counts and balance of the split, and every warning."""
-    for line in prepared.data.understood():
+def show_data(prepared: Prepared, console: PlainConsole) -> None:
+    """Print what was understood of data and weights, counts and balance of the split, and every warning."""
+    for line in (*prepared.data.understood(), *prepared.remarks):
         console.print(line, soft_wrap=True)
     negative, positive = prepared.data.table.classes
     target = prepared.data.table.target

@@ -7,11 +7,12 @@ from sweep.config import SweepConfig
 from trainable.audit import audit
 from trainable.config import RequestError, TrialConfig
 from trainable.data import PARTS, read_split
-from trainable.examine import Begin, Examined, examine, no_progress
+from trainable.examine import Begin, Examined, examine, no_progress, open_data
 from trainable.files import sha256_of
 from trainable.frozen.store import default_folder
-from trainable.model import Backbone, build_model, load_backbone
+from trainable.model import PRETRAINED_HEAD, Backbone, build_model, fitted, load_backbone
 from trainable.record import RunFolder
+from trainable.weights import check_source, read_weights, refuse_infinite, refuse_unfit
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Prepared:
     data: Examined
     backbone: Backbone
     warnings: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    """How the weights were read, where that was not plain."""
 
 
 def prepare(config: SweepConfig, begin: Begin = no_progress) -> Prepared:
@@ -30,10 +33,31 @@ def prepare(config: SweepConfig, begin: Begin = no_progress) -> Prepared:
         RequestError: with one line that names what is wrong.
     """
     check_resources(config)
-    backbone = load_backbone(config.model.weights, config.model.width)
+    check_source(config.model.weights, config.model.width)
+    opened = open_data(config.data)  # before half a gigabyte of weights is fetched
+    backbone, remarks = new_backbone(config)
+    data = examine(config.data, begin, opened)
+    return Prepared(data, backbone, (*data.warnings(), *_warnings(config)), remarks)
+
+
+def new_backbone(config: SweepConfig) -> tuple[Backbone, tuple[str, ...]]:
+    """The backbone of a new run, and how its file was read.
+
+    Raises:
+        RequestError: as load_backbone; also weights that are no finite numbers, which would make every trial diverge.
+    """
+    model = config.model
+    remarks: tuple[str, ...] = ()
+    if model.weights == "none":
+        backbone = load_backbone("none", model.width)
+    else:
+        weights = read_weights(model.weights, model.width)
+        backbone, remarks = fitted(weights, model.width), weights.said()
+        refuse_unfit(weights)
     check_heads(config, backbone)
-    data = examine(config.data, begin)
-    return Prepared(data, backbone, (*data.warnings(), *_warnings(config)))
+    if "pretrained" in config.values_of("head"):
+        check_classifier(config, backbone)
+    return backbone, remarks
 
 
 def check_unchanged(run: RunFolder, config: SweepConfig, begin: Begin = no_progress) -> list[str]:
@@ -92,6 +116,17 @@ def check_heads(config: SweepConfig, backbone: Backbone) -> None:
     """
     if "pretrained" in config.values_of("head"):
         build_model(TrialConfig(strategy="head", head="pretrained"), backbone)
+
+
+def check_classifier(config: SweepConfig, backbone: Backbone) -> None:
+    """Is VGG's own classifier one of finite numbers? torchvision has weights of which the convolutions alone are.
+
+    Raises:
+        RequestError: it is not.
+    """
+    for name, tensor in backbone.classifier.items():
+        if name in PRETRAINED_HEAD:
+            refuse_infinite(f"classifier.{name}", tensor, config.model.weights)
 
 
 def _warnings(config: SweepConfig) -> list[str]:

@@ -9,15 +9,16 @@ from sweep import cluster
 from sweep.config import SweepConfig
 from sweep.devices import device_remarks, gpus_of, kinds, precision_on, refuse_device
 from sweep.packing import held_bytes, tried
+from sweep.shares import Node, Share, share
 from sweep.sharing import cuts_of, decide_for
 from trainable.command import PlainConsole
-from trainable.config import Precision, RunSettings
+from trainable.config import Precision, RunSettings, absolute
 from trainable.data import open_training_data, read_split
 from trainable.files import write_json
 from trainable.record import RunFolder
 
 LOG = logging.getLogger(__name__)
-Resolved = tuple[RunSettings, cluster.Share, list[dict[str, Any]]]
+Resolved = tuple[RunSettings, Share, list[dict[str, Any]]]
 """Settings of all trials, what one of them gets, and the kinds of devices that there are."""
 
 
@@ -30,11 +31,20 @@ def resolve(run: RunFolder, config: SweepConfig, console: PlainConsole, address:
     manifest = run.read_manifest()
     found = cluster.nodes()
     here = address == "local" and not any(node.gpus for node in found)
-    if "settings" in manifest:
+    begins = "settings" not in manifest
+    if not begins:
         resolved = _go_on(run, config, manifest, found, here, console)
     else:
         resolved = _begin(run, config, manifest, found, here, console)
     settings, granted, devices = resolved
+    if (
+        begins
+        and address != "local"
+        and not gpus_of(devices)
+        and config.resources.gpus_per_trial != 0
+    ):
+        for line in cluster.unused_gpus(found):
+            console.warn(line)
     before = [facts for each in manifest["sessions"] for facts in each.get("devices", ())]
     for remark in device_remarks(gpus_of(devices), gpus_of(before)):
         console.print(remark, soft_wrap=True)
@@ -50,7 +60,7 @@ def _go_on(
     run: RunFolder,
     config: SweepConfig,
     manifest: dict[str, Any],
-    found: list[cluster.Node],
+    found: list[Node],
     here: bool,
     console: PlainConsole,
 ) -> Resolved:
@@ -63,7 +73,7 @@ def _go_on(
     resources, recorded = config.resources, manifest["resources"]
     if resources.gpus_per_trial == "auto":
         resources = resources.model_copy(update={"gpus_per_trial": recorded["gpus_per_trial"]})
-    granted = cluster.share(resources, found, config.trials)
+    granted = share(resources, found, config.trials)
     if granted.cpus != recorded["cpus_per_trial"]:
         LOG.warning("trials keep %d threads, as at the start", settings.threads)
     return settings, granted, devices
@@ -73,13 +83,18 @@ def _begin(
     run: RunFolder,
     config: SweepConfig,
     manifest: dict[str, Any],
-    found: list[cluster.Node],
+    found: list[Node],
     here: bool,
     console: PlainConsole,
 ) -> Resolved:
-    granted = cluster.share(config.resources, found, config.trials)
+    granted = share(config.resources, found, config.trials)
     devices = _inspect(run, manifest, found, granted.gpus > 0, here)
     gpus = gpus_of(devices) if granted.gpus > 0 else []
+    if granted.gpus > 0 and not gpus and config.resources.gpus_per_trial == "auto":
+        # Ray counts GPUs that torch can't use: trials get CPUs, as where there are none
+        granted = share(
+            config.resources.model_copy(update={"gpus_per_trial": 0}), found, config.trials
+        )
     precision = precision_on(gpus, config.resources.precision)
     graphs = False
     if gpus:
@@ -121,7 +136,7 @@ def _begin(
 
 
 def _inspect(
-    run: RunFolder, manifest: dict[str, Any], found: list[cluster.Node], gpus: bool, here: bool
+    run: RunFolder, manifest: dict[str, Any], found: list[Node], gpus: bool, here: bool
 ) -> list[dict[str, Any]]:
     """Every kind of device that the nodes have, once all of them see what they must."""
     first = str(read_split(run.split, ("train",))["file"].iloc[0])
@@ -131,8 +146,8 @@ def _inspect(
 
 def _graphs(
     config: SweepConfig,
-    found: list[cluster.Node],
-    granted: cluster.Share,
+    found: list[Node],
+    granted: Share,
     precision: Precision,
     console: PlainConsole,
 ) -> tuple[bool, dict[str, Any]]:
@@ -152,10 +167,10 @@ def _pack(
     run: RunFolder,
     config: SweepConfig,
     settings: RunSettings,
-    found: list[cluster.Node],
-    granted: cluster.Share,
+    found: list[Node],
+    granted: Share,
     console: PlainConsole,
-) -> tuple[cluster.Share, dict[str, Any]]:
+) -> tuple[Share, dict[str, Any]]:
     """What a trial gets of a GPU where that is left to us: a half where two side by side are faster than one."""
     if config.resources.gpus_per_trial != "auto":
         return granted, {"why": "resources.gpus_per_trial was given"}
@@ -172,19 +187,20 @@ def _pack(
         return granted, {"why": packed}
     console.print(packed.said(), soft_wrap=True)
     resources = config.resources.model_copy(update={"gpus_per_trial": packed.share})
-    return cluster.share(resources, found, config.trials), packed.facts()
+    return share(resources, found, config.trials), packed.facts()
 
 
 def own_store() -> Path | None:
     """`SWEEP_STORE` as it is set here goes for every node; where it is not, each node has its own default."""
-    return Path(os.environ["SWEEP_STORE"]).absolute() if os.environ.get("SWEEP_STORE") else None
+    given = os.environ.get("SWEEP_STORE")
+    return absolute(given, "SWEEP_STORE") if given else None
 
 
 def _share_work(
     run: RunFolder,
     config: SweepConfig,
     settings: RunSettings,
-    granted: cluster.Share,
+    granted: Share,
     here: bool,
     console: PlainConsole,
 ) -> tuple[RunSettings, dict[str, Any]]:

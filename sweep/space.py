@@ -239,6 +239,8 @@ def explain(error: ValidationError, value: object) -> str:
         options = [option.strip(" '") for option in expected.replace(" or ", ", ").split(",")]
         hint = did_you_mean(str(value), options)
         return f"must be one of {', '.join(options)}, but it is {value!r}{hint}"
+    if first["type"] == "string_type" and not isinstance(value, list | dict | None):
+        return f"must be text, but it is {value!r}, which YAML takes for something else: put it in quotes"
     said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     must = said if said.startswith(("must", "needs", "schedule")) else f"must be {said}"
     return f"{must}, but it is {value!r}"

@@ -9,13 +9,13 @@ import pytest
 from ray.tune.search import Searcher
 
 from sweep.bookkeeper import Bookkeeper
-from sweep.cluster import Share
 from sweep.config import SweepConfig, check_config
 from sweep.interruption import Interruption
 from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
 from sweep.progress import Board, Terminal
 from sweep.searcher import RecordSearcher
+from sweep.shares import Share
 from tests.conftest import Faces, sweep_facts
 from trainable.command import PlainConsole
 from trainable.record import RunFolder
@@ -81,3 +81,17 @@ def test_retries_that_are_used_up_end_the_trial_with_its_log(
     status = run.trial(own).status()
     assert status.status is Status.FAILED and "its log" in status.reason
     assert searcher.suggest("b") == Searcher.FINISHED
+
+
+def test_the_time_limit_counts_from_the_first_trial_that_tune_starts(
+    driver: tuple[RunFolder, RecordSearcher, Bookkeeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, searcher, keeper = driver
+    begun: list[float | None] = []
+    monkeypatch.setattr(keeper, "_interruption", SimpleNamespace(limit=begun.append))
+    limited = keeper._config.search.model_copy(update={"time_limit": 600.0})
+    monkeypatch.setattr(keeper, "_config", keeper._config.model_copy(update={"search": limited}))
+    trial = tunes_trial(searcher.suggest("a")["trial_id"])
+    assert begun == []
+    keeper.on_trial_start(iteration=1, trials=[], trial=trial)
+    assert begun == [600.0]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sweep import cluster
 from sweep.config import SweepConfig, check_config
 from sweep.packing import Packed, Probe, held_bytes, packing, tried
+from sweep.shares import Node, Share
 from sweep.sharing import feature_bytes
 from tests.conftest import WIDTH, Faces, sweep_facts
 from trainable.config import RunSettings, TrialConfig
@@ -90,7 +91,7 @@ def test_the_probe_trains_the_largest_and_the_smallest_model(
 
 
 @pytest.fixture(scope="module")
-def nodes_with_a_gpu_in_name() -> Iterator[list[cluster.Node]]:
+def nodes_with_a_gpu_in_name() -> Iterator[list[Node]]:
     """A real Ray that counts a GPU where there is none."""
     cluster.ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
     yield cluster.nodes()
@@ -99,7 +100,7 @@ def nodes_with_a_gpu_in_name() -> Iterator[list[cluster.Node]]:
 
 @pytest.mark.ray
 def test_two_processes_that_share_a_gpu_are_measured_side_by_side(
-    nodes_with_a_gpu_in_name: list[cluster.Node], config: SweepConfig, tmp_path: Path
+    nodes_with_a_gpu_in_name: list[Node], config: SweepConfig, tmp_path: Path
 ) -> None:
     """Here both train on the CPU: all of it runs but CUDA."""
     run = RunSettings(
@@ -113,13 +114,13 @@ def test_two_processes_that_share_a_gpu_are_measured_side_by_side(
 
 @pytest.mark.ray
 def test_what_goes_wrong_on_a_node_is_a_reason_and_no_traceback(
-    nodes_with_a_gpu_in_name: list[cluster.Node], config: SweepConfig, tmp_path: Path
+    nodes_with_a_gpu_in_name: list[Node], config: SweepConfig, tmp_path: Path
 ) -> None:
     run = RunSettings(
         folder=tmp_path, images=tmp_path, image_size=32, weights="gone.pth", width=WIDTH, epochs=1
     )
     why = cluster.measure_packing(nodes_with_a_gpu_in_name, run, tried(config), 0)
     assert isinstance(why, str) and "gone.pth" in why
-    granted = cluster.Share(1.0, 1, 1)
+    granted = Share(1.0, 1, 1)
     problem = cluster.graph_problem(nodes_with_a_gpu_in_name, granted, "bfloat16")
     assert problem and "\n" not in problem, "there is no GPU but in name"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.cluster import Node, Share, share
 from sweep.config import ResourcesConfig
+from sweep.shares import Node, Share, share
 from trainable.config import RequestError
 
 

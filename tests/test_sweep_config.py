@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.config import dump_config, load_config
+from sweep.yaml_text import parse_yaml
 from trainable.config import RequestError
 from trainable.metric import Metric
 
@@ -76,9 +77,7 @@ def test_numbers_are_numbers_and_words_are_words(file: Path) -> None:
 
 @given(st.floats(1e-12, 1e6))
 def test_any_learning_rate_survives_the_way_through_yaml(lr: float) -> None:
-    from sweep.config import _parse
-
-    value, _ = _parse(f"lr: {lr!r}", "text")
+    value, _ = parse_yaml(f"lr: {lr!r}", "text")
     assert value == {"lr": lr}
 
 
@@ -177,6 +176,16 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
         path = tmp_path / "wrong.yaml"
         path.write_bytes(content)
         assert word in refusal(path)
+
+
+def test_what_python_can_t_read_of_yaml_is_refused_too(file: Path) -> None:
+    assert "must be YAML" in refusal(file, f"trial.lr={'1' * 5000}")
+    assert "must be YAML" in refusal(file, f"trial.lr={'[' * 5000}")
+
+
+def test_a_key_without_a_value_is_as_if_it_were_null(file: Path) -> None:
+    file.write_text(TEXT.replace("table: faces.csv", "table:"))
+    assert load_config(file).data.table is None
 
 
 def test_overrides_may_open_a_section_that_the_file_has_not(file: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -184,22 +185,35 @@ def test_a_pruned_trial_is_audited_and_changes_nothing_that_was_decided(
 
 
 @pytest.mark.slow
-def test_the_time_limit_ends_a_sweep_orderly_and_resumably(
+def test_the_time_limit_counts_from_the_first_trial_and_ends_a_sweep_orderly_and_resumably(
     configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
 ) -> None:
     config = configure(
         {"lr": GOOD, "epochs": 100_000},
-        search={"method": "grid", "time_limit": "20s"},
+        search={"method": "grid", "time_limit": "8s"},  # shorter than what comes before it
         sharing="off",
     )
     code, out, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
     assert code == 130, out + err
     assert "time limit" in out and "sweep resume" in out
     run = RunFolder(tmp_path / "run")
-    assert run.read_manifest()["sessions"][-1]["how"] == "time limit"
+    session = run.read_manifest()["sessions"][-1]
+    assert session["how"] == "time limit"
     (record,) = run.trials()
-    begun = record.status().attempt > 0  # it need not be, on a busy machine
-    assert record.status().status is (Status.INTERRUPTED if begun else Status.PENDING)
+    assert record.status().attempt == 1 and record.status().status is Status.INTERRUPTED
+    began, ended = (datetime.fromisoformat(session[key]) for key in ("started", "ended"))
+    assert (ended - began).total_seconds() >= 8
+
+
+@pytest.mark.slow
+def test_gpus_that_torch_can_t_use_leave_trials_the_cpus(
+    configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
+) -> None:
+    config = configure({"lr": [GOOD, FLAT], "epochs": 1}, resources={"gpus_per_trial": "auto"})
+    code, out, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
+    assert code == 0, out + err
+    assert "2 trials at a time, each 2 CPU, cpu" in out or "each 3 CPU, cpu" in out
+    assert RunFolder(tmp_path / "run").read_manifest()["resources"]["gpus_per_trial"] == 0
 
 
 @pytest.mark.slow
@@ -237,7 +251,27 @@ def test_a_trial_that_no_single_node_can_hold_is_refused_before_the_first(
     code, _, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
     assert code == 2
     assert "one node must hold a whole trial" in err and err.count("\n") == 1
-    assert RunFolder(tmp_path / "run").trials() == []
+    assert not (tmp_path / "run").exists(), "nothing is left of what was refused"
+    code, _, planned = end(sweep("plan", config, tmp=tmp_path, address=two_gpus.address))
+    assert code == 2 and planned == err
+
+
+def test_a_plan_of_a_cluster_shows_what_a_trial_gets_there_and_leaves_nothing(
+    configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
+) -> None:
+    config = configure({"lr": [GOOD, FLAT], "epochs": 1}, resources={"gpus_per_trial": "1/2"})
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = end(sweep("plan", config, tmp=tmp_path, address=two_gpus.address))
+    assert code == 0, out + err
+    assert "2 trials at a time, each with 0.5 GPU and" in out and "on its GPU" in out
+    last = out.rstrip().splitlines()[-1]
+    assert last == f"next: sweep run {config} --address {two_gpus.address}"
+    left = [path for path in tmp_path.rglob("*") if "store" not in path.parts]
+    assert sorted(left) == [path for path in before if "store" not in path.parts]
+    code, _, err = end(
+        sweep("plan", config, "resources.gpus_per_trial=3", tmp=tmp_path, address=two_gpus.address)
+    )
+    assert code == 2 and err.count("\n") == 1 and "gpus_per_trial" in err
 
 
 def test_a_node_that_does_not_see_the_run_folder_or_the_images_is_refused(

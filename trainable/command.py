@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 from unicodedata import category
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from trainable.config import RequestError
+from trainable.config import RequestError, absolute
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -62,6 +63,18 @@ def run_command(name: str, app: Callable[..., object]) -> None:
         said = " ".join(error.format_message().split()).rstrip(".")
         _refuse(name, f"{said[:1].lower()}{said[1:]}; `{command} --help` says what it takes")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def expanded(value: Any) -> Any:
+    """A path of the command line, or several, with `~` as the user's home where the shell has left it: `--out=~/x`.
+
+    What lies in a folder that is really named so stays within reach: runs lay there before.
+    """
+    if isinstance(value, list):
+        return [expanded(each) for each in value]
+    if not isinstance(value, Path) or not str(value).startswith("~"):
+        return value
+    return value.absolute() if value.exists() else absolute(value, "a path")
 
 
 def _refuse(name: str, text: str) -> NoReturn:

@@ -28,10 +28,28 @@ class ChangedInput(RequestError):
     """What a run was begun with is not what it was: no trial can go on."""
 
 
+class RunFault(RequestError):
+    """Something must be mended before a run on record can go on, such as a full disk."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """A hint ` (did you mean ...?)` with the nearest of `known`, or nothing where none is near."""
     near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def absolute(given: str | Path, what: str) -> Path:
+    """A path that a person wrote, with `~` as their home and independent of the current folder.
+
+    Raises:
+        RequestError: it begins with the home of nobody.
+    """
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise RequestError(
+            f"{what} must be a path, but {str(given)!r} begins with the home of a user whom nobody knows here"
+        ) from None
 
 
 class Frozen(BaseModel):
@@ -150,7 +168,7 @@ def _word(value: object) -> object:
     """YAML takes true and null for other than text."""
     if value is None:
         raise ValueError('must be text, but it is null; write it in quotes: "null"')
-    return str(value) if isinstance(value, bool) else value
+    return _or_text(value)
 
 
 def _or_text(value: object) -> object:

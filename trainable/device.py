@@ -6,6 +6,7 @@ benchmarks/gpu.py.
 
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -290,7 +291,15 @@ def device_of(kind: str) -> Device:
 
 def has_gpu() -> bool:
     """Does this process see a GPU?"""
-    return torch.cuda.is_available()
+    with warnings.catch_warnings():
+        # of a driver that is too old, several lines; trainable.unused_gpu says it in one
+        warnings.filterwarnings("ignore", message="CUDA initialization")
+        return torch.cuda.is_available()
+
+
+def gpu_count() -> int:
+    """How many GPUs this process sees."""
+    return torch.cuda.device_count() if has_gpu() else 0
 
 
 def half_of(capability: tuple[int, int]) -> str:

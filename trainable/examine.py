@@ -21,6 +21,15 @@ def no_progress(text: str, total: int) -> Progress:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A table that was read and parted, whose images nobody has looked at."""
+
+    table: FaceTable
+    split: pd.DataFrame
+    """file, label, part, where known identity."""
+
+
+@dataclass(frozen=True)
 class Examined:
     """What is known of a data set."""
 
@@ -55,14 +64,26 @@ class Examined:
         yield from self.overlap.said()
 
 
-def examine(data: DataConfig, begin: Begin = no_progress) -> Examined:
+def open_data(data: DataConfig) -> Opened:
+    """Read the table and part it, which takes seconds.
+
+    Raises:
+        RequestError: the table or the split can't be used.
+    """
+    table = open_table(data)
+    return Opened(table, make_split(table, data.split))
+
+
+def examine(data: DataConfig, begin: Begin = no_progress, opened: Opened | None = None) -> Examined:
     """Read the table, part it, and look at every image; `begin(text, total)` gives a progress callback.
+
+    `opened` is what `open_data` gave of `data`, where that was called before.
 
     Raises:
         RequestError: the table, the split or an image can't be used.
     """
-    table = open_table(data)
-    split = make_split(table, data.split)
+    opened = opened or open_data(data)
+    table, split = opened.table, opened.split
     files = list(table.rows["file"])
     looked = audit(
         table.images, files, default_folder(), begin("looking at every image", len(files))

@@ -1,20 +1,17 @@
-"""VGG-16: its weights, where it is cut, frozen prefix and trained suffix, head, parameter groups."""
+"""VGG-16: where it is cut, frozen prefix and trained suffix, head, parameter groups."""
 
 import hashlib
-import http.client
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import safetensors
-import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from trainable.config import RequestError, Strategy, TrialConfig
+from trainable.weight_kinds import what_network
+from trainable.weights import Weights, read_weights
 
 CUTS: Final[Mapping[Strategy, int]] = {  # index in `features` of the first layer that trains
     "head": 31,
@@ -23,8 +20,9 @@ CUTS: Final[Mapping[Strategy, int]] = {  # index in `features` of the first laye
     "block3": 10,
     "full": 0,
 }
+PRETRAINED_HEAD: Final = ("0.weight", "0.bias", "3.weight", "3.bias")
+"""What `head: pretrained` takes of VGG's classifier."""
 POOLED: Final = 7  # side of the map that VGG's adaptive pooling leaves
-IMAGENET: Final = torchvision.models.VGG16_Weights.IMAGENET1K_V1
 
 
 def feature_layers(width: float) -> nn.Sequential:
@@ -71,78 +69,51 @@ def load_backbone(weights: str, width: float) -> Backbone:
     """
     if weights == "none":
         return _random_backbone(width)
-    if weights == "imagenet":
-        if width != 1:
-            raise RequestError(
-                f"model.weights: imagenet is full-width VGG-16, but model.width is {width:g}"
-            )
-        return _from_state(_imagenet(), width, "IMAGENET1K_V1")
-    return _from_state(_state_file(Path(weights)), width, weights)
+    return fitted(read_weights(weights, width), width)
 
 
-def imagenet_file() -> Path:
-    """Where torchvision keeps, and looks for, the ImageNet weights."""
-    name: str = IMAGENET.url.rsplit("/", 1)[1]
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
+def fitted(weights: Weights, width: float) -> Backbone:
+    """The backbone that `weights` are of, in float32.
 
-
-def _imagenet() -> Mapping[str, Tensor]:
-    if imagenet_file().is_file():  # torchvision would run code in it
-        return _state_file(imagenet_file())
-    try:
-        state: Mapping[str, Tensor] = IMAGENET.get_state_dict(
-            progress=True, check_hash=True, weights_only=True
-        )
-    except (OSError, http.client.HTTPException, RuntimeError) as error:
-        raise RequestError(
-            f"model.weights: imagenet needs {imagenet_file()} or the network, and has neither ({error}); "
-            f"put {imagenet_file().name} there, or give its path as model.weights"
-        ) from None
-    return state
-
-
-def _state_file(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise RequestError(
-            f"model.weights must be imagenet, none or the path of a state dict, but there is no file {path}"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch and safetensors raise many kinds for a file of another kind
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RequestError(
-            "model.weights must be a state dict (.safetensors, or .pth without code in it), "
-            f"but {path} is none: {reason}"
-        ) from None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise RequestError(
-            f"model.weights must be a state dict (name → tensor), but {path} holds {type(state).__name__}"
-        )
-    return state
-
-
-def _from_state(state: Mapping[str, Tensor], width: float, source: str) -> Backbone:
-    features = {}
-    for name, expected in feature_layers(width).state_dict().items():
-        given = state.get(f"features.{name}")
-        if given is None:
-            raise RequestError(
-                f"model.weights must have torchvision's VGG-16 names, but {source} lacks features.{name}"
-            )
-        if given.shape != expected.shape:
-            raise RequestError(
-                f"features.{name} must have shape {tuple(expected.shape)} at model.width {width:g}, "
-                f"but {source} has {tuple(given.shape)}"
-            )
-        features[name] = given.float().contiguous()
-    classifier = {
-        name.removeprefix("classifier."): tensor.float().contiguous()
-        for name, tensor in state.items()
-        if name.startswith("classifier.")
+    Raises:
+        RequestError: they are another network's, or of another width.
+    """
+    state, source = weights.state, weights.source
+    expected = {
+        f"features.{n}": tuple(m.shape) for n, m in feature_layers(width).state_dict().items()
     }
-    return Backbone(width, features, classifier)
+    lacking = next((name for name in expected if name not in state), None)
+    if lacking is not None:
+        network = what_network(state)
+        raise RequestError(
+            f"model.weights must have torchvision's VGG-16 names, but {source} lacks {lacking}"
+            + (f": it is {network}, not VGG-16" if network not in ("", "VGG-16") else "")
+        )
+    wrong = next((name for name in expected if tuple(state[name].shape) != expected[name]), None)
+    if wrong is not None:
+        raise RequestError(
+            f"{wrong} must have shape {expected[wrong]} at model.width {width:g}, "
+            f"but {source} has {tuple(state[wrong].shape)}{_width_hint(state)}"
+        )
+    return Backbone(width, _part(state, "features.", expected), _part(state, "classifier."))
+
+
+def _part(
+    state: Mapping[str, Tensor], prefix: str, names: Iterable[str] | None = None
+) -> dict[str, Tensor]:
+    """Those of `names`, or all that begin with `prefix`, without it, in float32."""
+    taken = names if names is not None else [name for name in state if name.startswith(prefix)]
+    return {n.removeprefix(prefix): state[n].detach().float().contiguous() for n in taken}
+
+
+def _width_hint(state: Mapping[str, Tensor]) -> str:
+    """The width that the weights have, where it is one."""
+    width = state["features.0.weight"].shape[0] / 64 if state["features.0.weight"].ndim else 0
+    if not 0 < width <= 1:
+        return ""
+    layers = feature_layers(width).state_dict().items()
+    fits = all(state[f"features.{name}"].shape == meta.shape for name, meta in layers)
+    return f"; model.width={width:g} fits them" if fits else ""
 
 
 def _random_backbone(width: float) -> Backbone:
@@ -268,8 +239,7 @@ def _head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn.Sequential
 
 def _pretrained_head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn.Sequential:
     """VGG's classifier (4096-4096) with a new last layer."""
-    names = ("0.weight", "0.bias", "3.weight", "3.bias")
-    lacking = [name for name in names if name not in backbone.classifier]
+    lacking = [name for name in PRETRAINED_HEAD if name not in backbone.classifier]
     if lacking:
         raise RequestError(
             "head: pretrained needs VGG's own classifier (classifier.0, classifier.3) among "
@@ -290,7 +260,9 @@ def _pretrained_head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn
             nn.ReLU(inplace=True),
             nn.Dropout(config.dropout),
         )
-    kept.load_state_dict({name: backbone.classifier[name].clone() for name in names}, assign=True)
+    kept.load_state_dict(
+        {name: backbone.classifier[name].clone() for name in PRETRAINED_HEAD}, assign=True
+    )
     return nn.Sequential(*kept, nn.Linear(second.shape[0], 1))
 
 

@@ -28,6 +28,7 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
+from trainable.config import absolute
 from trainable.files import write_json
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +57,9 @@ class StoreUnavailable(Exception):
 def default_folder() -> Path:
     """Where a node keeps what is shared: `SWEEP_STORE`, else the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SWEEP_STORE") or Path(cache) / "face-attribute-sweep")
+    return absolute(
+        os.environ.get("SWEEP_STORE") or Path(cache) / "face-attribute-sweep", "SWEEP_STORE"
+    )
 
 
 @dataclass(frozen=True)
