@@ -339,8 +339,8 @@ def test_a_plan_shows_table_folder_memory_disk_and_what_to_type_next(
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it now raises ImportError
     shown = plan(file, "name=a", "trial.lr=[1e-4, 1e-3]")
     for words in (
-        f"table: {faces.table}",
-        f"images: {faces.images}, 40 of them",
+        f"table {faces.table} (",
+        f"images {faces.images}, found for 40 of 40 rows",
         "GB for a trial's tensors (computed",
         "GB free here",
         "disk: up to",
