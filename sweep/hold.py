@@ -1,8 +1,8 @@
 """One driver at a time holds a run folder: the one that drew the newest number, which is its session's.
 
-`sessions/<n>.json` names the driver that drew n. One process alone makes it (O_EXCL), it stays for ever, and n + 1 is made
-only by who has seen the end of n: `<n>.ended`, a process that is gone, or no heartbeat for 60 s. So nothing is ever
-taken away, no number is drawn twice, and of many newcomers one gets in, on a network file system too.
+`sessions/<n>.json` names the driver that drew n. One process alone makes it (O_EXCL), it stays for ever, and n + 1 is
+made only by who has seen the end of n: `<n>.ended`, a process that is gone, or no heartbeat for 60 s. So nothing is
+ever taken away, no number is drawn twice, and of many newcomers one gets in, on a network file system too.
 `tests/test_hold_states.py` goes through every order of the steps below.
 """
 
@@ -151,9 +151,10 @@ class Driver:
     def _opened(self) -> int:
         """The highest number of a session that is on record."""
         sessions = json.loads(self.disk.read(self.run.manifest))["sessions"]
-        with suppress(FileNotFoundError, ValueError):  # written anew when a session begins
-            sessions.append(json.loads(self.disk.read(self.run.session)))
-        return max((session.get("number", 0) for session in sessions), default=0)
+        found: list[int] = [0, *(session["number"] for session in sessions)]
+        with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+            found.append(int(json.loads(self.disk.read(self.run.session))["number"]))
+        return max(found)
 
     def _await(self, session: int) -> None:
         """Return once the driver that drew this number has ended.
@@ -171,26 +172,27 @@ class Driver:
             self._await_end(older, self.run.driver, lambda: self._older_version() is None)
 
     def _await_end(self, holder: Holder, path: Path, has_ended: Callable[[], bool]) -> None:
-        living = self.lives(holder.process)
-        if living is None:
+        seen = living = self.lives(holder.process)
+        if seen is None:
             why = holder.why_unseen
             self.tell(
                 f"{holder} holds {self.run.path}{why and f', and {why}'}; "
                 f"waiting {WATCH_SECONDS:.0f} s for a sign of life …"
             )
-            living = self._moves(path)
+            living = self._moves(path, has_ended)
         if not living or has_ended():
             return
         raise RequestError(
             f"one driver at a time holds {self.run.path}, and {holder} has held it since {holder.since}; "
-            f"wait for it, or stop it"
-            + ("; --take-over takes the run from it" if holder.why_unseen else "")
+            "wait for it, or stop it" + ("" if seen else "; --take-over takes the run from it")
         )
 
-    def _moves(self, path: Path) -> bool:
+    def _moves(self, path: Path, has_ended: Callable[[], bool]) -> bool:
         first = self.disk.moved(path)
         for _ in range(round(WATCH_SECONDS / POLL_SECONDS)):
             self.sleep(POLL_SECONDS)
+            if has_ended():
+                return False
             if self.disk.moved(path) != first:
                 return True
         return False

@@ -1,4 +1,4 @@
-"""Which process is meant, and does it live? Told by what neither a clock nor another container can make look the same."""
+"""Which process is meant, and does it live? No clock is asked, and no other container's process taken for it."""
 
 import os
 import socket
@@ -62,10 +62,10 @@ class Process:
         Raises:
             KeyError, TypeError, ValueError: it names no process.
         """
-        ticks = facts.get("start_ticks")
+        host, pid, ticks = str(facts["host"]), int(facts["pid"]), facts.get("start_ticks")
         return Process(
-            str(facts["host"]),
-            int(facts["pid"]),
+            host,
+            pid,
             facts.get("boot"),
             facts.get("namespaces"),
             None if ticks is None else int(ticks),

@@ -1,15 +1,15 @@
 """Every order of the steps of several processes on one disk, a crash between any two of them included.
 
 A process is shipped code on a disk in memory, which stops it before each step. Where it stands follows from the answers
-that its steps got so far: to look further it is run again from its start with those answers, up to its next step. So two
-ways to the same files and the same answers are one state, which is looked at once.
+that its steps got so far: to look further it is run again from its start with those answers, up to its next step. So
+two ways to the same files and the same answers are one state, which is looked at once.
 
 What is assumed of the disk: each step is atomic, but a file that was created is empty until it is written, as a second
 step. What is assumed of time: whoever lives moves his files while somebody else waits, unless `silence` is allowed.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -134,7 +134,8 @@ def act(files: dict[str, File], step: Step, who: int) -> Any:
         case "moved":
             return there.moved if there else None
         case "names":
-            return tuple(Path(path).name for path in files if str(Path(path).parent) == step.path)
+            inside = (path.rpartition("/") for path in files)
+            return tuple(name for folder, _, name in inside if folder == step.path)
         case "unlink":
             files.pop(step.path, None)
         case "rename" if not there:
@@ -168,21 +169,20 @@ class AtOnce(Answered):
 
 
 class State(NamedTuple):
-    files: Files
+    disk: int
+    """Which of `Orders.disks`."""
     stands: tuple[int, ...]
-    """Where each process stands; GONE after its end or a crash."""
+    """Where each process stands, of `Orders.places`; GONE after its end or a crash."""
     drawn: tuple[int, ...]
     """Every number by which a process ever believed to hold."""
 
 
-@dataclass
-class _Place:
+class Place(NamedTuple):
     """Where a process may stand: its next step, None at its end."""
 
     process: int
     answers: tuple[Any, ...]
     step: Step | None
-    after: dict[Any, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -193,28 +193,34 @@ class Orders:
     files: Files
     sees: Callable[[int, int, bool], bool | None]
     """What `who` sees of process number `pid` that lives or not; None: nothing."""
-    pids: dict[int, int]
+    pids: Mapping[int, int]
     """Process number → program; others are dead."""
     unchanging: Mapping[str, bytes | None] = field(default_factory=dict)
     silence: bool = False
     """May one that lives not move his files while another watches? Else nobody is silent for that long."""
-    places: list[_Place] = field(init=False, default_factory=list)
-    known: dict[Hashable, int] = field(init=False, default_factory=dict)
-    came_from: dict[State, tuple[State, str] | None] = field(init=False, default_factory=dict)
+    disks: list[Files] = field(init=False, default_factory=list)
+    places: list[Place] = field(init=False, default_factory=list)
+    came_from: dict[State, State | None] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+        self._after: dict[tuple[int, Any], int] = {}
+        self._done: dict[tuple[int, int], tuple[Any, int]] = {}
 
     def states(self) -> Iterator[State]:
         """Every state that can be reached, once, the nearest ones first."""
-        starts = tuple(self._place(process, ()) for process in range(len(self.programs)))
-        first = State(tuple(sorted(self.files)), starts, ())
+        places = [self._place(process, ()) for process in range(len(self.programs))]
+        starts = tuple(place if self.places[place].step else GONE for place in places)
+        first = State(self._disk(dict(self.files)), starts, ())
         first = first._replace(drawn=tuple(number for _, number in self.holders(first)))
         self.came_from = {first: None}
         waiting = deque([first])
         while waiting:
             state = waiting.popleft()
             yield state
-            for what, later in self._next(state):
+            for later in self._next(state):
                 if later not in self.came_from:
-                    self.came_from[later] = state, what
+                    self.came_from[later] = state
                     waiting.append(later)
 
     def holders(self, state: State) -> list[tuple[int, int]]:
@@ -231,9 +237,24 @@ class Orders:
         lines: list[str] = []
         before = self.came_from[state]
         while before is not None:
-            lines.append(before[1])
-            before = self.came_from[before[0]]
+            pairs = enumerate(zip(before.stands, state.stands, strict=True))
+            process, (stood, stands) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+            step = self.places[stood].step
+            ended = " and is gone" if stands == GONE else ""
+            lines.append(f"process {process} at {step}{ended}")
+            state, before = before, self.came_from[before]
         return "\n".join(reversed(lines))
+
+    def _number(self, what: Hashable, known: list[Any], entry: Any) -> int:
+        """Where `entry` stands in `known`, into which it is put the first time that `what` comes."""
+        if what not in self._numbers:
+            self._numbers[what] = len(known)
+            known.append(entry)
+        return self._numbers[what]
+
+    def _disk(self, files: Mapping[str, File]) -> int:
+        in_order = tuple(sorted(files.items()))
+        return self._number(("disk", in_order), self.disks, in_order)
 
     def _place(self, process: int, answers: tuple[Any, ...]) -> int:
         step, disk = None, Answered(answers, self.unchanging)
@@ -241,60 +262,62 @@ class Orders:
             self.programs[process](disk)
         except Paused as paused:
             step = paused.step
-        key = process, disk.milestone or answers
-        if key not in self.known:
-            self.known[key] = len(self.places)
-            self.places.append(_Place(process, answers, step))
-        return self.known[key]
+        reached = "place", process, disk.milestone or answers
+        return self._number(reached, self.places, Place(process, answers, step))
 
-    def _next(self, state: State) -> Iterator[tuple[str, State]]:
+    def _next(self, state: State) -> Iterator[State]:
         for process, stand in enumerate(state.stands):
-            if stand == GONE:
-                continue
-            step = self.places[stand].step
-            assert step is not None
-            for answer, files in self._done(state, process, step):
-                yield f"{process}: {step} → {answer}", self._went_on(state, process, answer, files)
-            yield f"{process}: is killed", self._stands(state, process, GONE, state.files)
+            if stand != GONE:
+                yield self._stands(state, process, GONE, state.disk)  # a crash
+                for answer, disk in self._ways(state, process, stand):
+                    yield self._went_on(state, process, answer, disk)
 
-    def _done(self, state: State, process: int, step: Step) -> Iterator[tuple[Any, Files]]:
-        """Every way in which the step may go."""
+    def _ways(self, state: State, process: int, stand: int) -> Iterable[tuple[Any, int]]:
+        """Every way in which the next step may go: its answer, and the disk after it."""
+        step = self.places[stand].step
+        assert step is not None
         if step.name == "holds":
-            yield None, state.files
-        elif step.name == "lives":
-            there = self.pids.get(step.what)
-            living = there is not None and there < len(state.stands) and state.stands[there] != GONE
-            yield self.sees(process, step.what, living), state.files
-        elif step.name == "sleep":
-            yield from ((None, files) for files in self._waited(state))
-        else:
-            files = dict(state.files)
+            return [(None, state.disk)]
+        if step.name == "lives":
+            return [(self._sees(state, process, step.what), state.disk)]
+        if step.name == "sleep":
+            return [(None, disk) for disk in self._waited(state)]
+        if (state.disk, stand) not in self._done:
+            files = dict(self.disks[state.disk])
             answer = act(files, step, process)
-            yield answer, tuple(sorted(files.items()))
+            self._done[state.disk, stand] = answer, self._disk(files)
+        return [self._done[state.disk, stand]]
 
-    def _waited(self, state: State) -> Iterator[Files]:
+    def _sees(self, state: State, process: int, pid: int) -> bool | None:
+        there = self.pids.get(pid, len(state.stands))
+        living = there < len(state.stands) and state.stands[there] != GONE
+        return self.sees(process, pid, living)
+
+    def _waited(self, state: State) -> Iterator[int]:
         """Whoever lives moves what he made, but the silent ones."""
         living = [process for process, stand in enumerate(state.stands) if stand != GONE]
         for count in range(len(living) + 1 if self.silence else 1):
             for silent in combinations(living, count):
                 moving = set(living) - set(silent)
-                yield tuple(
-                    (path, file._replace(moved=file.moved + 1) if file.owner in moving else file)
-                    for path, file in state.files
-                )
+                files = dict(self.disks[state.disk])
+                for path, file in files.items():
+                    if file.owner in moving:
+                        files[path] = file._replace(moved=file.moved + 1)
+                yield self._disk(files)
 
-    def _went_on(self, state: State, process: int, answer: Any, files: Files) -> State:
-        place = self.places[state.stands[process]]
-        if answer not in place.after:
-            place.after[answer] = self._place(process, (*place.answers, answer))
-        stand = place.after[answer]
+    def _went_on(self, state: State, process: int, answer: Any, disk: int) -> State:
+        stood = state.stands[process]
+        if (stood, answer) not in self._after:
+            answers = self.places[stood].answers
+            self._after[stood, answer] = self._place(process, (*answers, answer))
+        stand = self._after[stood, answer]
         step = self.places[stand].step
-        later = self._stands(state, process, GONE if step is None else stand, files)
+        later = self._stands(state, process, GONE if step is None else stand, disk)
         if step is not None and step.name == "holds":
             later = later._replace(drawn=tuple(sorted((*later.drawn, step.what))))
         return later
 
     @staticmethod
-    def _stands(state: State, process: int, stand: int, files: Files) -> State:
+    def _stands(state: State, process: int, stand: int, disk: int) -> State:
         stands = (*state.stands[:process], stand, *state.stands[process + 1 :])
-        return State(files, stands, state.drawn)
+        return State(disk, stands, state.drawn)

@@ -1,7 +1,7 @@
 """The hold in every order of the steps of several drivers: never two of them, no number twice, and always a way in."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from sweep import hold
 from sweep.hold import Driver
 from sweep.processes import Process
 from tests import old_hold
-from tests.every_order import Answered, AtOnce, File, Files, Orders, State
+from tests.every_order import Answered, AtOnce, File, Files, Orders
 from tests.old_hold import OldDriver
 from trainable.config import RequestError
 from trainable.record import RunFolder
@@ -75,6 +75,10 @@ def newcomer(who: int, take_over: bool = False) -> Program:
     return program
 
 
+def gone(disk: Answered) -> None:
+    """Takes no part."""
+
+
 def holder(disk: Answered) -> None:
     one = driver(HOLDER, disk)
     one.session = 1
@@ -82,96 +86,100 @@ def holder(disk: Answered) -> None:
     one.let_go()
 
 
+OLD_HOLDER = old_hold.Holder("older", "host", 100 + HOLDER, 1.0, "today")
+
+
+def old_driver(me: old_hold.Holder, disk: Answered) -> OldDriver:
+    def see(pid: int) -> bool:
+        return bool(disk.step("lives", what=pid))
+
+    return OldDriver(RUN.driver, me, disk, see, disk.sleep)
+
+
 def older_version(disk: Answered) -> None:
     """Holds by driver.json alone."""
     disk.holds(0)
-    disk.unlink(RUN.driver)
+    old_driver(OLD_HOLDER, disk).let_go()
 
 
-def held(owner: int | None, content: bytes | None = None) -> Files:
-    """By session 1, which process `owner` drew."""
-    named = driver(HOLDER, Answered((), {}))._named(1) if content is None else content
+def held(owner: int | None) -> Files:
+    """By session 1, which process `owner` drew; None: one that is dead."""
+    named = driver(HOLDER, Answered((), {}))._named(1)
     return tuple((str(path), File(named, 0, owner)) for path in (RUN.driver, RUN.holder(1)))
 
 
 def held_by_older_version(owner: int | None) -> Files:
-    facts = {"token": "old", "host": "host", "pid": 100 + HOLDER, "pid_started": 1.0, "since": ""}
-    return ((str(RUN.driver), File(json.dumps(facts).encode(), 0, owner)),)
+    return ((str(RUN.driver), File(json.dumps(asdict(OLD_HOLDER)).encode(), 0, owner)),)
 
 
 HALF_DRAWN: Files = ((str(RUN.holder(1)), File(b"", 0, None)),)
 PIDS = {100 + who: who for who in range(HOLDER + 1)}
+NEWCOMERS = [newcomer(who) for who in range(3)]
+HERE = "aaaa"
+ELSEWHERE = HOLDER_ELSEWHERE, ONE_ELSEWHERE, EACH_ELSEWHERE = "aaab", "aaba", "abcd"
+"""On which machine each of the four is: who is on another one can't be seen."""
 
 
 def orders(
     programs: Sequence[Program],
     files: Files,
-    elsewhere: Sequence[int] = (),
+    machines: str = HERE,
     opened: int = 0,
     silence: bool = False,
 ) -> Orders:
-    """`elsewhere`: who does not see the others' processes, nor they his. `opened`: sessions of an older version."""
+    """`opened`: sessions of an older version that are on record."""
 
     def sees(who: int, pid: int, living: bool) -> bool | None:
-        facts_known = pid in PIDS and files != held_by_older_version(HOLDER)
-        return living if facts_known and (who in elsewhere) == (PIDS[pid] in elsewhere) else None
+        return living if pid in PIDS and machines[who] == machines[PIDS[pid]] else None
 
     sessions = json.dumps({"sessions": [{"number": n + 1} for n in range(opened)]}).encode()
     unchanging = {str(RUN.manifest): sessions, str(RUN.session): None}
     return Orders(programs, files, sees, PIDS, unchanging, silence)
 
 
-class Watched:
-    """Goes through all states, and asks of each what must hold."""
+def look_at_all(orders: Orders, overtaken: bool = False) -> None:
+    """Go through all states, and ask of each what must hold. `overtaken`: may one that lives lose the run?"""
+    asked = set()
+    for state in orders.states():
+        holders = orders.holders(state)
+        if not overtaken and len(holders) > 1:
+            pytest.fail(f"two hold the run:\n{orders.story(state)}")
+        if len(set(state.drawn)) < len(state.drawn):
+            pytest.fail(f"a number is drawn twice:\n{orders.story(state)}")
+        for process, number in holders:
+            if number and (process, number, state.disk) not in asked:  # 0 is an older version's
+                asked.add((process, number, state.disk))
+                sees_whether_it_lost(process, number, orders.disks[state.disk])
+    for contents in {tuple((path, file.content) for path, file in disk) for disk in orders.disks}:
+        finds_a_way_in(contents, orders.unchanging)
+    print(f"{len(orders.came_from):,} states, {len(orders.disks):,} disks")
 
-    def __init__(self, orders: Orders, overtaken: bool = False) -> None:
-        self.count, self._orders = 0, orders
-        self._lost: dict[tuple[int, int, Files], bool] = {}
-        self._ways_in: set[tuple[tuple[str, bytes], ...]] = set()
-        for state in orders.states():
-            self.count += 1
-            holders = orders.holders(state)
-            if not overtaken:
-                assert len(holders) <= 1, f"two hold the run:\n{orders.story(state)}"
-            assert len(set(state.drawn)) == len(state.drawn), f"drawn twice:\n{orders.story(state)}"
-            newest = self._newest(state)
-            for process, number in holders:
-                if number:  # not an older version's
-                    assert self._has_lost(process, number, state) == (newest > number)
-            self._has_way_in(state)
 
-    def _newest(self, state: State) -> int:
-        return RUN.newest_drawn(AtOnce(state.files, {}, False))
+def sees_whether_it_lost(process: int, number: int, files: Files) -> None:
+    """At its next look: where a newer number was drawn, and there alone."""
+    disk = AtOnce(files, {}, False)
+    one = driver(process, disk)
+    one.session = number
+    assert one.has_lost() == (RUN.newest_drawn(disk) > number)
 
-    def _has_lost(self, process: int, number: int, state: State) -> bool:
-        """At its next look."""
-        key = process, number, state.files
-        if key not in self._lost:
-            one = driver(process, AtOnce(state.files, {}, False))
-            one.session = number
-            self._lost[key] = one.has_lost()
-        return self._lost[key]
 
-    def _has_way_in(self, state: State) -> None:
-        """If all died now, a later one would get in, and draw a number of its own."""
-        contents = tuple((path, file.content) for path, file in state.files)
-        if contents in self._ways_in:
-            return
-        self._ways_in.add(contents)
-        for sees_dead in (False, None):
-            later = driver(9, AtOnce(state.files, self._orders.unchanging, sees_dead))
-            assert later.take() > max((0, *state.drawn, self._newest(state)))
+def finds_a_way_in(
+    contents: Iterable[tuple[str, bytes]], unchanging: Mapping[str, bytes | None]
+) -> None:
+    """If all died now, a later one would get in, and draw a number of its own."""
+    files = tuple((path, File(content, 0, None)) for path, content in contents)
+    for sees_dead in (False, None):
+        disk = AtOnce(files, unchanging, sees_dead)
+        newest = RUN.newest_drawn(disk)
+        assert driver(9, disk).take() > newest
 
 
 def test_the_race_of_the_old_hold_is_found() -> None:
     """One moves a living hold aside and puts it back; meanwhile a third makes his own."""
-    path = Path("/run/driver.json")
 
     def old_newcomer(who: int) -> Program:
         def program(disk: Answered) -> None:
-            me = old_hold.Holder(f"driver {who}", "host", 100 + who, 1.0, "")
-            see: Callable[[int], bool] = lambda pid: bool(disk.step("lives", what=pid))
-            one = OldDriver(path, me, disk, see, disk.sleep)
+            one = old_driver(replace(OLD_HOLDER, token=f"newcomer {who}", pid=100 + who), disk)
             with suppress(RequestError):
                 one.acquire()
                 disk.holds(0)
@@ -179,31 +187,79 @@ def test_the_race_of_the_old_hold_is_found() -> None:
 
         return program
 
-    dead = old_hold.Holder("driver 3", "host", 100 + HOLDER, 1.0, "")
-    files = ((str(path), File(json.dumps(asdict(dead)).encode(), 0, None)),)
-    three = Orders(
-        [old_newcomer(who) for who in range(3)], files, lambda who, pid, living: living, PIDS
-    )
-    for state in three.states():
-        if len(three.holders(state)) == 2:
-            print(three.story(state))
-            return
-    pytest.fail("the race was not found")
+    three = orders([old_newcomer(who) for who in range(3)], held_by_older_version(None))
+    found = next(state for state in three.states() if len(three.holders(state)) == 2)
+    assert "/run/driver.json.newcomer" in three.story(found)
 
 
-NEWCOMERS = [newcomer(who) for who in range(3)]
+SLOW = pytest.mark.slow
+DEAD: dict[str, tuple[Files, str]] = {
+    "nobody": ((), HERE),
+    "seen": (held(None), HERE),
+    "unseen": (held(None), HOLDER_ELSEWHERE),
+    "unseen-by-one": (held(None), ONE_ELSEWHERE),
+    "each-unseen": (held(None), EACH_ELSEWHERE),
+    "died-before-it-wrote": (HALF_DRAWN, HERE),
+    "older-version": (held_by_older_version(None), HOLDER_ELSEWHERE),
+}
+LARGE = ("unseen", "each-unseen", "died-before-it-wrote", "older-version")
 
 
-def test_x() -> None:
-    import time
-    for name, programs, files in [
-        ("nobody", NEWCOMERS, ()),
-        ("dead", NEWCOMERS, held(None)),
-        ("living", [*NEWCOMERS, holder], held(HOLDER)),
-    ]:
-        for count in (2,3):
-            t=time.time()
-            ps = programs[:count]+programs[3:] if count==3 or name!="living" else None
-            if ps is None: continue
-            w = Watched(orders(ps, files))
-            print(name, count, w.count, len(w._ways_in), round(time.time()-t,1), flush=True)
+@pytest.mark.parametrize(
+    "dead", [d if d not in LARGE else pytest.param(d, marks=SLOW) for d in DEAD]
+)
+def test_of_three_newcomers_at_a_dead_hold_one_at_a_time_gets_in(dead: str) -> None:
+    files, machines = DEAD[dead]
+    look_at_all(orders(NEWCOMERS, files, machines))
+
+
+@pytest.mark.parametrize("dead", LARGE)
+def test_of_two_newcomers_at_a_dead_hold_one_at_a_time_gets_in(dead: str) -> None:
+    files, machines = DEAD[dead]
+    look_at_all(orders(NEWCOMERS[:2], files, machines))
+
+
+@pytest.mark.parametrize("machines", [HERE, *(pytest.param(m, marks=SLOW) for m in ELSEWHERE)])
+def test_a_holder_that_lives_is_succeeded_by_none_of_three(machines: str) -> None:
+    look_at_all(orders([*NEWCOMERS, holder], held(HOLDER), machines))
+
+
+@pytest.mark.parametrize("machines", ELSEWHERE)
+def test_a_holder_that_lives_is_succeeded_by_none_of_two(machines: str) -> None:
+    look_at_all(orders([*NEWCOMERS[:1], gone, NEWCOMERS[2], holder], held(HOLDER), machines))
+
+
+def test_a_living_driver_of_an_older_version_is_not_succeeded() -> None:
+    files = held_by_older_version(HOLDER)
+    look_at_all(orders([*NEWCOMERS[:2], gone, older_version], files, HOLDER_ELSEWHERE))
+
+
+def test_numbers_go_on_after_those_of_an_older_version() -> None:
+    look_at_all(orders(NEWCOMERS[:2], (), opened=2))
+
+
+@pytest.mark.parametrize(
+    "third", [gone, pytest.param(newcomer(2), marks=SLOW)], ids=["two", "three"]
+)
+def test_who_is_taken_over_sees_it_at_his_next_look(third: Program) -> None:
+    two = [newcomer(who, take_over=True) for who in range(2)]
+    look_at_all(orders([*two, third, holder], held(HOLDER)), overtaken=True)
+
+
+def test_who_is_silent_too_long_may_lose_the_run_and_sees_it() -> None:
+    """A machine that slept, or a disk that hung; here also a newcomer between two of its steps."""
+    programs = [*NEWCOMERS[:2], gone, holder]
+    look_at_all(orders(programs, held(HOLDER), EACH_ELSEWHERE, silence=True), overtaken=True)
+
+
+def test_a_hold_that_forgets_its_numbers_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checker itself: without what makes the hold safe, it finds two drivers, or a number drawn twice."""
+    let_go = Driver.let_go
+
+    def forget(one: Driver) -> None:
+        let_go(one)
+        one.disk.unlink(RUN.holder(one.session))
+
+    monkeypatch.setattr(Driver, "let_go", forget)
+    with pytest.raises(pytest.fail.Exception, match=r"two hold the run|drawn twice"):
+        look_at_all(orders(NEWCOMERS, ()))

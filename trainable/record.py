@@ -151,7 +151,7 @@ class RunFolder:
         return self.path / "report.html"
 
     def refuse_stale(self, session: int) -> None:
-        """Raises StaleSession where a later one has taken over; one of an older version says so in session.json alone."""
+        """Raises StaleSession where a later one has taken over; of an older version session.json alone says so."""
         newest = max(read_json(self.session)["number"], self.newest_drawn())
         if newest > session:
             raise StaleSession(f"session {newest} has taken over from session {session}")
