@@ -177,7 +177,7 @@ class Driver:
             why = holder.why_unseen
             self.tell(
                 f"{holder} holds {self.run.path}{why and f', and {why}'}; "
-                f"waiting {WATCH_SECONDS:.0f} s for a sign of life …"
+                f"waiting up to {WATCH_SECONDS:.0f} s for a sign of life …"
             )
             living = self._moves(path, has_ended)
         if not living or has_ended():
