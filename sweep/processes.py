@@ -50,7 +50,7 @@ class Process:
             boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
             spaces = [PROC / "self/ns" / name for name in NAMESPACES]
             namespaces = " ".join(str(path.readlink()) for path in spaces if path.is_symlink())
-        except OSError:
+        except (OSError, ValueError, IndexError):
             return Process(host, pid)
         if stat.pid != pid or not namespaces:  # this /proc shows another container's processes
             return Process(host, pid)

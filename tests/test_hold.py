@@ -41,6 +41,27 @@ with hold.only_driver(RunFolder(Path(sys.argv[1]))):
     time.sleep(60)
 """
 
+NEWCOMER = """
+import sys
+from pathlib import Path
+from sweep import hold
+from trainable.config import RequestError
+from trainable.record import RunFolder
+try:
+    with hold.only_driver(RunFolder(Path(sys.argv[1]))):
+        print("holds")
+except RequestError as error:
+    print(error)
+"""
+CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+STEPPED_CLOCK = [
+    *("unshare", "--mount", "bash", "-c"),
+    """began=$(awk '/^btime/ {print $2}' /proc/stat) && file=$(mktemp) &&
+    sed "s/^btime .*/btime $((began + 2))/" /proc/stat >"$file" && mount --bind "$file" /proc/stat &&
+    rm "$file" && exec "$@" """,
+    "bash",
+]
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
@@ -188,6 +209,22 @@ def test_another_process_of_the_same_number_is_not_the_driver(run: RunFolder) ->
     held_by(run, **GONE)
     with only_driver(run):
         pass
+
+
+@pytest.mark.system("unshare")
+@pytest.mark.parametrize("place", [CONTAINER, STEPPED_CLOCK], ids=["container", "stepped-clock"])
+def test_a_living_driver_is_not_succeeded_from_such_a_place(
+    run: RunFolder, driver: subprocess.Popen[str], place: list[str]
+) -> None:
+    """Another container of the same host name; this machine after its clock was set by two seconds."""
+    if subprocess.run([*place, "true"], capture_output=True).returncode:
+        pytest.skip("namespaces need rights that this process does not have")
+    newcomer = [*place, sys.executable, "-c", NEWCOMER, str(run.path)]
+    cwd = Path(__file__).parent.parent
+    said = subprocess.run(newcomer, capture_output=True, text=True, cwd=cwd).stdout
+    assert f"process {driver.pid} on" in said and "has held it since" in said
+    assert ("--take-over" in said) == (place is CONTAINER), "its process can be seen but there"
+    assert driver.poll() is None
 
 
 def test_a_zombie_is_dead() -> None:
