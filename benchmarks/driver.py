@@ -70,8 +70,8 @@ def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
     launcher.FaceTrial = InstantTrial  # type: ignore[misc]
     run = create_run(config, prepare(config), ["benchmark"])
     began = time.time()
-    with only_driver(run):
-        code = launcher.run_session(run.path, "local", PlainConsole(quiet=True))
+    with only_driver(run) as session:
+        code = launcher.run_session(run.path, session, "local", None, PlainConsole(quiet=True))
     total = time.time() - began
     assert code == 0
     ends = sorted(path.stat().st_mtime for path in run.path.glob("trials/*/status.json"))

@@ -112,8 +112,8 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
     searcher.RecordSearcher.on_trial_complete = noted  # type: ignore[method-assign]
     launcher.FaceTrial = TimedTrial  # type: ignore[misc]
     run = create_run(config, prepare(config), ["benchmark"])
-    with only_driver(run):
-        code = launcher.run_session(run.path, "local", PlainConsole())
+    with only_driver(run) as session:
+        code = launcher.run_session(run.path, session, "local", None, PlainConsole())
     assert code == 0 and scheduler
     notes = [
         json.loads(line)

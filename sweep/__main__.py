@@ -117,14 +117,16 @@ def start(config: SweepConfig, address: str = "local") -> int:
         made = missing(config.storage)
         folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
         del prepared  # the backbone's half a gigabyte is not the driver's to hold
+        session = 0
         try:
-            with only_driver(folder):
-                return _session(folder.path, address, own)
+            with only_driver(folder) as session:
+                return _session(folder.path, session, address, own)
         except RunFault:
             raise
         except RequestError:
-            forget_unbegun(folder)
-            take_back(made)
+            if session and folder.newest_drawn() == session:  # nobody else has begun to use it
+                forget_unbegun(folder)
+                take_back(made)
             raise
 
 
@@ -237,13 +239,13 @@ def _change(
 
     read_status(run)
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
-    with only_driver(RunFolder(run), take_over, console.print):
+    with only_driver(RunFolder(run), take_over, console.print) as session:
         for line in change(RunFolder(run), ["sweep", *sys.argv[1:]]):
             console.print(line, soft_wrap=True)
-        raise typer.Exit(_go_on(run, address, limit))
+        raise typer.Exit(_go_on(run, session, address, limit))
 
 
-def _go_on(run: Path, address: str, store_limit: int | None) -> int:
+def _go_on(run: Path, session: int, address: str, store_limit: int | None) -> int:
     """A session of a run that is held, where something is left to do."""
     from sweep.proposals import nothing_left
     from sweep.status import read_status
@@ -261,15 +263,19 @@ def _go_on(run: Path, address: str, store_limit: int | None) -> int:
             remarks = check_unchanged(folder, config, begin)
         for remark in remarks:
             console.warn(remark)
-        return _session(run, address, own, store_limit)
+        return _session(run, session, address, own, store_limit)
 
 
 def _session(
-    folder: Path, address: str, own: "OwnRay | None", store_limit: int | None = None
+    folder: Path,
+    session: int,
+    address: str,
+    own: "OwnRay | None",
+    store_limit: int | None = None,
 ) -> int:
     from sweep.launcher import run_session  # Ray and torch: seconds
 
-    return run_session(folder, address, own, console, store_limit)
+    return run_session(folder, session, address, own, console, store_limit)
 
 
 @app.command()

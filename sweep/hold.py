@@ -1,273 +1,303 @@
-"""One driver at a time holds a run folder. A dead one's hold is taken over, and whoever lost his stops.
+"""One driver at a time holds a run folder: the one that drew the newest number, which is its session's.
 
-The hold is a file that names its driver; a living driver moves the file's time. Everything here holds on a network file
-system too: a file comes whole, from one process alone (link), and is taken away by whoever has made the claim on it.
+`sessions/<n>.json` names the driver that drew n. One process alone makes it (O_EXCL), it stays for ever, and n + 1 is
+made only by who has seen the end of n: `<n>.ended`, a process that is gone, or no heartbeat for 60 s. So nothing is
+ever taken away, no number is drawn twice, and of many newcomers one gets in, on a network file system too.
+`tests/test_hold_states.py` goes through every order of the steps below.
 """
 
-import errno
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import psutil
-
+from sweep.processes import Process, lives, why_unseen
 from trainable.config import RequestError
 from trainable.faults import folder_gone
-from trainable.files import now
+from trainable.files import DISK, Disk, now, to_json
 from trainable.record import RunFolder
 
 BEAT_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 60.0
-"""How long a hold from another host must not move before its driver counts as dead."""
+"""How long a hold must not move before its driver counts as dead, where its process can't be seen."""
 POLL_SECONDS: Final = 0.5
 HALF_WRITTEN_SECONDS: Final = 2.0
-CLAIM_SECONDS: Final = 0.01
-NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""Of a file system without hard links, where a file can only be made in place."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a run."""
+    """Who holds a run, or did."""
 
     token: str
-    host: str
-    pid: int
-    pid_started: float
-    """A process of this number that started at another time is another one."""
     since: str
+    process: Process
+    session: int | None = None
+    """None of an older version, whose hold is driver.json itself."""
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {"session": self.session, "token": self.token, "since": self.since}
+        return facts | asdict(self.process)
 
     @staticmethod
-    def me() -> "Holder":
-        pid = os.getpid()
-        started = psutil.Process(pid).create_time()
-        return Holder(uuid.uuid4().hex, socket.gethostname(), pid, started, now())
-
-    @property
-    def is_here(self) -> bool:
-        return self.host == socket.gethostname()
-
-    @property
-    def process_lives(self) -> bool:
-        """Of a holder on this host."""
-        try:
-            return psutil.Process(self.pid).create_time() == self.pid_started
-        except psutil.NoSuchProcess:
-            return False
+    def from_json(facts: dict[str, Any]) -> "Holder":
+        """
+        Raises:
+            KeyError, TypeError, ValueError: it names no driver.
+        """
+        process = Process.from_json(facts)
+        return Holder(str(facts["token"]), str(facts["since"]), process, facts.get("session"))
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        if self is UNREADABLE:
+            return "a driver whose file is damaged"
+        return f"process {self.process.pid} on {self.process.host}"
+
+    @property
+    def why_unseen(self) -> str:
+        """Why only its heartbeat says whether it lives; "" where its process does."""
+        return "" if self is UNREADABLE else why_unseen(self.process)
 
 
-DAMAGED: Final = Holder("damaged", "", 0, 0.0, "")
-"""Whom a hold names that can't be read."""
+UNREADABLE: Final = Holder("", "an unknown time", Process("", 0))
+
+
+@dataclass
+class Driver:
+    """Wants to hold a run, then holds it, then lets go. Files, processes and waiting can be put in by a test."""
+
+    run: RunFolder
+    tell: Callable[[str], None] = lambda text: None
+    process: Process = field(default_factory=Process.this)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    disk: Disk = DISK
+    lives: Callable[[Process], bool | None] = lives
+    sleep: Callable[[float], None] = time.sleep
+    session: int = field(init=False, default=0)
+
+    def take(self, take_over: bool = False) -> int:
+        """Draw the number with which the run is held. `take_over` is meant for whoever holds it now.
+
+        Raises:
+            RequestError: another driver holds it.
+        """
+        self.disk.make_folder(self.run.sessions)
+        if not take_over:
+            self._await_older_version()
+        number = self.run.newest_drawn(self.disk)
+        while True:
+            if number and not take_over:
+                self._await(number)
+            number += 1
+            if self._draw(number):
+                break
+            take_over = False  # another newcomer was faster
+        while number <= self._opened():  # by an older version, which leaves no files in sessions/
+            number += 1
+            if not self._draw(number):
+                raise RequestError(f"{self.run.path} was taken over by another driver meanwhile")
+        self._show()
+        return number
+
+    def has_lost(self) -> bool:
+        """Is the run another's by now, or gone?"""
+        mine, shown = self._read(self.run.holder(self.session)), self._read(self.run.driver)
+        if mine is None or mine.token not in (self.token, UNREADABLE.token):
+            return True
+        older_version = shown is not None and shown is not UNREADABLE and shown.session is None
+        return older_version or self.run.newest_drawn(self.disk) > self.session
+
+    def beat(self) -> None:
+        self.disk.touch(self.run.holder(self.session))
+
+    def let_go(self) -> None:
+        """Whatever was drawn; a disk that fails is suffered: the process ends, and that is seen too."""
+        with suppress(OSError):
+            shown = self._read(self.run.driver)
+            if shown is not None and shown.token == self.token:
+                self.disk.unlink(self.run.driver)
+        with suppress(OSError):
+            if self.session:
+                self.disk.create(self.run.ended(self.session))
+
+    def _draw(self, number: int) -> bool:
+        """Be the one that draws this number; False where another was."""
+        path = self.run.holder(number)
+        try:
+            self.disk.create(path)
+        except FileExistsError:
+            return False
+        self.session = number
+        self.disk.write(path, self._named(number))
+        self.disk.sync(path.parent)
+        return True
+
+    def _named(self, number: int) -> bytes:
+        return to_json(Holder(self.token, now(), self.process, number).to_json())
+
+    def _show(self) -> None:
+        """Say in driver.json who holds the run: to people, and to older versions, which start nothing then."""
+        aside = self.run.driver.with_name(f".driver.json.{self.session}.tmp")
+        self.disk.write(aside, self._named(self.session))
+        self.disk.rename(aside, self.run.driver)
+
+    def _opened(self) -> int:
+        """The highest number of a session that is on record."""
+        sessions = json.loads(self.disk.read(self.run.manifest))["sessions"]
+        found: list[int] = [0, *(session["number"] for session in sessions)]
+        with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+            found.append(int(json.loads(self.disk.read(self.run.session))["number"]))
+        return max(found)
+
+    def _await(self, session: int) -> None:
+        """Return once the driver that drew this number has ended.
+
+        Raises:
+            RequestError: it lives.
+        """
+        path = self.run.holder(session)
+        if not self._has_ended(session):
+            holder = self._read(path) or UNREADABLE
+            self._await_end(holder, path, lambda: self._has_ended(session))
+
+    def _await_older_version(self) -> None:
+        if older := self._older_version():
+            self._await_end(older, self.run.driver, lambda: self._older_version() is None)
+
+    def _await_end(self, holder: Holder, path: Path, has_ended: Callable[[], bool]) -> None:
+        seen = living = self.lives(holder.process)
+        if seen is None:
+            why = holder.why_unseen
+            self.tell(
+                f"{holder} holds {self.run.path}{why and f', and {why}'}; "
+                f"waiting up to {WATCH_SECONDS:.0f} s for a sign of life …"
+            )
+            living = self._moves(path, has_ended)
+        if not living or has_ended():
+            return
+        raise RequestError(
+            f"one driver at a time holds {self.run.path}, and {holder} has held it since {holder.since}; "
+            "wait for it, or stop it" + ("" if seen else "; --take-over takes the run from it")
+        )
+
+    def _moves(self, path: Path, has_ended: Callable[[], bool]) -> bool:
+        first = self.disk.moved(path)
+        for _ in range(round(WATCH_SECONDS / POLL_SECONDS)):
+            self.sleep(POLL_SECONDS)
+            if has_ended():
+                return False
+            if self.disk.moved(path) != first:
+                return True
+        return False
+
+    def _has_ended(self, session: int) -> bool:
+        return self.disk.moved(self.run.ended(session)) is not None
+
+    def _older_version(self) -> Holder | None:
+        """The hold of an older version, dead or alive."""
+        shown = self._read(self.run.driver)
+        return shown if shown is not None and shown.session is None else None
+
+    def _read(self, path: Path) -> Holder | None:
+        """Whom the file names, once it is written; None where it is not there."""
+        for _ in range(round(HALF_WRITTEN_SECONDS / POLL_SECONDS)):
+            try:
+                return Holder.from_json(json.loads(self.disk.read(path)))
+            except FileNotFoundError:
+                return None
+            except (KeyError, TypeError, ValueError):
+                self.sleep(POLL_SECONDS)
+        return UNREADABLE
 
 
 @contextmanager
 def only_driver(
     run: RunFolder, take_over: bool = False, tell: Callable[[str], None] = lambda text: None
-) -> Iterator[None]:
-    """Hold the run folder; `tell` says why it takes long.
+) -> Iterator[int]:
+    """Hold the run folder; gives the session's number. `tell` says why it takes long.
 
     Raises:
         RequestError: no run folder, or another driver holds it.
     """
     run.read_manifest()
-    me = Holder.me()
-    handle = _acquire(run, me, take_over, tell)
-    beat = _Beat(run, handle)
-    beat.start()
+    driver = Driver(run, tell)
+    heart = _Heart(driver)
     try:
-        yield
+        driver.take(take_over)
+        heart.start()
+        yield driver.session
     finally:
-        beat.stop()
-        os.close(handle)
-        with suppress(RequestError, OSError):  # nothing to let go of, or no way to
-            _take_away(run, me, me)
+        heart.stop()
+        driver.let_go()
 
 
-def read_holder(run: RunFolder) -> Holder | None:
-    """Who holds the run; None where nobody does.
-
-    Raises:
-        RequestError: the file is damaged.
-    """
-    return _read(run.hold)
-
-
-def _acquire(run: RunFolder, me: Holder, take_over: bool, tell: Callable[[str], None]) -> int:
-    """The hold as an open file."""
-    while (handle := _make(run.hold, me)) is None:
-        try:
-            holder = read_holder(run)
-        except RequestError:
-            if not take_over:
-                raise
-            holder = DAMAGED
-        if holder is None:
-            continue  # let go just now
-        if not take_over and not _is_dead(run.hold, holder, tell):
-            raise RequestError(
-                f"one driver at a time holds {run.path}, and {holder} has held it since {holder.since}; "
-                f"wait for it, or stop it"
-                + ("" if holder.is_here else "; --take-over takes the run from it")
-            )
-        if _take_away(run, holder, me, tell):
-            take_over = False
-    for left in run.hold.parent.glob(f"{run.hold.name}.*.taken"):  # by a newcomer that was killed
-        if me.token not in left.name:
-            left.unlink(missing_ok=True)
-    return handle
-
-
-def _make(path: Path, me: Holder) -> int | None:
-    """Make the file `path` that names `me`, whole or not at all, as an open file; None where it is there."""
-    aside = path.with_name(f".{path.name}.{me.token}.tmp")
-    handle = os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
-    try:
-        _name(handle, me)
-        os.link(aside, path)
-    except OSError as error:
-        os.close(handle)
-        if error.errno == errno.EEXIST:
-            return None
-        if error.errno not in NO_LINKS:
-            raise
-    else:
-        return handle
-    finally:
-        aside.unlink()
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
-        return None
-    _name(handle, me)
-    return handle
-
-
-def _name(handle: int, me: Holder) -> None:
-    os.write(handle, json.dumps(asdict(me)).encode())
-    os.fsync(handle)
-
-
-def _read(path: Path) -> Holder | None:
-    until = time.monotonic() + HALF_WRITTEN_SECONDS
-    while True:
-        try:
-            return Holder(**json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            if time.monotonic() > until:
-                raise RequestError(
-                    f"{path} must name the driver that holds the run, but it is damaged; "
-                    "if no driver is running, --take-over"
-                ) from None
-            time.sleep(0.05)  # it is being written: without links in place
-
-
-def _is_dead(path: Path, holder: Holder, tell: Callable[[str], None]) -> bool:
-    """By its process on this host; on another, by its file `path` that nobody moves while we look."""
-    if holder.is_here:
-        return not holder.process_lives
-    tell(f"{holder} holds {path.parent}; watching for {WATCH_SECONDS:.0f} s whether it is alive …")
-    first, until = _moved(path), time.monotonic() + WATCH_SECONDS
-    while time.monotonic() < until:
-        time.sleep(POLL_SECONDS)
-        if _moved(path) != first:
-            return False
-    return True
-
-
-def _moved(path: Path) -> int:
-    """When the hold was last moved. It is opened, since a network file system may remember old times else."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return 0
-    try:
-        return os.fstat(handle).st_mtime_ns
-    finally:
-        os.close(handle)
-
-
-def _take_away(
-    run: RunFolder, holder: Holder, me: Holder, tell: Callable[[str], None] = lambda text: None
-) -> bool:
-    """Take the hold of `holder` away; False where it is not his any more, or another is about to.
-
-    Only who has made the claim on a hold may take that very hold away, the holder himself too. Who was killed with a
-    claim is succeeded by who makes the claim on his. So nobody ever touches a hold that he has not just read.
-    """
-    claims = []
-    token = holder.token
-    while True:
-        claim = run.hold.with_name(f"{run.hold.name}.{token}.taken")
-        claims.append(claim)
-        handle = _make(claim, me)
-        if handle is not None:
-            os.close(handle)
-            break
-        claimer = _read(claim)
-        if claimer is None or not _is_dead(claim, claimer, tell):
-            time.sleep(CLAIM_SECONDS)
-            return False
-        token = claimer.token
-    try:
-        if _token(run) != holder.token:
-            return False
-        run.hold.unlink()
-        return True
-    finally:
-        for claim in claims:
-            claim.unlink(missing_ok=True)
-
-
-def _token(run: RunFolder) -> str | None:
-    try:
-        holder = read_holder(run)
-    except RequestError:
-        holder = DAMAGED
-    return holder.token if holder is not None else None
-
-
-class _Beat(threading.Thread):
+class _Heart(threading.Thread):
     """Moves the hold's time; where the hold is not ours any more, ends the driver as SIGTERM does."""
 
-    def __init__(self, run: RunFolder, handle: int) -> None:
+    def __init__(self, driver: Driver) -> None:
         super().__init__(daemon=True, name="hold")
-        self._run, self._handle = run, handle
+        self._driver = driver
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._ended.wait(BEAT_SECONDS):
-            if not self._is_ours():
-                what = "is gone" if folder_gone(self._run) else "was taken over"
-                print(f"{self._run.path} {what}; this driver stops", file=sys.stderr)
+        while (
+            True
+        ):  # the first time at once: this process may have slept for an hour since it took the run
+            if self._has_lost():
+                run = self._driver.run
+                what = "is gone" if folder_gone(run) else "was taken over"
+                print(f"{run.path} {what}; this driver stops", file=sys.stderr)
                 # not SIGINT, which is ignored in what a shell started with &
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
+            if self._ended.wait(BEAT_SECONDS):
+                return
 
-    def _is_ours(self) -> bool:
-        """Move the time, and look whether the file is still the one that we made; an error of the disk says nothing."""
+    def _has_lost(self) -> bool:
+        """An error of the disk says nothing."""
         try:
-            os.utime(self._handle)
-            return os.stat(self._run.hold).st_ino == os.fstat(self._handle).st_ino
-        except FileNotFoundError:
-            return False
+            if self._driver.has_lost():
+                return True
+            self._driver.beat()
         except OSError:
-            return True
+            pass
+        return False
 
     def stop(self) -> None:
         self._ended.set()
-        self.join()
+        if self.is_alive():
+            self.join()
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What can be seen of a hold without waiting."""
+
+    holder: Holder
+    living: bool | None
+    """By its process; None where that can't be seen."""
+    silent_seconds: float
+    """Since its last sign of life, by this machine's clock and the file server's."""
+
+
+def read_hold(run: RunFolder) -> Hold | None:
+    """Who holds the run, dead or alive; None where the last one let go."""
+    driver = Driver(run)
+    older, newest = driver._older_version(), run.newest_drawn()
+    if older is not None:
+        holder, path = older, run.driver
+    elif newest and not driver._has_ended(newest):
+        path = run.holder(newest)
+        holder = driver._read(path) or UNREADABLE
+    else:
+        return None
+    moved = DISK.moved(path)
+    silent = 0.0 if moved is None else max(0.0, time.time() - moved / 1e9)
+    return Hold(holder, lives(holder.process), silent)

@@ -35,12 +35,13 @@ LOG = logging.getLogger(__name__)
 
 def run_session(
     folder: Path,
+    session: int,
     address: str,
     own: OwnRay | None,
     console: PlainConsole,
     store_limit: int | None = None,
 ) -> Exit:
-    """Go on with the run in `folder`, which the caller holds, until it is complete or interrupted.
+    """Go on with the run in `folder`, which the caller holds with this number, until it is complete or interrupted.
 
     Raises:
         RequestError: the cluster or the request can't be used.
@@ -49,7 +50,7 @@ def run_session(
     run = RunFolder(folder.absolute())
     config = read_config(run)
     interruption = Interruption()
-    session = None
+    has_begun = False
     complete = False
     try:
         if own is None or not own.has_started:
@@ -61,7 +62,8 @@ def run_session(
                 if store_limit is not None and settings.sharing is not None:
                     limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
                     settings = settings.model_copy(update={"sharing": limited})
-                session = open_session(run, devices)
+                open_session(run, session, devices)
+                has_begun = True
                 _greet(console, run, settings, granted, devices, dashboard)
                 complete = _tune(
                     run, config, settings, granted, session, dashboard, console, interruption
@@ -87,7 +89,7 @@ def run_session(
                 f"error: {reason[:300]}; all of it: {run.log}", style="red", soft_wrap=True
             )
     finally:
-        if session is not None:
+        if has_begun:
             # what another driver has taken over is his to write, and a full disk takes nothing
             with suppress(StaleSession, RequestError, OSError):
                 _mark_interrupted(run, session)

@@ -179,11 +179,17 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def open_session(run: RunFolder, devices: Sequence[Mapping[str, Any]] = ()) -> int:
-    """Number of the session that begins now, on these kinds of devices; trials of older ones stop before they write."""
-    manifest = run.read_manifest()
-    number = len(manifest["sessions"]) + 1
+def open_session(run: RunFolder, number: int, devices: Sequence[Mapping[str, Any]] = ()) -> None:
+    """The session of a held run begins now, on these kinds of devices. `number` is the hold's.
+
+    Raises:
+        StaleSession: another driver has taken the run over.
+    """
+    newest = run.newest_drawn()
+    if newest > number:
+        raise StaleSession(f"session {newest} has taken over from session {number}")
     write_json(run.session, {"number": number})
+    manifest = run.read_manifest()
     manifest["sessions"].append(
         {
             "number": number,
@@ -196,7 +202,6 @@ def open_session(run: RunFolder, devices: Sequence[Mapping[str, Any]] = ()) -> i
         }
     )
     write_json(run.manifest, manifest)
-    return number
 
 
 def close_session(run: RunFolder, number: int, how: str) -> None:
@@ -206,5 +211,7 @@ def close_session(run: RunFolder, number: int, how: str) -> None:
     except StaleSession:
         return
     manifest = run.read_manifest()
-    manifest["sessions"][number - 1] |= {"ended": now(), "how": how}
+    for session in manifest["sessions"]:
+        if session["number"] == number:
+            session |= {"ended": now(), "how": how}
     write_json(run.manifest, manifest)

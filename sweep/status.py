@@ -1,19 +1,18 @@
 """How a run stands, from its files alone; also while it runs."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sweep.config import load_config
+from sweep.hold import WATCH_SECONDS, Hold, read_hold
 from sweep.progress import COLOURS, describe
 from sweep.ranking import best_row
 from sweep.study import asked_in_all
-from trainable.command import devices_said, frozen_work_said
+from trainable.command import devices_said, duration, frozen_work_said
 from trainable.config import RequestError
 from trainable.record import RunFolder
 from trainable.rows import Row, Status, frozen_work
@@ -71,25 +70,40 @@ def read_status(folder: Path) -> dict[str, Any]:
         },
         "best": leader
         and {key: leader[key] for key in ("trial_id", "best", "best_epoch", "setting")},
-        "state": _state(folder, manifest["sessions"]),
+        "state": _state(run, manifest["sessions"]),
         "sessions": manifest["sessions"],
         "frozen_work": frozen_work(epochs),
         "trials": trials,
     }
 
 
-def _state(folder: Path, sessions: list[dict[str, Any]]) -> str:
-    """Running, or how the last session ended; a driver on this machine that died says nothing itself."""
-    if not sessions:
-        return f"not begun; `sweep resume {folder}` begins"
-    last = sessions[-1]
-    if last["how"] == "finished":
+def _state(run: RunFolder, sessions: list[dict[str, Any]]) -> str:
+    """Held by whom, or how the last session ended."""
+    hold, goes_on = read_hold(run), f"`sweep resume {run.path}` goes on"
+    if hold is not None and hold.living is not False:
+        return _held(hold, goes_on)
+    if not sessions and hold is None:
+        return f"not begun; `sweep resume {run.path}` begins"
+    how = sessions[-1]["how"] if sessions else None
+    if how == "finished":
         return "finished"
-    if last["how"] is not None:
-        return f"ended by {last['how']}; `sweep resume {folder}` goes on"
-    if last["host"] == socket.gethostname() and not psutil.pid_exists(last["pid"]):
-        return f"process {last['pid']} is gone without a word; `sweep resume {folder}` goes on"
-    return f"running since {last['started']} in process {last['pid']} on {last['host']}"
+    if how is not None:
+        return f"ended by {how}; {goes_on}"
+    return f"{hold.holder if hold else 'its driver'} is gone without a word; {goes_on}"
+
+
+def _held(hold: Hold, goes_on: str) -> str:
+    """Of a hold whose process lives, or can't be seen."""
+    holder = hold.holder
+    if hold.living:
+        return f"running since {holder.since} in {holder}"
+    silent = f"{duration(hold.silent_seconds)} ago by this machine's clock"
+    if hold.silent_seconds < WATCH_SECONDS:
+        return f"held since {holder.since} by {holder}, last sign of life {silent}"
+    return (
+        f"{holder} has held it since {holder.since}, but its last sign of life was {silent}; {goes_on} "
+        f"if there is none for {WATCH_SECONDS:.0f} s more"
+    )
 
 
 def show_status(facts: dict[str, Any], console: Console) -> None:

@@ -33,7 +33,7 @@ def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
 @pytest.fixture
 def driver(config: SweepConfig) -> tuple[RunFolder, RecordSearcher, Bookkeeper]:
     run = create_run(config, prepare(config), [])
-    session = open_session(run)
+    open_session(run, session := 1)
     searcher = RecordSearcher(config, run, session, 1)
     board = Board("run", config.metric, config.epochs, 1)
     terminal = Terminal(board, PlainConsole(file=io.StringIO()))

@@ -47,7 +47,7 @@ def run(faces: Faces, tmp_path: Path, own_store: Path) -> RunFolder:
     facts = sweep_facts(faces, tmp_path, trial, search={"method": "random", "trials": 20})
     config = check_config(facts, {}, "test")
     run = create_run(config, prepare(config), [])
-    open_session(run)
+    open_session(run, 1)
     for number in range(FEWEST_FINISHED + 1):
         final = 0.80 + number / 100
         add(run, number, [final - 0.05] * 3 + [final] * 6, Status.FINISHED, 2.0)

@@ -42,7 +42,7 @@ def run(faces: Faces, tmp_path: Path, own_store: Path) -> Path:
     facts = sweep_facts(faces, tmp_path, SPACE, search={"method": "random", "trials": 40})
     config = check_config(facts, {}, "test")
     run = create_run(config, prepare(config), [])
-    session = open_session(run)
+    open_session(run, session := 1)
     draw = np.random.default_rng(0)
     while proposed := Proposals(config).next([recorded(r, config.metric) for r in run.trials()]):
         number, settings = proposed

@@ -42,7 +42,7 @@ def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
 def run(config: SweepConfig) -> RunFolder:
     """Finished: every point of the grid has its epochs on record."""
     run = create_run(config, prepare(config), ["sweep", "run", "sweep.yaml"])
-    session = open_session(run)
+    open_session(run, session := 1)
     trials = Proposals(config)
     while (proposed := trials.next([recorded(r, config.metric) for r in run.trials()])) is not None:
         number, settings = proposed

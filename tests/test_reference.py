@@ -36,7 +36,7 @@ def test_the_examples_settings_are_recognised_as_the_reports(
     )  # needs no classifier
     plain = check_config(config.model_dump(mode="json") | {"trial": trial}, {}, "test")
     run = create_run(plain, prepare(plain), [])
-    session = open_session(run)
+    open_session(run, session := 1)
     for number, settings in enumerate(Proposals(config)._grid):
         record = TrialRecord.create(run, settings, number, session)
         record.append(Row(1, 0.5, 0.8, 0.4, 0.75, 0.75, 0.8, settings.lr, 1.0, 10.0, 0, ""))

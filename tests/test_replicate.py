@@ -64,7 +64,7 @@ def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
 def run(config: SweepConfig) -> RunFolder:
     """Three settings, finished."""
     run = create_run(config, prepare(config), ["sweep", "run"])
-    session = open_session(run)
+    open_session(run, session := 1)
     trials = Proposals(config)
     while proposed := trials.next([recorded(r, config.metric) for r in run.trials()]):
         number, settings = proposed

@@ -88,8 +88,8 @@ def test_a_birth_that_fails_leaves_nothing(
 
 def test_the_command_refuses_to_be_a_second_driver(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
-    with only_driver(run):
-        open_session(run)
+    with only_driver(run) as session:
+        open_session(run, session)
         second = command("resume", run.path)
     assert second.returncode == 2
     assert f"process {os.getpid()}" in second.stderr
@@ -98,28 +98,51 @@ def test_the_command_refuses_to_be_a_second_driver(config: SweepConfig) -> None:
 
 def test_a_session_that_was_taken_over_does_not_write_its_end(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
-    first = open_session(run)
-    open_session(run)
+    with only_driver(run) as first:
+        open_session(run, first)
+    with only_driver(run) as second:
+        with pytest.raises(StaleSession):
+            open_session(run, first)
+        open_session(run, second)
     close_session(run, first, "SIGTERM")
     assert [session["how"] for session in run.read_manifest()["sessions"]] == [None, None]
 
 
+def test_each_session_closes_its_own_entry_also_where_a_number_opened_none(
+    config: SweepConfig,
+) -> None:
+    """As of a command that held the run and found nothing to do."""
+    run = create_run(config, prepare(config), [])
+    for opens in (True, False, True):
+        with only_driver(run) as number:
+            if opens:
+                open_session(run, number)
+                close_session(run, number, f"end of {number}")
+    sessions = run.read_manifest()["sessions"]
+    assert [(each["number"], each["how"]) for each in sessions] == [
+        (1, "end of 1"),
+        (3, "end of 3"),
+    ]
+
+
 def test_a_trial_of_an_older_session_stops_before_it_writes(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
-    first = open_session(run)
+    with only_driver(run) as first:
+        open_session(run, first)
     record = TrialRecord.create(run, TrialConfig(strategy="head"), 0, first)
-    second = open_session(run)
-    assert (first, second) == (1, 2)
-    with pytest.raises(StaleSession):
+    with only_driver(run) as second, pytest.raises(StaleSession):
         record.write_status(StatusRecord(Status.FINISHED))
+    assert (first, second) == (1, 2)
     assert run.trial(record.trial_id).status().status is Status.PENDING
 
 
 def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
     assert "not begun" in read_status(run.path)["state"]
-    session = open_session(run)
-    assert "running since" in read_status(run.path)["state"]
+    with only_driver(run) as session:
+        open_session(run, session)
+        assert f"in process {os.getpid()} on" in read_status(run.path)["state"]
+    assert "gone without a word" in read_status(run.path)["state"]
     for number, point in enumerate(config.space.points()):
         settings = config.space.settings(point)
         record = TrialRecord.create(run, settings, number, session)
@@ -139,8 +162,8 @@ def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig)
 
 def test_status_names_each_kind_of_device_once_with_its_hosts(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
-    for host in ("a", "b", "a"):
-        open_session(run, [GPU | {"hosts": [host]}])
+    for number, host in enumerate(("a", "b", "a"), start=1):
+        open_session(run, number, [GPU | {"hosts": [host]}])
     printed = command("status", run.path).stdout
     assert (
         "a, b: NVIDIA H200, compute capability 9.0, 143 GB, driver 580.1, CUDA 13.0, cuDNN 91000, torch 2.11"
@@ -148,15 +171,20 @@ def test_status_names_each_kind_of_device_once_with_its_hosts(config: SweepConfi
     )
 
 
-def test_a_driver_that_died_is_seen_by_its_process_being_gone(config: SweepConfig) -> None:
+def test_status_goes_by_the_hold_and_not_by_a_process_number(config: SweepConfig) -> None:
+    """Of a driver that died; of one whose process can't be seen from here, by its last sign of life."""
     run = create_run(config, prepare(config), [])
-    open_session(run)
-    manifest = run.read_manifest()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    manifest["sessions"][-1]["pid"] = gone.pid
-    run.manifest.write_text(json.dumps(manifest))
-    assert "gone without a word" in read_status(run.path)["state"]
+    with only_driver(run) as session:
+        open_session(run, session)
+        named = json.loads(run.holder(session).read_text())
+    run.ended(session).unlink()
+    run.holder(session).write_text(json.dumps(named | {"start_ticks": 1}))
+    assert "gone without a word; `sweep resume" in read_status(run.path)["state"]
+    run.holder(session).write_text(json.dumps(named | {"namespaces": "another container's"}))
+    state = read_status(run.path)["state"]
+    assert "held since" in state and "last sign of life 0" in state
+    os.utime(run.holder(session), (1e9, 1e9))
+    assert "if there is none for 60 s more" in read_status(run.path)["state"]
 
 
 def test_plan_shows_trials_split_and_sizes_without_starting_ray(

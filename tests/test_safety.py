@@ -98,7 +98,7 @@ def test_files_have_the_rights_that_the_umask_gives(
     before = os.umask(0o027)
     try:
         run = create_run(config, prepare(config), [])
-        session = open_session(run)
+        open_session(run, session := 1)
         TrialRecord.create(run, TrialConfig(), 0, session)
     finally:
         os.umask(before)

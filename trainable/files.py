@@ -17,6 +17,75 @@ LOG = logging.getLogger(__name__)
 STREAMED_BYTES: Final = 2**25
 
 
+class Disk:
+    """What is done to files, in steps between any two of which a process may be killed.
+
+    A test puts a disk in memory in its place, and goes through every order of the steps of several processes. Each is
+    one step for those who look on, but `write`, of which a part may be seen. `create` is O_EXCL.
+    """
+
+    def create(self, path: Path) -> None:
+        """Make an empty file.
+
+        Raises:
+            FileExistsError: it is there; of many who try, one alone makes it.
+        """
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Let the file hold `content`; it is on the disk when this returns."""
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.rename(new)
+
+    def unlink(self, path: Path) -> None:
+        """Delete the file, if it is there."""
+        path.unlink(missing_ok=True)
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def names(self, folder: Path) -> list[str]:
+        """Of what lies in the folder; none where it is not there."""
+        return os.listdir(folder) if folder.is_dir() else []
+
+    def moved(self, path: Path) -> int | None:
+        """When the file was last written or touched, by the file server's clock, in nanoseconds; None without a file.
+
+        It is opened, since a network file system may remember an old time else.
+        """
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.fstat(handle).st_mtime_ns
+        finally:
+            os.close(handle)
+
+    def touch(self, path: Path) -> None:
+        """Move the file's time to now.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        os.utime(path)
+
+    def make_folder(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+
+    def sync(self, folder: Path) -> None:
+        """Make what was created and renamed in the folder survive a power cut."""
+        sync_folder(folder)
+
+
+DISK: Final = Disk()
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, which takes its place at the end.

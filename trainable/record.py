@@ -20,6 +20,8 @@ from pydantic import ValidationError
 
 from trainable.config import RequestError, TrialConfig
 from trainable.files import (
+    DISK,
+    Disk,
     append_json,
     now,
     read_json,
@@ -98,9 +100,26 @@ class RunFolder:
         return self.path / "session.json"
 
     @property
-    def hold(self) -> Path:
-        """Names the driver that holds the run, while there is one."""
+    def driver(self) -> Path:
+        """Names the driver that holds the run, while there is one; of older versions it was the hold."""
         return self.path / "driver.json"
+
+    @property
+    def sessions(self) -> Path:
+        return self.path / "sessions"
+
+    def holder(self, session: int) -> Path:
+        """Names the driver that drew this number, for ever; while it lives, it moves the file's time."""
+        return self.sessions / f"{session}.json"
+
+    def ended(self, session: int) -> Path:
+        """Made when that driver lets go."""
+        return self.sessions / f"{session}.ended"
+
+    def newest_drawn(self, disk: Disk = DISK) -> int:
+        """The highest number that a driver drew; 0 before the first."""
+        found = [name.removesuffix(".json") for name in disk.names(self.sessions)]
+        return max((int(name) for name in found if name.isdecimal()), default=0)
 
     @property
     def log(self) -> Path:
@@ -132,9 +151,9 @@ class RunFolder:
         return self.path / "report.html"
 
     def refuse_stale(self, session: int) -> None:
-        """Raises StaleSession where a later one has taken over."""
-        newest = read_json(self.session)["number"]
-        if newest != session:
+        """Raises StaleSession where a later one has taken over; of an older version session.json alone says so."""
+        newest = max(read_json(self.session)["number"], self.newest_drawn())
+        if newest > session:
             raise StaleSession(f"session {newest} has taken over from session {session}")
 
     def trial(self, trial_id: str, session: int | None = None) -> "TrialRecord":
