@@ -2,7 +2,7 @@
 
 import http.client
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -237,12 +237,10 @@ def test_half_precision_weights_are_read_as_float32(
 
 
 @pytest.fixture
-def torch_cache(tmp_path: Path) -> Iterator[Path]:
+def torch_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """torchvision's cache in a folder of the test."""
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(tmp_path / "hub")
-    yield tmp_path / "hub" / "checkpoints"
-    torch.hub.set_dir(before)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path / "hub" / "checkpoints"
 
 
 def test_imagenet_weights_come_from_torchvisions_cache(
