@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ import pandas as pd
 
 from trainable.config import DataConfig, RequestError, did_you_mean
 from trainable.data.finding import files_below, folders_in, is_image
-from trainable.data.names import without_suffix
+from trainable.data.names import some, without_suffix
 
 PARTS_SAID: Final = {
     "train": "train",
@@ -70,7 +70,7 @@ def class_folders(root: Path, data: DataConfig) -> ClassFolders | None:
     if astray:
         raise RequestError(
             f"data.table must name a table, or every image must lie in the folder of its class, but {folder} has "
-            f"classes {_some(classes)} and {len(astray):,} images beside them: {_some(astray)}; move these away"
+            f"classes {some(classes)} and {len(astray):,} images beside them: {some(astray)}; move these away"
         )
     frame = pd.DataFrame(rows, columns=["file", "class", "part"], dtype=object)
     if not parted:
@@ -98,16 +98,12 @@ def _rows(
     return rows, astray
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
 def _positive(frame: pd.DataFrame, classes: list[str], data: DataConfig, folder: Path) -> str:
     """`data.positive` or, where a class is called so, `data.target`; else the later of two by letters."""
     if data.positive is not None:
         if data.positive not in classes:
             raise RequestError(
-                f"data.positive must be one of the class folders {_some(classes)} in {folder}, "
+                f"data.positive must be one of the class folders {some(classes)} in {folder}, "
                 f"but it is {data.positive!r}{did_you_mean(data.positive, classes)}"
             )
         return data.positive
@@ -116,7 +112,7 @@ def _positive(frame: pd.DataFrame, classes: list[str], data: DataConfig, folder:
         return data.target if data.target in classes else same[0]
     if len(classes) > 2:
         raise RequestError(
-            f"of the {len(classes)} class folders in {folder} ({_some(classes)}), data.target must name the one that "
+            f"of the {len(classes)} class folders in {folder} ({some(classes)}), data.target must name the one that "
             f"counts as 1, but it is {data.target!r}{did_you_mean(data.target, classes)}"
         )
     if "part" not in frame and _are_twins(frame, classes):

@@ -55,6 +55,11 @@ class Matched:
         return f"{self.count:,} of {len(self.found):,} rows{by}"
 
 
+def some(names: Sequence[str]) -> str:
+    """The first five, for a message."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
 def normal(name: str) -> str:
     """With slashes and composed letters, whichever system wrote it, and without `./`."""
     composed = name if name.isascii() else unicodedata.normalize("NFC", name)

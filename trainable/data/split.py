@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from trainable.config import RequestError, SplitConfig, did_you_mean
 from trainable.data.classes import part_said
 from trainable.data.labels import MAYBE_MISSING
+from trainable.data.names import some
 from trainable.data.table import FaceTable
 
 Part = Literal["train", "validation", "test"]
@@ -145,7 +146,7 @@ def _official_parts(table: FaceTable) -> "pd.Series[str]":
     if lacking:
         raise RequestError(
             f"the partition file must name every image, but it lacks {len(lacking):,} of {len(part):,}: "
-            f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}; add them, or take another data.split"
+            f"{some(lacking)}; add them, or take another data.split"
         )
     return part
 
