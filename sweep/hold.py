@@ -249,7 +249,7 @@ class _Heart(threading.Thread):
     def run(self) -> None:
         while (
             True
-        ):  # the first time at once: this process may have slept for an hour since it took the run
+        ):  # at once the first time: this process may have slept for an hour since it took the run
             if self._has_lost():
                 run = self._driver.run
                 what = "is gone" if folder_gone(run) else "was taken over"

@@ -95,9 +95,8 @@ def run_session(
                 _mark_interrupted(run, session)
                 close_session(run, session, "finished" if complete else interruption.how or "error")
         interruption.leave()
-    interruption.fault = interruption.fault or folder_gone(
-        run
-    )  # which may have ended it by a signal
+    # a folder that is gone may have ended it by a signal
+    interruption.fault = interruption.fault or folder_gone(run)
     if interruption.fault:
         raise RunFault(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
     return _farewell(run, complete, interruption.how, console)
