@@ -23,6 +23,7 @@ from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher
 from sweep.hold import only_driver
 from sweep.manifest import create_run
+from sweep.own_ray import OwnRay
 from sweep.prepare import prepare
 from trainable import trial as trial_module
 from trainable.command import PlainConsole
@@ -70,8 +71,12 @@ def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
     launcher.FaceTrial = InstantTrial  # type: ignore[misc]
     run = create_run(config, prepare(config), ["benchmark"])
     began = time.time()
-    with only_driver(run) as session:
-        code = launcher.run_session(run.path, session, "local", None, PlainConsole(quiet=True))
+    own = OwnRay(trials_at_a_time=2)
+    try:
+        with only_driver(run) as session:
+            code = launcher.run_session(run.path, session, "local", own, PlainConsole(quiet=True))
+    finally:
+        own.close()
     total = time.time() - began
     assert code == 0
     ends = sorted(path.stat().st_mtime for path in run.path.glob("trials/*/status.json"))

@@ -29,6 +29,7 @@ from sweep import launcher, scheduler, searcher
 from sweep.config import SweepConfig, check_config
 from sweep.hold import only_driver
 from sweep.manifest import create_run
+from sweep.own_ray import OwnRay
 from sweep.prepare import prepare
 from trainable import trial as trial_module
 from trainable.command import PlainConsole
@@ -112,8 +113,12 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
     searcher.RecordSearcher.on_trial_complete = noted  # type: ignore[method-assign]
     launcher.FaceTrial = TimedTrial  # type: ignore[misc]
     run = create_run(config, prepare(config), ["benchmark"])
-    with only_driver(run) as session:
-        code = launcher.run_session(run.path, session, "local", None, PlainConsole())
+    own = OwnRay(concurrent)
+    try:
+        with only_driver(run) as session:
+            code = launcher.run_session(run.path, session, "local", own, PlainConsole())
+    finally:
+        own.close()
     assert code == 0 and scheduler
     notes = [
         json.loads(line)
