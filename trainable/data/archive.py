@@ -57,7 +57,7 @@ def unpacked(images: Path) -> Path:
 
 
 def _is_whole(folder: Path, mark: str) -> bool:
-    """Is it there as it should be? Versions before 0.3 left backslashes in names, so that nothing was found there."""
+    """Is it there as it should be? Older versions left backslashes in names, so that nothing was found there."""
     done = folder / ".complete"
     if not done.is_file() or done.read_text() != mark:
         return False

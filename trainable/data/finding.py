@@ -56,7 +56,7 @@ def _is_shown(name: str) -> bool:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """By name; links too, hidden ones not. None where the folder can't be read."""
+    """By name; links too, hidden ones not. None are given of one that can't be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(

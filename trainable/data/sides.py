@@ -8,7 +8,7 @@ import pandas as pd
 
 from trainable.config import DataConfig, RequestError
 from trainable.data.names import match, some
-from trainable.data.reading import read_pairs
+from trainable.data.pairs import read_pairs
 
 OFFICIAL_PARTS: Final = ("train", "validation", "test")
 """What 0, 1 and 2 mean in CelebA's partition file."""

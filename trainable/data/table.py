@@ -88,7 +88,7 @@ def open_table(data: DataConfig) -> FaceTable:
 def attributes_by_file(path: Path, column: str | None = None) -> pd.DataFrame:
     """Every column of the table at `path` but the file names, which are in `column` and become the index.
 
-    Without `column`, as runs before 0.2 have it, they are in the first column whose values all end as images do.
+    Without `column`, as older runs have it, they are in the first column whose values all end as images do.
 
     Raises:
         RequestError: the file is no such table.

@@ -10,7 +10,6 @@ from typing import Final
 from trainable.config import RequestError
 from trainable.data.reading.binary import excel_sheet, parquet_sheet
 from trainable.data.reading.delimited import text_sheet
-from trainable.data.reading.pairs import read_pairs
 from trainable.data.reading.sheet import IMAGE_SUFFIXES, NAMES_ARE_IN, UNNAMED, Sheet
 from trainable.data.reading.text import decoded
 
@@ -20,7 +19,6 @@ __all__ = [
     "TABLE_SUFFIXES",
     "UNNAMED",
     "Sheet",
-    "read_pairs",
     "read_sheet",
 ]
 

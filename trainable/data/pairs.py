@@ -1,11 +1,11 @@
 """Files of two columns beside a table: a file name and a number in each row."""
 
-import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from trainable.config import RequestError
+from trainable.data.names import normal
 from trainable.data.reading.text import DELIMITERS, decoded, lines_of
 
 
@@ -29,7 +29,7 @@ def read_pairs(path: Path) -> dict[str, int]:
             raise RequestError(
                 f"{path} must hold a file name and a number in each row, but line {number} is {line[:60]!r}"
             )
-        name = _plain(fields[0])
+        name = normal(fields[0])
         if name in found:
             raise RequestError(
                 f"{path} must name each file once, but {fields[0]!r} is there again in line {number}"
@@ -40,10 +40,6 @@ def read_pairs(path: Path) -> dict[str, int]:
             f"{path} must hold a file name and a number in each row, but it has no rows"
         )
     return found
-
-
-def _plain(name: str) -> str:
-    return posixpath.normpath(name.replace("\\", "/"))
 
 
 def _is_whole(text: str) -> bool:
