@@ -11,13 +11,12 @@ from sweep.progress import Line, Terminal
 from sweep.ranking import Standing, bar, standing, to_keep
 from sweep.searcher import RecordSearcher
 from sweep.shares import Share, at_a_time
-from trainable.command import duration
-from trainable.files import now, write_json
+from sweep.workers import Silence, Unwritten, give_up
+from trainable.files import write_json
 from trainable.record import NOTE_SECONDS, RunFolder, TrialRecord
-from trainable.rows import Status
+from trainable.rows import Outcome, Status
 
-import ray  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
-from ray import tune  # isort: skip
+from ray import tune  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
 from ray.tune.experiment import Trial  # isort: skip
 
 
@@ -33,6 +32,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         interruption: Interruption,
         searcher: RecordSearcher,
         granted: Share,
+        unwritten: Unwritten,
     ) -> None:
         self._run = run
         self._config = config
@@ -41,6 +41,9 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._interruption = interruption
         self._searcher = searcher
         self._granted = granted
+        self._unwritten = unwritten
+        self._writing: set[str] = set()
+        """Trials shown as ended whose weights were not all written when last looked at."""
         self._silence = Silence(run, config.guards.hung_after)
         self._holding: dict[str, Standing] = {}
         """Ended trials that may have weights on disk."""
@@ -59,27 +62,30 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """Nothing: Tune pickles its callbacks at the start, and we never read that back."""
         return {}
 
-    def _note(self, trial_id: str) -> None:
-        """Bring board and standings to what the record says."""
+    def _note(self, trial_id: str, is_written: bool = False) -> None:
+        """Bring board and standings to what the record says, or will say once it is written."""
         record = self._run.trial(trial_id)
         rows, status = record.rows(), record.status()
+        outcome = None if is_written else self._unwritten.outcome(trial_id)
         found = standing(record, self._config.metric)
         metric = self._config.metric
         self._terminal.board.lines[trial_id] = Line(
             record.origin.settings,
             record.origin.number,
-            status.status,
+            outcome.status if outcome else status.status,
             epoch=len(rows),
             value=getattr(rows[-1], metric.value) if rows else None,
             best=metric.score(found.score) if found else None,
             slot=status.slot,
             origin=record.origin.origin,
         )
-        if found is not None and self._terminal.board.is_over(self._terminal.board.lines[trial_id]):
+        is_over = self._terminal.board.is_over(self._terminal.board.lines[trial_id])
+        if found is not None and is_over and outcome is None:
             self._holding[trial_id] = found  # one that goes on needs its state, whatever its rank
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._interruption.limit(self._config.search.time_limit)  # counts from the first trial on
+        self._look_at_writing()  # before one of them is shown as begun again
         trial_id = trial.config["trial_id"]
         if (
             trial.num_failures == 0
@@ -94,6 +100,10 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     ) -> None:
         if "fault" in result:
             self._interruption.stop("fault", result["fault"])
+        if "status" in result:
+            outcome = Outcome(Status(result["status"]), result["reason"])
+            worker = trial.temporary_state.ray_actor
+            self._unwritten.add(trial.config["trial_id"], worker, outcome)
         if result.get("remark") and not self._remarked:
             self._remarked = True
             self._terminal.say(f"frozen features are not shared any more: {result['remark']}")
@@ -104,26 +114,57 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._terminal.epoch(trial_id, result["epoch"], result["value"], result["best_value"])
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        """Now and then: what running trials say of a long step, which are silent, and which nodes there are."""
+        """See what is written by now; now and then, too, what running trials say of a long step, which of them are
+        silent, and which nodes there are."""
+        self._look_at_writing()
         if time.monotonic() < self._look_again:
             return
         self._look_again = time.monotonic() + NOTE_SECONDS
         for trial_id, line in self._terminal.board.lines.items():
             if line.status is Status.RUNNING:
                 line.note = self._run.trial(trial_id).status().reason
-        self._silence.end(trials)
+        self._silence.end(
+            (trial.config["trial_id"], worker)
+            for trial in trials
+            if trial.status == Trial.RUNNING
+            and (worker := trial.temporary_state.ray_actor) is not None
+            and not self._unwritten.writes(worker)  # for which this trial may wait
+        )
         found = cluster.nodes()
         self._searcher.concurrent = at_a_time(
             self._config.resources, found, self._granted, self._config.trials
         )
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Show the end."""
+        """Show the end, whether or not all is written."""
         trial_id = trial.config["trial_id"]
         self._note(trial_id)
-        status = self._run.trial(trial_id).status()
+        outcome = self._unwritten.outcome(trial_id)
+        if outcome is not None:
+            self._writing.add(trial_id)
+        status = outcome or self._run.trial(trial_id).status()
         self._terminal.ended(trial_id, status.status, status.reason)
         self._let_go()
+
+    def on_experiment_end(self, trials: Any, **info: Any) -> None:
+        """The workers have ended: the records say what was written."""
+        for trial_id in self._writing:
+            self._note(trial_id, is_written=True)
+        self._let_go()
+
+    def _look_at_writing(self) -> None:
+        """Let the weights of trials that are written by now stand in line with the others, and say which were lost."""
+        settled = {own for own in self._writing if self._unwritten.outcome(own) is None}
+        for trial_id in settled:
+            self._note(trial_id)
+            status = self._run.trial(trial_id).status()
+            if status.status is Status.FAILED:
+                self._terminal.ended(trial_id, status.status, status.reason)
+            elif not status.status.has_ended:
+                self._terminal.say(f"trial {trial_id} is tried again: {status.reason}")
+        self._writing -= settled
+        if settled:
+            self._let_go()
 
     def _let_go(self) -> None:
         """Delete weights that no longer belong to the best, and tell trials what they must reach to write theirs."""
@@ -140,7 +181,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         record = self._run.trial(trial.config["trial_id"], self._session)
         self._recovered[record.trial_id] = iteration
         status = record.status()
-        if not self._is_forgiven(record):
+        if not self._is_forgiven(record) and not self._unwritten.is_counted(record):
             record.write_status(replace(status, failures=status.failures + 1))
 
     def _is_forgiven(self, record: TrialRecord) -> bool:
@@ -162,7 +203,11 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         trial_id = trial.config["trial_id"]
         record = self._run.trial(trial_id, self._session)
         status = record.status()
-        counts = self._recovered.get(trial_id) != iteration and not self._is_forgiven(record)
+        counts = (
+            self._recovered.get(trial_id) != iteration
+            and not self._is_forgiven(record)
+            and not self._unwritten.is_counted(record)
+        )
         failures = status.failures + counts
         if failures <= self._config.resources.retries:
             record.write_status(
@@ -174,56 +219,9 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._searcher.again(trial_id)
             return
         error = trial.get_error()
-        with record.log.open("a") as log:
-            log.write(f"{now()} failed for good:\n{error}\n")
+        record.say(f"failed for good:\n{error}")
         said = str(error).strip() if error is not None else "its worker ended before it could begin"
-        reason = self._silence.said.get(trial_id, said.splitlines()[-1] if said else repr(error))
-        record.write_status(
-            replace(
-                record.status(),
-                status=Status.FAILED,
-                reason=f"{reason[:300]}; its log: {record.log}",
-                ended=now(),
-                seconds=sum(row.seconds for row in record.rows()),
-            )
-        )
+        reason = said.splitlines()[-1] if said else repr(error)
+        give_up(record, self._silence.said.get(trial_id, reason))
         self._note(trial_id)
         self._terminal.ended(trial_id, Status.FAILED, record.status().reason)
-
-
-class Silence:
-    """Ends workers that have shown no sign of life for too long; Tune then tries their trials again."""
-
-    def __init__(self, run: RunFolder, limit: float | None) -> None:
-        self._run = run
-        self._limit = limit
-        self._signs: dict[str, tuple[object, float]] = {}
-        """By trial: what its files looked like when they last changed, and when that was seen."""
-        self.said: dict[str, str] = {}
-        """By trial: why its worker was ended, for want of a better word of its own."""
-
-    def end(self, trials: Any) -> None:
-        """Kill the worker of every running trial of Tune's that is silent; a hung one takes no other request."""
-        if self._limit is None:
-            return
-        for trial in trials:
-            trial_id, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
-            if trial.status != Trial.RUNNING or actor is None:
-                self._signs.pop(trial_id, None)
-            elif self._seconds(self._run.trial(trial_id)) > self._limit:
-                self.said[trial_id] = (
-                    f"no sign of life for {duration(self._limit)} (guards.hung_after)"
-                )
-                with self._run.trial(trial_id).log.open("a") as log:
-                    log.write(f"{now()} {self.said[trial_id]}: its worker is ended\n")
-                ray.kill(actor)
-                del self._signs[trial_id]
-
-    def _seconds(self, record: TrialRecord) -> float:
-        """Since when no row, status or note was written, by this process's own clock."""
-        sign = record.last_written()
-        before, since = self._signs.get(record.trial_id, (None, 0.0))
-        if sign != before:
-            since = time.monotonic()
-            self._signs[record.trial_id] = sign, since
-        return time.monotonic() - since

@@ -19,8 +19,9 @@ from sweep.progress import Board, Terminal
 from sweep.resolve import resolve
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
-from sweep.shares import Share
+from sweep.shares import Share, most_on_a_node
 from sweep.study import asked_in_all
+from sweep.workers import Unwritten
 from trainable.command import PlainConsole, devices_said
 from trainable.config import RequestError, RunFault, RunSettings
 from trainable.faults import fault_of_run, folder_gone
@@ -74,11 +75,11 @@ def run_session(
                 interruption.how = interruption.how or "SIGINT"
             finally:
                 interruption.begin_to_end()
-    except RequestError:
-        raise
     except (
         Exception
     ) as error:  # of Ray, or of the disk: what is on record stays, and another session can go on
+        if isinstance(error, RequestError) and not (has_begun and folder_gone(run)):
+            raise
         if fault := fault_of_run(run, error):
             interruption.how, interruption.fault = "fault", fault
         else:
@@ -122,7 +123,9 @@ def _tune(
     rungs = relearn(config, run)
     if rungs is not None:
         catch_up(rungs, config, run, session)
-    searcher = RecordSearcher(config, run, session, granted.concurrent)
+    unwritten = Unwritten(run, session, config.resources.retries, config.guards.hung_after)
+    searcher = RecordSearcher(config, run, session, granted.concurrent, unwritten, interruption)
+    keeper = Bookkeeper(run, config, session, terminal, interruption, searcher, granted, unwritten)
     scheduler = RungScheduler(rungs, config, run, session)
     tuner = tune.Tuner(
         FaceTrial,
@@ -130,6 +133,7 @@ def _tune(
             "run": settings.model_dump(mode="json"),
             "session": session,
             "resources": granted.bundle(),
+            "workers": most_on_a_node(cluster.nodes(), granted),
         },
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -142,7 +146,7 @@ def _tune(
             name=f"session-{session}",
             storage_path=str(run.ray),
             verbose=0,
-            callbacks=[Bookkeeper(run, config, session, terminal, interruption, searcher, granted)],
+            callbacks=[keeper],
             failure_config=tune.FailureConfig(max_failures=config.resources.retries),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_at_end=False, checkpoint_frequency=0

@@ -1,7 +1,6 @@
 """asha.py as a Ray Tune scheduler: each decision is logged, then acted on."""
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -89,14 +88,9 @@ def mark_pruned(run: RunFolder, decision: Decision, metric: Metric, session: int
     record = run.trial(decision.trial_id, session)
     assert decision.cutoff is not None, "the first trial at a rung is never stopped"
     value, asked = metric.score(decision.score), metric.score(decision.cutoff)
-    record.write_status(
-        replace(
-            record.status(),
-            status=Status.PRUNED,
-            reason=f"best {metric} {value:.4f} at epoch {decision.rung}, where the rung asked for {asked:.4f}",
-            ended=now(),
-            seconds=sum(row.seconds for row in record.rows()),
-        )
+    record.end(
+        Status.PRUNED,
+        f"best {metric} {value:.4f} at epoch {decision.rung}, where the rung asked for {asked:.4f}",
     )
 
 

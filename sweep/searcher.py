@@ -8,8 +8,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from sweep.config import SweepConfig
+from sweep.interruption import Interruption
 from sweep.proposals import Proposals
 from sweep.study import Recorded, recorded
+from sweep.workers import Unwritten
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status
 
@@ -20,15 +22,26 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     """Gives Tune a trial whenever a slot is free, and opens its record before Tune hears of it.
 
     At most `concurrent` trials are live. One that waits for its retry is live, so no new suggestion takes its place.
+    One whose weights are being written is not, but the search is not over before they are.
     """
 
-    def __init__(self, config: SweepConfig, run: RunFolder, session: int, concurrent: int) -> None:
+    def __init__(
+        self,
+        config: SweepConfig,
+        run: RunFolder,
+        session: int,
+        concurrent: int,
+        unwritten: Unwritten,
+        interruption: Interruption,
+    ) -> None:
         super().__init__()
         self._config = config
         self._run = run
         self._session = session
         self.concurrent = concurrent
         """How many trials may be live; it follows the nodes that there are."""
+        self._unwritten = unwritten
+        self._interruption = interruption
         self._proposals = Proposals(config)
         found = [recorded(record, config.metric) for record in run.trials()]
         self._trials = {trial.trial_id: trial for trial in found if trial.origin == "search"}
@@ -40,21 +53,26 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     @property
     def is_complete(self) -> bool:
         """Was everything tried that was asked for, and has it ended?"""
-        return self._exhausted and not self._live and not self._waiting
+        is_over = self._exhausted and not self._live and not self._waiting
+        return is_over and self._unwritten.is_all_on_record
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
         """`trial_id` is Tune's; ours is the name of the trial's folder."""
+        for settled in self._unwritten.look():
+            self.again(settled)
         if len(self._live) >= self.concurrent:
             return None
         own = self._waiting.popleft().trial_id if self._waiting else None
         if own is None and not self._exhausted:
             own = self._new_trial()
             self._exhausted = own is None
-        if own is None:  # while others live, one of them may have to be tried again
-            return None if self._live else Searcher.FINISHED
+        if own is None:  # while others live or write, one of them may have to be tried again
+            # Tune listens to nothing while it waits for a searcher, so an end that was asked for is looked for here
+            writes = len(self._unwritten) and not self._interruption.how
+            return None if self._live or writes else Searcher.FINISHED
         self._live[trial_id] = own
         return {"trial_id": own}
 
@@ -84,17 +102,20 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         """Look at the record of a trial that ended, was pruned, or failed for good."""
         own = self._live.pop(trial_id)
         found = recorded(self._run.trial(own), self._config.metric)
+        if outcome := self._unwritten.outcome(own):
+            found = replace(found, status=outcome.status)
         if error:
             found = replace(found, status=Status.FAILED)
         if own in self._trials:  # the search learns nothing from replicates and audits
             self._trials[own] = found
 
     def again(self, own: str) -> None:
-        """Suggest a trial once more that Tune has given up."""
+        """Look at a record once more; where its trial has not ended, suggest that again."""
         found = recorded(self._run.trial(own), self._config.metric)
         if own in self._trials:
             self._trials[own] = found
-        self._waiting.append(found)
+        if not found.is_over(self._config.epochs):
+            self._waiting.append(found)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records are the state."""

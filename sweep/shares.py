@@ -70,6 +70,11 @@ def at_a_time(resources: ResourcesConfig, found: list[Node], granted: Share, tri
     return max(1, min(asked, sum(_slots(node, granted) for node in found)))
 
 
+def most_on_a_node(found: list[Node], granted: Share) -> int:
+    """How many trials run on one node at a time at most."""
+    return min(granted.concurrent, max((_slots(node, granted) for node in found), default=1))
+
+
 def _slots(node: Node, granted: Share) -> int:
     by_cpu = node.cpus // granted.cpus
     return min(by_cpu, _shares_of(node.gpus, granted.gpus)) if granted.gpus else by_cpu

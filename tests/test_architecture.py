@@ -21,6 +21,7 @@ IMPORT_RAY = {
     "sweep/own_ray.py",
     "sweep/scheduler.py",
     "sweep/searcher.py",
+    "sweep/workers.py",
 }
 DESCRIBES_A_SWEEP = {"sweep.asha", "sweep.config", "sweep.space", "sweep.study", "sweep.ranking"}
 MAY_OPEN_TEST_IMAGES = {

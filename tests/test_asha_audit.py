@@ -20,6 +20,7 @@ from sweep.asha import Rungs
 from sweep.audit import draw
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
+from sweep.interruption import Interruption
 from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
@@ -28,6 +29,7 @@ from sweep.scheduler import catch_up, decisions
 from sweep.searcher import RecordSearcher
 from sweep.status import read_status
 from sweep.study import asked_in_all, recorded, study_of
+from sweep.workers import Unwritten
 from tests.conftest import Faces, exhaust, sweep_facts
 from tests.conftest import results as result_rows
 from trainable.config import RequestError, RunSettings, TrialConfig
@@ -212,7 +214,7 @@ def test_audits_enter_neither_search_nor_rungs_and_are_what_is_left_to_do(
     study = study_of(run.path)
     ask(run, 3)
     first, *others = audits(run)
-    searcher = RecordSearcher(config, run, 1, concurrent=9)
+    searcher = RecordSearcher(config, run, 1, 9, Unwritten(run, 1, 0, None), Interruption())
     suggested = {searcher.suggest(str(n))["trial_id"] for n in range(3)}
     assert suggested == {record.trial_id for record in audits(run)}
     assert searcher.suggest("3") is None

@@ -1,6 +1,7 @@
 """What the driver makes of failures that Tune reports: retries counted once, and none lost between two trials."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,34 +17,58 @@ from sweep.prepare import prepare
 from sweep.progress import Board, Terminal
 from sweep.searcher import RecordSearcher
 from sweep.shares import Share
+from sweep.workers import Unwritten, Writer
 from tests.conftest import Faces, sweep_facts
+from tests.test_asha_audit import row
 from trainable.command import PlainConsole
-from trainable.record import RunFolder
-from trainable.rows import Status
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import Status, StatusRecord
 
 pytestmark = pytest.mark.ray  # imports it
 
 
 @pytest.fixture
 def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
-    facts = sweep_facts(faces, tmp_path, {"strategy": "full"}, resources={"retries": 2})
+    trial = {"strategy": "full", "epochs": 2}
+    facts = sweep_facts(faces, tmp_path, trial, resources={"retries": 2})
     return check_config(facts, {}, "test")
 
 
 @pytest.fixture
-def driver(config: SweepConfig) -> tuple[RunFolder, RecordSearcher, Bookkeeper]:
+def two(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
+    """Two trials, of which one keeps its weights."""
+    trial = {"strategy": "full", "epochs": 2, "lr": [1e-3, 1e-4]}
+    return check_config(sweep_facts(faces, tmp_path, trial, keep={"best": 1}), {}, "test")
+
+
+def drive(config: SweepConfig) -> tuple[RunFolder, RecordSearcher, Bookkeeper]:
+    """The driver's parts around a new run."""
     run = create_run(config, prepare(config), [])
     open_session(run, session := 1)
-    searcher = RecordSearcher(config, run, session, 1)
+    unwritten = Unwritten(run, session, config.resources.retries, config.guards.hung_after)
+    interruption = Interruption()
+    searcher = RecordSearcher(config, run, session, 1, unwritten, interruption)
     board = Board("run", config.metric, config.epochs, 1)
     terminal = Terminal(board, PlainConsole(file=io.StringIO()))
-    keeper = Bookkeeper(run, config, session, terminal, Interruption(), searcher, Share(0.0, 1, 1))
+    keeper = Bookkeeper(
+        run, config, session, terminal, interruption, searcher, Share(0.0, 1, 1), unwritten
+    )
     return run, searcher, keeper
+
+
+@pytest.fixture
+def driver(config: SweepConfig) -> tuple[RunFolder, RecordSearcher, Bookkeeper]:
+    return drive(config)
 
 
 def tunes_trial(own: str) -> Any:
     """What the driver reads of Tune's trial."""
-    return SimpleNamespace(config={"trial_id": own}, num_failures=0, get_error=lambda: None)
+    return SimpleNamespace(
+        config={"trial_id": own},
+        num_failures=0,
+        get_error=lambda: None,
+        temporary_state=SimpleNamespace(ray_actor=None),
+    )
 
 
 def test_a_worker_that_died_between_two_trials_costs_one_retry_and_no_trial(
@@ -95,3 +120,209 @@ def test_the_time_limit_counts_from_the_first_trial_that_tune_starts(
     assert begun == []
     keeper.on_trial_start(iteration=1, trials=[], trial=trial)
     assert begun == [600.0]
+
+
+DONE = {"done": True, "status": "finished", "reason": ""}
+BEING_WRITTEN = StatusRecord(Status.RUNNING, "its weights are being written", attempt=1)
+
+
+def train(run: RunFolder, own: str, accuracy: float) -> TrialRecord:
+    """What a worker has on record of a trial whose weights it still writes."""
+    record = run.trial(own, 1)
+    for epoch in (1, 2):
+        record.append(row(epoch, accuracy))
+    record.write_status(BEING_WRITTEN)
+    return record
+
+
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the workers that write live; what Ray says of a real one is seen in test_workers."""
+    said = [True]
+    monkeypatch.setattr(Writer, "has_died", lambda self: not said[0])
+    return said
+
+
+def tune_ends(searcher: RecordSearcher, keeper: Bookkeeper, name: str, own: str) -> None:
+    """In the order in which Tune calls them."""
+    trial = tunes_trial(own)
+    keeper.on_trial_result(iteration=1, trials=[], trial=trial, result=dict(DONE))
+    searcher.on_trial_complete(name, dict(DONE))
+    keeper.on_trial_complete(iteration=1, trials=[], trial=trial)
+
+
+def test_the_next_trial_is_suggested_while_the_last_is_written_and_the_search_ends_after_it(
+    two: SweepConfig, alive: list[bool]
+) -> None:
+    run, searcher, keeper = drive(two)
+    first = searcher.suggest("a")["trial_id"]
+    record = train(run, first, 0.9)
+    tune_ends(searcher, keeper, "a", first)
+    assert keeper._terminal.board.lines[first].status is Status.FINISHED, "shown at once"
+    assert searcher._trials[first].status is Status.FINISHED, "and told to the search"
+    second = searcher.suggest("b")["trial_id"]
+    train(run, second, 0.8).end(Status.FINISHED)
+    tune_ends(searcher, keeper, "b", second)
+    assert searcher.suggest("c") is None and not searcher.is_complete
+    record.end(Status.FINISHED)
+    assert searcher.suggest("c") == Searcher.FINISHED
+    assert searcher.is_complete
+
+
+def test_weights_are_deleted_only_once_they_are_written(
+    two: SweepConfig, alive: list[bool]
+) -> None:
+    """Those of a trial that is not among the best any more: what it writes later would stay for ever."""
+    run, searcher, keeper = drive(two)
+    weak = searcher.suggest("a")["trial_id"]
+    record = train(run, weak, 0.6)
+    tune_ends(searcher, keeper, "a", weak)
+    strong = searcher.suggest("b")["trial_id"]
+    train(run, strong, 0.9).end(Status.FINISHED)
+    tune_ends(searcher, keeper, "b", strong)
+    record.last.write_bytes(b"state")
+    record.end(Status.FINISHED)
+    searcher.suggest("c")
+    keeper.on_experiment_end(trials=[])
+    assert not record.last.exists()
+
+
+def test_a_trial_whose_worker_died_while_it_wrote_is_tried_again_and_at_last_given_up(
+    config: SweepConfig, alive: list[bool]
+) -> None:
+    run, searcher, keeper = drive(config)
+    own = searcher.suggest("a")["trial_id"]
+    record = train(run, own, 0.9)
+    for failures, name in enumerate("abc", start=1):
+        alive[0] = True
+        record.write_status(replace(record.status(), status=Status.RUNNING))
+        tune_ends(searcher, keeper, name, own)
+        assert searcher.suggest("z") is None
+        alive[0] = False
+        suggested = searcher.suggest("bcd"[failures - 1])
+        keeper.on_experiment_end(trials=[])
+        status = record.status()
+        assert status.failures == failures
+        if failures <= config.resources.retries:
+            assert suggested == {"trial_id": own}
+            assert (status.status, status.reason) == (
+                Status.INTERRUPTED,
+                "its worker died while it wrote the weights",
+            )
+        else:
+            assert suggested == Searcher.FINISHED
+            assert status.status is Status.FAILED and "its log" in status.reason
+    assert keeper._terminal.board.lines[own].status is Status.FAILED
+
+
+def test_a_trial_that_its_worker_could_not_write_is_tried_again(
+    config: SweepConfig, alive: list[bool]
+) -> None:
+    run, searcher, keeper = drive(config)
+    own = searcher.suggest("a")["trial_id"]
+    record = train(run, own, 0.9)
+    tune_ends(searcher, keeper, "a", own)
+    record.write_status(StatusRecord(Status.INTERRUPTED, "could not be written", failures=1))
+    assert searcher.suggest("b") == {"trial_id": own}
+    keeper.on_experiment_end(trials=[])
+    assert keeper._terminal.board.lines[own].status is Status.INTERRUPTED
+
+
+def test_one_death_of_an_idle_worker_that_writes_is_one_failure(
+    config: SweepConfig, alive: list[bool]
+) -> None:
+    """Tune keeps the worker for the next trial, does not know that it died, and gives it the same trial again."""
+    run, searcher, keeper = drive(config)
+    own = searcher.suggest("a")["trial_id"]
+    record = train(run, own, 0.9)
+    tune_ends(searcher, keeper, "a", own)
+    alive[0] = False
+    assert searcher.suggest("b") == {"trial_id": own}
+    trial = tunes_trial(own)
+    keeper.on_trial_start(iteration=5, trials=[], trial=trial)
+    keeper.on_trial_recover(iteration=6, trials=[], trial=trial)
+    searcher.on_trial_complete("b", error=True)
+    keeper.on_trial_error(iteration=6, trials=[], trial=trial)
+    assert (record.status().status, record.status().failures) == (Status.INTERRUPTED, 1)
+    assert searcher.suggest("c") == {"trial_id": own}
+    record.write_status(replace(record.status(), status=Status.RUNNING, attempt=2))
+    keeper.on_trial_recover(iteration=9, trials=[], trial=trial)
+    assert record.status().failures == 2, "this one began"
+
+
+def test_an_unwritten_trial_takes_no_other_trials_place_among_those_that_keep_weights(
+    two: SweepConfig, alive: list[bool]
+) -> None:
+    """Its worker may die before there is anything to keep."""
+    run, searcher, keeper = drive(two)
+    fair = searcher.suggest("a")["trial_id"]
+    kept = train(run, fair, 0.6)
+    kept.last.write_bytes(b"state")
+    kept.end(Status.FINISHED)
+    tune_ends(searcher, keeper, "a", fair)
+    good = searcher.suggest("b")["trial_id"]
+    record = train(run, good, 0.9)
+    tune_ends(searcher, keeper, "b", good)
+    assert kept.last.exists()
+    record.end(Status.FINISHED)
+    searcher.suggest("c")
+    keeper.on_experiment_end(trials=[])
+    assert not kept.last.exists()
+
+
+@pytest.mark.parametrize("was_written", [True, False])
+def test_a_session_that_is_ended_while_a_trial_is_written_goes_by_the_record(
+    config: SweepConfig, alive: list[bool], was_written: bool
+) -> None:
+    run, searcher, keeper = drive(config)
+    own = searcher.suggest("a")["trial_id"]
+    record = train(run, own, 0.9)
+    tune_ends(searcher, keeper, "a", own)
+    assert searcher.suggest("b") is None
+    keeper._interruption.how = "time limit"
+    assert searcher.suggest("b") == Searcher.FINISHED, "Tune listens to nothing else here"
+    if was_written:  # Tune stops the worker, which waits for its writing
+        record.end(Status.FINISHED)
+    keeper.on_experiment_end(trials=[])
+    shown = keeper._terminal.board.lines[own].status
+    assert shown is (Status.FINISHED if was_written else Status.RUNNING)
+    assert searcher.is_complete is was_written
+    assert (own in keeper._holding) is was_written
+    assert record.status().failures == 0
+
+
+def test_a_record_whose_status_is_gone_is_not_given_away_while_its_worker_lives(
+    config: SweepConfig, alive: list[bool]
+) -> None:
+    """As where the folder was renamed: two would write it."""
+    run, searcher, keeper = drive(config)
+    own = searcher.suggest("a")["trial_id"]
+    record = train(run, own, 0.9)
+    tune_ends(searcher, keeper, "a", own)
+    (record.folder / "status.json").unlink()
+    assert searcher.suggest("b") is None
+
+
+def test_a_trial_that_waits_for_its_workers_writing_is_not_taken_for_hung(
+    two: SweepConfig, alive: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written is watched by itself."""
+    run, searcher, keeper = drive(two)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(keeper._silence, "end", lambda busy: asked.append([own for own, _ in busy]))
+    monkeypatch.setattr("sweep.bookkeeper.cluster.nodes", list)
+    monkeypatch.setattr("sweep.bookkeeper.NOTE_SECONDS", 0.0)
+    first = searcher.suggest("a")["trial_id"]
+    record = train(run, first, 0.9)
+    worker, trial = object(), tunes_trial(first)
+    trial.temporary_state.ray_actor = worker
+    keeper.on_trial_result(iteration=1, trials=[], trial=trial, result=dict(DONE))
+    searcher.on_trial_complete("a", dict(DONE))
+    keeper.on_trial_complete(iteration=1, trials=[], trial=trial)
+    second = tunes_trial(searcher.suggest("b")["trial_id"])
+    second.status, second.temporary_state.ray_actor = "RUNNING", worker
+    keeper.on_step_end(iteration=2, trials=[second])
+    record.end(Status.FINISHED)
+    searcher.suggest("c")
+    keeper.on_step_end(iteration=3, trials=[second])
+    assert asked == [[], [second.config["trial_id"]]]

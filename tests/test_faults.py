@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import trainable.trial as trial_module
+from tests.actors import make_actor, own_record
 from tests.conftest import Bench, results
 from trainable.config import ChangedInput, RequestError, RunSettings, TrialConfig
 from trainable.device import CaptureFailed
@@ -81,28 +82,8 @@ print(fault_of_run(RunFolder(Path({str(folder.path)!r})), EOFError()))
 
 @pytest.fixture
 def actor(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> FaceTrial:
-    """The trainable as Tune calls it, in this process, with a trial on record."""
-    monkeypatch.setattr(FaceTrial, "__repr__", lambda self: "slot-test")
-    monkeypatch.setattr(trial_module.ray, "get_gpu_ids", list)
-    run = RunFolder(bench.run.folder)
-    write_json(run.manifest, {"format_version": FORMAT_VERSION})
-    write_json(run.session, {"number": 1})
-    (run.path / "trials").mkdir()
-    write_atomically(run.split, bench.split.read_bytes())
     settings = TrialConfig(strategy="head", head="linear", batch_size=8)
-    record = TrialRecord.create(run, settings, 0, 1)
-    return FaceTrial(
-        {
-            "run": bench.run.model_dump(mode="json"),
-            "session": 1,
-            "resources": {"CPU": 1.0},
-            "trial_id": record.trial_id,
-        }
-    )
-
-
-def own_record(actor: FaceTrial) -> TrialRecord:
-    return RunFolder(actor._run.folder).trial(actor._config["trial_id"])
+    return make_actor(bench, monkeypatch, settings)
 
 
 def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trials_error(
@@ -122,6 +103,7 @@ def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trial
     epochs = []
     while "done" not in (result := actor.step()):
         epochs.append(result["epoch"])
+    actor.cleanup()
     record = own_record(actor)
     assert epochs in ([1, 2, 3], [1, 1, 2, 3]), (
         "again from its state, if that covered the first epoch"
@@ -161,6 +143,7 @@ def test_after_a_failed_capture_the_actor_fails_and_the_next_one_trains_eagerly_
     again = FaceTrial({**actor.config, "run": actor._run.model_dump(mode="json")})
     while "done" not in again.step():
         pass
+    again.cleanup()
     status = own_record(again).status()
     assert asked == [True, False]
     assert status.status is Status.FINISHED and "out of memory" in status.eager

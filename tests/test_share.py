@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.config import ResourcesConfig
-from sweep.shares import Node, Share, share
+from sweep.shares import Node, Share, most_on_a_node, share
 from trainable.config import RequestError
 
 
@@ -70,3 +70,10 @@ def test_trials_side_by_side_never_ask_for_more_than_there_is(
         places += min(each.cpus // given_.cpus, by_gpu)
     assert 1 <= given_.concurrent <= min(places, trials)
     assert given_.cpus >= 1
+
+
+def test_the_largest_node_says_how_many_trials_share_a_machine() -> None:
+    nodes = [Node("a", "a", 8, 0), Node("b", "b", 16, 0), Node("c", "c", 4, 2)]
+    assert most_on_a_node(nodes, Share(0.0, 2, 20)) == 8
+    assert most_on_a_node(nodes, Share(0.0, 2, 3)) == 3
+    assert most_on_a_node(nodes, Share(0.5, 1, 20)) == 4

@@ -13,9 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import torch
 from torch import Tensor
+
+from trainable.memory import free_bytes
 
 BFLOAT16_SINCE: Final = (
     8,
@@ -87,7 +88,7 @@ class Device:
 
     def free_bytes(self) -> int:
         """Memory that this process could still take."""
-        return int(psutil.virtual_memory().available)
+        return free_bytes()
 
     def forget_peak(self) -> None:
         """Begin to measure the peak anew."""

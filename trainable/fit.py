@@ -8,10 +8,13 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainable.behind import Behind
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import TrainingData
 from trainable.device import device_of
@@ -28,6 +31,7 @@ from trainable.model import (
 from trainable.record import TrialRecord
 from trainable.rows import Best, Outcome, Row, Status, is_better
 from trainable.schedule import derive_seed
+from trainable.state import on_host, tensor_bytes
 from trainable.step import Steps
 
 LOG = logging.getLogger(__name__)
@@ -43,13 +47,14 @@ def fit(
     backbone: Backbone,
     record: TrialRecord | None = None,
     shared: Shared | None = None,
+    behind: Behind | None = None,
 ) -> Generator[Row, None, Outcome]:
     """Train one setting; yield a row per finished epoch, return how it ended.
 
     With `shared`, frozen features come from the node's store: the same numbers, sooner.
 
     With a `record`, go on from its last.pt, append each row, and write weights and state at the end; the status is
-    written by whoever runs it.
+    written by whoever runs it. With `behind`, too, what is to be written at the end is left there where memory allows.
     """
     torch.set_num_threads(run.threads)
     device = device_of(run.device)
@@ -128,7 +133,10 @@ def fit(
             if record is not None:
                 record.append(row)
                 if time.monotonic() - saved_at > WRITING_SHARE * writing_seconds:
-                    writing_seconds = _save(record, data, model, steps, epoch, collapsing, best)
+                    if behind is not None:
+                        behind.wait()
+                    state = _state(record, model, steps, epoch, collapsing, best)
+                    writing_seconds = _save(record, data, best, state)
                     saved_at = time.monotonic()
             yield row
     finally:
@@ -139,12 +147,24 @@ def fit(
             f"one class predicted for every validation image in epochs {epoch - collapsing + 1} to {epoch}",
         )
     if record is not None and best is not None:
-        if (
-            outcome.status is Status.DIVERGED
-        ):  # the state is worth nothing; the best epoch before it may be
+        if outcome.status is Status.DIVERGED:
+            # the state is worth nothing; the best epoch before it may be
             record.save_best(best, data.validation.files, data.validation.labels)
         elif record.is_wanted(best.row, run.metric):
-            _save(record, data, model, steps, epoch, collapsing, best)
+            if behind is not None:
+                behind.wait()
+            state = _state(record, model, steps, epoch, collapsing, best)
+            if (
+                behind is not None
+                and outcome.status
+                is Status.FINISHED  # what leaves the rungs must be on record then
+                and behind.has_room(tensor_bytes((best.weights, state)))
+            ):
+                # on a GPU the next trial needs the memory in which all this lies
+                best = replace(best, weights=on_host(best.weights))
+                behind.leave(partial(_save, record, data, best, on_host(state)))
+            else:
+                _save(record, data, best, state)
         else:
             record.save_best(best, data.validation.files, data.validation.labels, weights=False)
             record.forget_weights()
@@ -173,19 +193,16 @@ def _first_guess(model: TransferVGG16) -> float:
     return 4 * 4 * parameters / DISK_BYTES_PER_SECOND
 
 
-def _save(
+def _state(
     record: TrialRecord,
-    data: TrainingData,
     model: TransferVGG16,
     steps: Steps,
     epoch: int,
     collapsing: int,
     best: Best,
-) -> float:
-    """Write the best epoch, then the state that refers to it; the seconds that took."""
-    started = time.monotonic()
-    record.save_best(best, data.validation.files, data.validation.labels)
-    state = {
+) -> dict[str, Any]:
+    """What a trial goes on from after `epoch`, in the tensors that it trains with."""
+    return {
         "trial_id": record.trial_id,
         "epoch": epoch,
         "collapsing": collapsing,
@@ -193,9 +210,15 @@ def _save(
         "trained": {name: p.detach() for name, p in model.trained().items()},
         **steps.state(epoch),
     }
+
+
+def _save(record: TrialRecord, data: TrainingData, best: Best, state: dict[str, Any]) -> float:
+    """Write the best epoch, then the state that refers to it; the seconds that took."""
+    started = time.monotonic()
+    record.save_best(best, data.validation.files, data.validation.labels)
     record.save_last(state, best.row.epoch)
     seconds = time.monotonic() - started
-    LOG.info("weights and state written in %.3f s", seconds)
+    record.say(f"weights and state written in {seconds:.3f} s")
     return seconds
 
 

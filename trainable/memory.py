@@ -1,10 +1,12 @@
-"""What a process that runs one trial after another does with the memory that each of them frees.
+"""What a process that runs one trial after another does with the memory that each of them frees, and what is free.
 
-Only glibc's malloc is told anything; with another C library these functions do nothing, and all works as well.
+Only glibc's malloc is told anything; with another C library those functions do nothing, and all works as well.
 """
 
 import ctypes
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -14,6 +16,8 @@ from trainable.metric import measure
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 IDLE_BYTES: Final = 3 * 2**28
+CGROUPS: Final = Path("/sys/fs/cgroup")
+OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
 
 def keep_freed_memory() -> None:
@@ -70,3 +74,43 @@ def _idle_bytes(libc: ctypes.CDLL) -> int:
     heap = libc.mallinfo2()
     memory = psutil.Process().memory_info()
     return int(memory.rss - memory.shared - heap.uordblks - heap.hblkhd)
+
+
+def free_bytes(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
+    """Memory that this process could still take: of the machine, and within its control groups (v1 and v2).
+
+    A group's page cache counts as free as far as nothing has read it again, as `MemAvailable` has it.
+    """
+    free = int(psutil.virtual_memory().available)
+    for folder, limit, usage, idle in _memory_groups(cgroups, own):
+        with suppress(OSError, ValueError):  # no such group here, or "max" for no limit
+            room = int((folder / limit).read_text()) - int((folder / usage).read_text())
+            free = min(free, room + _statistic(folder / "memory.stat", idle))
+    return max(free, 0)
+
+
+def _memory_groups(cgroups: Path, own: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """This process's control groups and those above; names of limit, usage, and of the cache not read again."""
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                root, names = cgroups, ("memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):
+                root = cgroups / "memory"
+                names = (
+                    "memory.limit_in_bytes",
+                    "memory.usage_in_bytes",
+                    "total_inactive_file",
+                )
+            else:
+                continue
+            for part in (root / path.strip("/"), *(root / path.strip("/")).parents):
+                yield part, *names
+                if part == root:
+                    break
+
+
+def _statistic(path: Path, name: str) -> int:
+    found = dict(line.split() for line in path.read_text().splitlines())
+    return int(found.get(name, 0))

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -262,11 +262,15 @@ class TrialRecord:
                     raise ValueError(f"its settings are those of {self._origin.trial_id}")
         return self._origin
 
+    @property
+    def has_status(self) -> bool:
+        return (self.folder / "status.json").exists()
+
     def status(self) -> StatusRecord:
         """status.json; without one the trial counts as interrupted."""
         path = self.folder / "status.json"
         with readable(path, "delete it, and the trial counts as interrupted"):
-            if not path.exists():
+            if not self.has_status:
                 return StatusRecord(Status.INTERRUPTED, "its status.json was gone")
             return StatusRecord.from_json(read_json(path))
 
@@ -274,18 +278,33 @@ class TrialRecord:
         self._may_write()
         write_json(self.folder / "status.json", asdict(status))
 
+    def end(self, status: Status, reason: str = "", ended: str = "") -> None:
+        """Write how the trial ended, and when; by default now."""
+        seconds = sum(row.seconds for row in self.rows())
+        self.write_status(
+            replace(
+                self.status(), status=status, reason=reason, ended=ended or now(), seconds=seconds
+            )
+        )
+
+    def say(self, text: str) -> None:
+        """A line in the trial's log, which nothing is read back from: a full disk does not matter."""
+        with suppress(OSError), self.log.open("a") as log:
+            log.write(f"{now()} {text}\n")
+
     def note(self, text: str) -> None:
         """Say in the status what a long step is doing, at most every `NOTE_SECONDS`; "" takes it back."""
         if text == self._noted or (text and time.monotonic() < self._note_again):
             return
-        if (self.folder / "status.json").exists():  # whoever trains without a sweep writes none
+        if self.has_status:  # whoever trains without a sweep writes none
             self.write_status(replace(self.status(), reason=text))
         self._noted, self._note_again = text, time.monotonic() + NOTE_SECONDS
 
     def last_written(self) -> tuple[int, ...]:
-        """When rows and status were last written, in nanoseconds of the file system's clock; 0 where they were not."""
+        """When rows, status and what is being written aside last changed, in nanoseconds of the file system's clock; 0
+        where there are none."""
         found = []
-        for path in (self._rows, self.folder / "status.json"):
+        for path in (self._rows, self.folder / "status.json", *self.folder.glob(".*.tmp")):
             try:
                 found.append(path.stat().st_mtime_ns)
             except FileNotFoundError:

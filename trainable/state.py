@@ -40,7 +40,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> str:
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write nested dicts and lists of tensors and plain values."""
-    state = _on_host(state)
+    state = on_host(state)
     with _no_checksum_by_torch(), Streamed(path) as file:
         torch.save({**state, "checksum": checksum(state)}, cast(IO[bytes], file))
 
@@ -65,6 +65,18 @@ def checksum(state: object) -> int:
     return found
 
 
+def tensor_bytes(value: object) -> int:
+    """Memory that the tensors among nested values take."""
+    match value:
+        case Mapping():
+            return sum(map(tensor_bytes, value.values()))
+        case list() | tuple():
+            return sum(map(tensor_bytes, value))
+        case Tensor():
+            return value.nbytes
+    return 0
+
+
 def _parts(value: object) -> Iterator[bytes | memoryview]:
     match value:
         case Mapping():
@@ -80,21 +92,21 @@ def _parts(value: object) -> Iterator[bytes | memoryview]:
             yield repr(value).encode()
 
 
-def _on_host(value: Any) -> Any:
-    """The same nested values with every tensor in host memory."""
+def on_host(value: Any) -> Any:
+    """The same nested values with every tensor in host memory: on a CPU the tensors themselves."""
     match value:
         case Mapping():
-            return {key: _on_host(each) for key, each in value.items()}
+            return {key: on_host(each) for key, each in value.items()}
         case list() | tuple():
-            return type(value)(map(_on_host, value))
+            return type(value)(map(on_host, value))
         case Tensor():
             return device_of(value.device.type).to_host(value)
     return value
 
 
 def _bytes(tensor: Tensor) -> bytes | memoryview:
-    on_host: Tensor = _on_host(tensor)
-    return on_host.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    here: Tensor = on_host(tensor)
+    return here.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 @contextmanager

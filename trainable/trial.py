@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import time
+import traceback
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +19,7 @@ import torch
 from ray import tune
 from ray.util.metrics import Gauge
 
+from trainable.behind import Behind
 from trainable.config import RunSettings
 from trainable.cpus import usable_cpus
 from trainable.data import TrainingData, open_training_data
@@ -40,7 +42,8 @@ LOG = logging.getLogger("trainable")
 
 
 class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
-    """Config: `run` (RunSettings as a dict), `session`, `resources` and `trial_id`, under which the record lies."""
+    """Config: `run` (RunSettings as a dict), `session`, `resources`, `workers` (that one machine may hold), and
+    `trial_id`, under which the record lies."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -65,6 +68,9 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         }
         self._fault = ""
         self._emptied = False
+        self._behind = Behind(config.get("workers", 1))
+        self._lost = ""
+        """The fault of the run that kept an earlier trial's weights from being written."""
         self._await(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -73,6 +79,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return True
 
     def cleanup(self) -> None:
+        self._behind.wait()
         self._leave()
         if self._shared is not None:
             data, _, shared = self._shared
@@ -86,10 +93,10 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return f"slot-{ray.get_runtime_context().get_actor_id()[:6]}"
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; the step after the last one writes weights and status."""
-        if self._fault:
+        """Train one epoch; the step after the last one writes weights and status, or lets them be written behind."""
+        if fault := self._fault or self._lost:
             time.sleep(1)  # the driver is ending the session
-            return {"fault": self._fault}
+            return {"fault": fault}
         try:
             return self._epoch()
         except torch.OutOfMemoryError:
@@ -185,7 +192,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             device_of(run.device).limit_memory(run.gpu_share)
             self._shared = data, backbone, Shared(run, data, backbone) if run.sharing else None
         data, backbone, shared = self._shared
-        return fit(record.origin.settings, run, data, backbone, record, shared)
+        return fit(record.origin.settings, run, data, backbone, record, shared, self._behind)
 
     def _train_eagerly(self, error: CaptureFailed) -> None:
         """Put on record that this trial's steps are not captured again."""
@@ -222,20 +229,35 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         }
 
     def _end(self, outcome: Outcome) -> dict[str, Any]:
-        """The status is written last: with it the trial is over."""
+        """The status is written last: with it the trial is over. Tune is told at once; the driver waits for it."""
         assert self._record is not None
-        rows = self._record.rows()
-        self._record.write_status(
-            replace(
-                self._record.status(),
-                status=outcome.status,
-                reason=outcome.reason,
-                ended=now(),
-                seconds=sum(row.seconds for row in rows),
-            )
+        record, ended = self._record, now()
+        LOG.info("trial %s: %s %s", record.trial_id, outcome.status, outcome.reason)
+        if self._behind.has_left:
+            record.write_status(replace(record.status(), reason="its weights are being written"))
+        self._behind.begin(
+            lambda: record.end(outcome.status, outcome.reason, ended),
+            lambda error: self._not_written(record, error),
         )
-        LOG.info("trial %s: %s %s", self._record.trial_id, outcome.status, outcome.reason)
-        return {"done": True, "status": outcome.status.value}
+        return {"done": True, "status": outcome.status.value, "reason": outcome.reason}
+
+    def _not_written(self, record: TrialRecord, error: Exception) -> None:
+        """Called by the thread that writes behind: the trial will be tried again. A fault of the run ends the session
+        with this worker's next step. Where not even the status can be written, the worker ends, which the driver sees.
+        """
+        try:
+            record.say("".join(traceback.format_exception(error)))
+            self._lost = fault_of_run(RunFolder(self._run.folder), error)
+            reason = self._lost or f"its weights could not be written: {error!r}"
+            status = record.status()
+            failures = status.failures + (not self._lost)
+            record.write_status(
+                replace(status, status=Status.INTERRUPTED, reason=reason, failures=failures)
+            )
+        except StaleSession:
+            pass  # it is another driver's trial now
+        except BaseException:
+            os._exit(1)
 
     def _leave(self) -> None:
         """Let go of the last trial: its model, and its log. What the next one shares may lie on the device again."""
