@@ -139,7 +139,7 @@ class GuardsConfig(Frozen):
         BeforeValidator(_off),
         PlainSerializer(_in_seconds_or_off),
     ] = Field(None, gt=0)
-    """30m or 90s without a row, word or growing file of a trial, after which its worker is killed and it is tried again."""
+    """30m or 90s without a row, word or growing file of a trial: its worker is killed, and it is tried again."""
 
 
 class KeepConfig(Frozen):
