@@ -480,6 +480,38 @@ def test_the_next_process_finds_what_was_finished_behind_the_training(held: Benc
     assert sum(row.frozen_images for row in found) == 0
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_digests_are_checked_by_reading_threads_and_a_damaged_chunk_is_made_again(
+    held: Bench, monkeypatch: pytest.MonkeyPatch, resident: bool
+) -> None:
+    """So a warm store is read as fast as its disk gives it, and not as one thread can hash."""
+    monkeypatch.setitem(stages.READERS, "cpu", 3)
+    bench = with_store(held, held.run.store, sharing=Sharing(kept=ALL, resident=resident))  # type: ignore[arg-type]
+    by = shared(bench)
+    rows = train(bench, SMALL, by)
+    by.close()
+    damaged = (
+        by.shelves.shelf(31).folder / chunk_names(by.data.training, original(by.data.training))[0]
+    )
+    damaged.write_bytes(bytes(8) + damaged.read_bytes()[8:])
+    hashed: list[str] = []
+    real = Shelf._map
+
+    def noted(self: Shelf, name: str, file: int) -> object:
+        if not any(known == name for known, _ in self._sound):
+            hashed.append(threading.current_thread().name)
+        return real(self, name, file)
+
+    monkeypatch.setattr(Shelf, "_map", noted)
+    by = shared(bench)
+    found = train(bench, SMALL, by)
+    by.close()
+    assert results(found) == results(rows)
+    assert 0 < sum(row.frozen_images for row in found) < IMAGES * bench.run.epochs
+    by_others = [name for name in hashed if not name.startswith("read")]
+    assert len(hashed) > 1 >= len(by_others), "what the damaged one is made of is read when it is"
+
+
 def test_what_this_process_still_writes_does_not_hold_up_its_next_trial(
     held: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,31 @@ def test_a_step_made_to_be_captured_gives_the_same_bits(
     assert train(here, config, by, "captured") == plain
 
 
+@pytest.mark.parametrize(("augmentation", "captures"), [("flip", 1), ("flip_jitter", 2)])
+def test_a_trial_captures_its_step_once_and_once_more_where_each_epoch_has_a_table_of_its_own(
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    augmentation: str,
+    captures: int,
+) -> None:
+    """A capture waits for the device and runs three steps eagerly; 24 images in batches of 5 leave an odd one."""
+    captured: list[Callable[[], None]] = []
+    real = Device.replayed
+
+    def count(device: Device, step: Callable[[], None]) -> Callable[[], None]:
+        captured.append(step)
+        return real(device, step)
+
+    monkeypatch.setattr(Device, "replayed", count)
+    sharing = Sharing(kept=KEPT, resident=True)
+    here = on(bench, tmp_path, sharing=sharing, graphs=True, epochs=5)
+    by = Shared(here.run, here.data, here.backbone)
+    config = SMALL.model_copy(update={"augmentation": augmentation, "batch_size": 5})
+    train(here, config, by, "captured")
+    assert len(captured) == captures
+
+
 def test_a_run_asks_once_whether_replayed_steps_train_as_eager_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -123,10 +123,16 @@ class Steps:
         )
 
     def _train_on_held(self, held: Held) -> None:
-        """Gather each batch on the device; what a captured step reads stays where it was captured."""
+        """Gather each batch on the device; what a captured step reads stays where it was captured.
+
+        Where each epoch has a table of its own, a batch is gathered first and copied to where one capture reads it.
+        """
         self._rows.copy_(held.rows)
         here = replace(held, rows=self._rows)
         size = self._config.batch_size
+        if self._read is not None and self._read is not held.table:
+            self._train_on_batches((p, here.at(p)) for p in self._order.split(size))
+            return
         whole, last = divmod(len(self._order), size)
 
         def step() -> None:

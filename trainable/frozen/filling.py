@@ -29,7 +29,7 @@ from trainable.frozen.layers import FrozenLayers, Inputs, Wanted, batches_of, wa
 from trainable.frozen.reference import Work, is_rounded
 from trainable.frozen.resident import Resident
 from trainable.frozen.shelves import Shelves
-from trainable.frozen.stages import Ahead, Uploads, Writers
+from trainable.frozen.stages import Ahead, Readers, Uploads, Writers
 from trainable.frozen.store import Chunk, Claim, StoreUnavailable
 from trainable.frozen.tables import Tables
 from trainable.model import CUTS, multiply_adds
@@ -71,6 +71,7 @@ class Filling:
         self._run, self._shelves, self._tables = run, shelves, tables
         self._device = device_of(run.device)
         self._uploads, self._writers = Uploads(self._device), Writers(self._device)
+        self._readers = Readers(self._device)
         self._layers = FrozenLayers(run, layers, tables, self._uploads)
         self._behind: list[Written] = []
         self.tell: Callable[[str], None] = lambda text: None
@@ -88,6 +89,7 @@ class Filling:
         count = len(missing)
         begun: deque[Begun] = deque()
         writing: dict[Wanted, Written] = {}
+        self._read_ahead(missing)
         try:
             while missing or writing:
                 advanced, looked = False, time.monotonic()
@@ -115,6 +117,7 @@ class Filling:
                     time.sleep(max(POLL_SECONDS, looking))  # half a core at most, which others want
                     work.waited_seconds += looking + max(POLL_SECONDS, looking)
         finally:
+            self._readers.forget()
             for each in begun:
                 each.close()
         began = time.monotonic()
@@ -156,12 +159,23 @@ class Filling:
 
     def close(self) -> None:
         """Finish what is being written."""
+        self._readers.close()
         self._writers.close()
         self.notice()
+
+    def _read_ahead(self, chunks: Iterable[Wanted]) -> None:
+        """Begin to read those that are on the disk."""
+        with suppress(StoreUnavailable):  # said where the chunk is asked for
+            for wanted in chunks:
+                if self._shelves.keeps(wanted.cut, wanted.look.family):
+                    shelf = self._shelves.shelf(wanted.cut)
+                    if shelf.has(wanted.name):
+                        self._readers.begin(shelf, wanted.name)
 
     def _is_there(self, wanted: Wanted) -> bool:
         table = wanted.table
         if table is None:
+            self._readers.wait(self._shelves.shelf(wanted.cut), wanted.name)
             return self._shelves.map(wanted.cut, wanted.name)
         if wanted.at in table.filled:
             return True
@@ -179,6 +193,7 @@ class Filling:
         if not self._shelves.keeps(cut, wanted.look.family):
             return None
         try:
+            self._readers.wait(self._shelves.shelf(cut), wanted.name)
             return self._shelves.read(cut, wanted.name)
         except StoreUnavailable as error:
             self._without_store(wanted, error)

@@ -3,8 +3,9 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
 
@@ -21,6 +22,7 @@ WRITERS: Final = {
     "cpu": 1,
     "cuda": 4,
 }  # threads; one hashes 1.2 GB/s, and a trial has one core on a CPU
+READERS: Final = {"cpu": 0, "cuda": 4}
 
 thread_context: Callable[[], AbstractContextManager[object]] = nullcontext
 """What every stage's thread works within: a torch dispatch mode sees its own thread alone."""
@@ -99,6 +101,36 @@ class Uploads:
         arrived = filled.to(self._device.torch, non_blocking=True, copy=True)
         self._buffers.append((buffer, self._device.mark()))
         return arrived
+
+
+class Readers:
+    """Checks the digests of chunks on the disk before they are asked for, which is their reader's longest work."""
+
+    def __init__(self, device: Device) -> None:
+        count = READERS[device.kind]
+        self._pool = threads(count, "read") if count else None
+        self._begun: dict[tuple[Path, str], Future[Chunk | None]] = {}
+
+    def begin(self, shelf: Shelf, name: str) -> None:
+        """Read a chunk; what is wrong with it the one who asks for it will find."""
+        if self._pool is not None:
+            self._begun[shelf.folder, name] = self._pool.submit(shelf.read, name)
+
+    def wait(self, shelf: Shelf, name: str) -> None:
+        """Hold this thread while the chunk is being read."""
+        if future := self._begun.pop((shelf.folder, name), None):
+            wait([future])
+
+    def forget(self) -> None:
+        """Read no more."""
+        for future in self._begun.values():
+            future.cancel()
+        self._begun.clear()
+
+    def close(self) -> None:
+        self.forget()
+        if self._pool is not None:
+            self._pool.shutdown()
 
 
 class Writers:
