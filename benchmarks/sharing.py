@@ -301,9 +301,11 @@ def run_ours(arguments: argparse.Namespace, folder: Path, table: Path, repeat: i
 
 
 def timed(record: TrialRecord) -> TimedTrial:
-    """The trial's log says to the millisecond when it was opened; its status is written when it is over."""
+    """The trial's log says to the millisecond when it was opened, and when its slot was free for the next one, behind
+    which its weights are written."""
     lines = record.log.read_text().splitlines()
-    opened = datetime.strptime(lines[0][:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+    opened = logged_at(lines[0])
+    freed = next(line for line in reversed(lines) if f"trial {record.trial_id}: " in line)
     built = [float(line.split("built in ")[1].split()[0]) for line in lines if "built in " in line]
     rows, status = record.rows(), record.status()
     settings = record.origin.settings
@@ -311,7 +313,7 @@ def timed(record: TrialRecord) -> TimedTrial:
         {name: getattr(settings, name) for name in KEYS},
         f"{status.slot} {status.pid}",
         opened,
-        (record.folder / "status.json").stat().st_mtime,
+        logged_at(freed),
         [row.seconds for row in rows],
         [row.val_accuracy for row in rows],
         [row.val_loss for row in rows],
@@ -319,6 +321,10 @@ def timed(record: TrialRecord) -> TimedTrial:
         sum(row.waited_seconds for row in rows),
         sum(row.frozen_multiply_adds for row in rows),
     )
+
+
+def logged_at(line: str) -> float:
+    return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
 def run_peer(
