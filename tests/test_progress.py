@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 
 from sweep.progress import Board, Line, Terminal, describe
-from trainable.command import duration
+from trainable.command import duration, frozen_work_said
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.rows import Status
+from trainable.rows import Status, frozen_work
 
 
 def board(metric: Metric = Metric.VAL_ACCURACY) -> Board:
@@ -70,3 +70,13 @@ def test_a_setting_is_described_by_what_differs_from_the_defaults() -> None:
 def test_durations_are_said_as_people_say_them() -> None:
     said = [duration(seconds) for seconds in (0.42, 12, 200, 3900)]
     assert said == ["0.4 s", "12 s", "3 min 20 s", "1 h 05 min"]
+
+
+def test_a_run_whose_features_were_all_in_the_store_says_so() -> None:
+    facts = dict.fromkeys(frozen_work([]), 0.0) | {
+        "saved_multiply_adds": 2e12,
+        "shared_images": 60.0,
+    }
+    assert "2.00 T saved by sharing (all of it was in the store before)" in frozen_work_said(facts)
+    done = facts | {"frozen_multiply_adds": 1e12, "saved_seconds": 90.0}
+    assert "(3.0 times less work, about 1 min 30 s of a trial's time)" in frozen_work_said(done)

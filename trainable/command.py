@@ -108,10 +108,13 @@ def frozen_work_said(work: Mapping[str, float]) -> str:
     done, saved = work["frozen_multiply_adds"], work["saved_multiply_adds"]
     if not done + saved:
         return ""
+    gained = "all of it was in the store before"
+    if done:
+        times, seconds = (done + saved) / done, duration(work["saved_seconds"])
+        gained = f"{times:,.1f} times less work, about {seconds} of a trial's time"
     return (
         f"frozen layers: {done / 1e12:,.2f} T multiply-adds done, {saved / 1e12:,.2f} T saved by sharing "
-        f"({(done + saved) / done if done else float('inf'):,.1f} times less work, "
-        f"about {duration(work['saved_seconds'])} of a trial's time); "
+        f"({gained}); "
         f"{work['shared_images']:,.0f} images read from the store, {duration(work['waited_seconds'])} waited"
     )
 
