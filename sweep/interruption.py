@@ -59,9 +59,12 @@ class Interruption:
             self._timer.cancel()
 
     def leave(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Give the signals back to whom they belonged. Where that was nobody they stay here, so that one which comes
+        while the process ends changes its exit code no more."""
+        self.begin_to_end()
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not signal.SIG_DFL:
+                signal.signal(number, handler)
 
     def _early(self, number: int, frame: FrameType | None) -> None:
         """Before Tune has set its own handler."""

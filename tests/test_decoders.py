@@ -174,7 +174,8 @@ def test_an_image_that_cannot_be_used_is_named_in_the_same_words(
 # ---------------------------------------------------------------- whoever is killed
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 from pathlib import Path
 import numpy as np
 from trainable.decoding.pool import Decodable, Decoders

@@ -1,6 +1,9 @@
 """The time limit of a session: it begins with the first trial, counts once, and ends the session as Ctrl-C does."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -57,3 +60,33 @@ def test_a_limit_of_ages_is_as_long_as_a_timer_can_be(timers: list[Any]) -> None
     interruption = Interruption()
     interruption.limit(1e12)
     assert timers[0].seconds == threading.TIMEOUT_MAX
+
+
+def test_a_signal_that_comes_while_the_process_ends_changes_no_exit_code() -> None:
+    """A second SIGTERM may come after the session is over: seen as -15 instead of 143."""
+    program = """
+import os, signal, time
+from sweep.interruption import Interruption
+interruption = Interruption()
+interruption.watch()
+interruption.begin_to_end()
+interruption.leave()
+os.kill(os.getpid(), signal.SIGUSR1)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 143
+
+
+def test_handlers_of_others_are_given_back() -> None:
+    """A session may be a function's call within somebody's own program."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    try:
+        interruption = Interruption()
+        interruption.watch()
+        interruption.leave()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert told == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
