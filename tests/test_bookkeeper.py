@@ -151,6 +151,14 @@ def tune_ends(searcher: RecordSearcher, keeper: Bookkeeper, name: str, own: str)
     keeper.on_trial_complete(iteration=1, trials=[], trial=trial)
 
 
+def begin_to_write(config: SweepConfig) -> tuple[RecordSearcher, Bookkeeper, TrialRecord]:
+    """The driver's parts, and the record of their first trial, which Tune says is done and its worker still writes."""
+    run, searcher, keeper = drive(config)
+    record = train(run, searcher.suggest("a")["trial_id"], 0.9)
+    tune_ends(searcher, keeper, "a", record.trial_id)
+    return searcher, keeper, record
+
+
 def test_the_next_trial_is_suggested_while_the_last_is_written_and_the_search_ends_after_it(
     two: SweepConfig, alive: list[bool]
 ) -> None:
@@ -218,10 +226,8 @@ def test_a_trial_whose_worker_died_while_it_wrote_is_tried_again_and_at_last_giv
 def test_a_trial_that_its_worker_could_not_write_is_tried_again(
     config: SweepConfig, alive: list[bool]
 ) -> None:
-    run, searcher, keeper = drive(config)
-    own = searcher.suggest("a")["trial_id"]
-    record = train(run, own, 0.9)
-    tune_ends(searcher, keeper, "a", own)
+    searcher, keeper, record = begin_to_write(config)
+    own = record.trial_id
     record.write_status(StatusRecord(Status.INTERRUPTED, "could not be written", failures=1))
     assert searcher.suggest("b") == {"trial_id": own}
     keeper.on_experiment_end(trials=[])
@@ -232,10 +238,8 @@ def test_one_death_of_an_idle_worker_that_writes_is_one_failure(
     config: SweepConfig, alive: list[bool]
 ) -> None:
     """Tune keeps the worker for the next trial, does not know that it died, and gives it the same trial again."""
-    run, searcher, keeper = drive(config)
-    own = searcher.suggest("a")["trial_id"]
-    record = train(run, own, 0.9)
-    tune_ends(searcher, keeper, "a", own)
+    searcher, keeper, record = begin_to_write(config)
+    own = record.trial_id
     alive[0] = False
     assert searcher.suggest("b") == {"trial_id": own}
     trial = tunes_trial(own)
@@ -274,10 +278,8 @@ def test_an_unwritten_trial_takes_no_other_trials_place_among_those_that_keep_we
 def test_a_session_that_is_ended_while_a_trial_is_written_goes_by_the_record(
     config: SweepConfig, alive: list[bool], was_written: bool
 ) -> None:
-    run, searcher, keeper = drive(config)
-    own = searcher.suggest("a")["trial_id"]
-    record = train(run, own, 0.9)
-    tune_ends(searcher, keeper, "a", own)
+    searcher, keeper, record = begin_to_write(config)
+    own = record.trial_id
     assert searcher.suggest("b") is None
     keeper._interruption.how = "time limit"
     assert searcher.suggest("b") == Searcher.FINISHED, "Tune listens to nothing else here"
@@ -295,10 +297,7 @@ def test_a_record_whose_status_is_gone_is_not_given_away_while_its_worker_lives(
     config: SweepConfig, alive: list[bool]
 ) -> None:
     """As where the folder was renamed: two would write it."""
-    run, searcher, keeper = drive(config)
-    own = searcher.suggest("a")["trial_id"]
-    record = train(run, own, 0.9)
-    tune_ends(searcher, keeper, "a", own)
+    searcher, _, record = begin_to_write(config)
     (record.folder / "status.json").unlink()
     assert searcher.suggest("b") is None
 
