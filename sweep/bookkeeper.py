@@ -1,6 +1,7 @@
 """What the driver does while trials run: terminal, weights to let go of, failures, silent trials, nodes that come."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from sweep.searcher import RecordSearcher
 from sweep.shares import Share, at_a_time
 from sweep.workers import Silence, Unwritten, give_up
 from trainable.files import write_json
-from trainable.record import NOTE_SECONDS, RunFolder, TrialRecord
+from trainable.record import NOTE_SECONDS, RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Status
 
 from ray import tune  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
@@ -147,10 +148,14 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._let_go()
 
     def on_experiment_end(self, trials: Any, **info: Any) -> None:
-        """The workers have ended: the records say what was written."""
+        """The workers have ended: the records say what was written. A run that was taken over is another driver's."""
+        if not self._writing:
+            return
         for trial_id in self._writing:
             self._note(trial_id, is_written=True)
-        self._let_go()
+        with suppress(StaleSession):
+            self._run.refuse_stale(self._session)
+            self._let_go()
 
     def _look_at_writing(self) -> None:
         """Let the weights of trials that are written by now stand in line with the others, and say which were lost."""

@@ -21,6 +21,7 @@ from sweep.workers import Unwritten, Writer
 from tests.conftest import Faces, sweep_facts
 from tests.test_asha_audit import row
 from trainable.command import PlainConsole
+from trainable.files import write_json
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status, StatusRecord
 
@@ -291,6 +292,20 @@ def test_a_session_that_is_ended_while_a_trial_is_written_goes_by_the_record(
     assert searcher.is_complete is was_written
     assert (own in keeper._holding) is was_written
     assert record.status().failures == 0
+
+
+def test_a_driver_whose_run_was_taken_over_writes_nothing_at_its_end(
+    two: SweepConfig, alive: list[bool]
+) -> None:
+    _, keeper, record = begin_to_write(two)
+    record.end(Status.FINISHED)
+    run = keeper._run
+    write_json(run.session, {"number": 2})
+    keeper.on_experiment_end(trials=[])
+    assert not run.bar.exists()
+    write_json(run.session, {"number": 1})
+    keeper.on_experiment_end(trials=[])
+    assert run.bar.exists()
 
 
 def test_a_record_whose_status_is_gone_is_not_given_away_while_its_worker_lives(
