@@ -44,6 +44,7 @@ def test_labels_are_the_truth_or_the_table_is_refused_in_one_line(table: Made) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + 10 * PROCESSES)
 @settings(max_examples=PROCESSES, suppress_health_check=list(HealthCheck))
 @given(made())
 def test_the_command_plans_the_truth_or_ends_with_one_line_and_leaves_nothing(table: Made) -> None:
