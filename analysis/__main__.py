@@ -350,13 +350,14 @@ def show_tested(run: Path, tested: "Tested") -> None:
     from analysis.judgement import judge
     from analysis.ledger import Step, how_often, read_ledger, reasons
     from analysis.wording import number, percent
+    from sweep.open_run import open_run
     from trainable.record import RunFolder
 
     folder = RunFolder(run)
     opening, result = tested.opening, tested.opening.result
     assert result is not None
     winner, interval, counts = opening.winner, result.accuracy_interval, result.confusion
-    negative, positive = folder.read_manifest().get("classes", ("0", "1"))
+    negative, positive = open_run(run).manifest.classes
     if tested.step is Step.SHOW:
         _line(f"as stored on {opening.completed}; no test image was read", "bright_black")
     _line(

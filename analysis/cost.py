@@ -8,14 +8,14 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis import results
 from analysis.select import select
 from analysis.statistics import Interval, wilson
 from analysis.wording import counted, percent
+from sweep.open_run import open_run
 from sweep.ranking import BY_THEMSELVES, Standing, best_so_far
 from trainable.command import duration
 from trainable.files import read_json_lines
-from trainable.record import RunFolder, TrialRecord
+from trainable.record import TrialRecord
 from trainable.rows import Status, frozen_work
 
 FEWEST_FINISHED: Final = 5
@@ -164,11 +164,14 @@ def cost_of(run: Path) -> Cost:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    config, folder = results.load_config(run), RunFolder(run)
-    manifest, records = folder.read_manifest(), folder.trials()
-    device = (manifest.get("settings") or {}).get("device", "cpu")
-    granted = manifest.get("resources") or {}
-    share = granted.get("gpus_per_trial" if device == "cuda" else "cpus_per_trial") or 1
+    opened = open_run(run)
+    config, folder, manifest = opened.config, opened.folder, opened.manifest
+    records = folder.trials()
+    device = manifest.settings.device if manifest.settings else "cpu"
+    granted = manifest.resources
+    share: float = 1
+    if granted is not None:
+        share = granted.gpus_per_trial if device == "cuda" else granted.cpus_per_trial
     rows = {record.trial_id: record.rows() for record in records}
     pruned = [r for r in records if r.status().status is Status.PRUNED and rows[r.trial_id]]
     unrun = {r.trial_id: config.epochs - len(rows[r.trial_id]) for r in pruned}

@@ -16,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 from torch import Tensor
 
 from analysis.judgement.mistakes import as_parquet, most_confident
@@ -30,9 +29,9 @@ from analysis.ledger import (
     read_ledger,
     write_ledger,
 )
-from analysis.results import load_config
 from analysis.select import Selection, select, why_unfinished
 from analysis.statistics import confusion, wilson
+from sweep.open_run import Run, open_run
 from trainable.config import RequestError, RunSettings
 from trainable.data import open_test_data
 from trainable.device import has_gpu
@@ -74,11 +73,11 @@ def final_test(
     Raises:
         RequestError: the sweep is not finished, has no winner, or its winner, weights or split are not what they were.
     """
-    metric = load_config(path).metric
-    run = RunFolder(path)
+    run = open_run(path).folder
     with _alone(run):
-        selection = select(run, metric)
-        winner, split_sha256 = _winner(run, selection), _checked_split(run)
+        opened = open_run(path)
+        selection = select(run, opened.config.metric)
+        winner, split_sha256 = _winner(run, selection), opened.manifest.digests.split
         openings = read_ledger(run)
         step = next_step(openings, winner, split_sha256, reopen)
         lacks = why_unfinished(run)
@@ -100,7 +99,7 @@ def final_test(
                     split_sha256=split_sha256,
                 )
                 openings = (*openings, opening)
-            openings = _open(run, openings, say, begin)
+            openings = _open(opened, openings, say, begin)
     remarks = selection.remarks()
     if lacks is not None:
         remarks.append(f"the sweep is not finished: {lacks}")
@@ -124,12 +123,12 @@ def _alone(run: RunFolder) -> Iterator[None]:
 
 
 def _open(
-    run: RunFolder, openings: Sequence[Opening], say: Callable[[str], None], begin: Begin
+    opened: Run, openings: Sequence[Opening], say: Callable[[str], None], begin: Begin
 ) -> tuple[Opening, ...]:
     """Evaluate for the newest of `openings`, which is on the disk before the first test image is read."""
     *before, newest = openings
-    settings = _settings(run)
-    best, backbone = _checked_weights(run, newest.winner, settings)
+    run, settings = opened.folder, _settings(opened)
+    best, backbone = _checked_weights(opened, newest.winner, settings)
     write_ledger(run, openings)
     text = (
         f"opening {newest.number} of the test set, "
@@ -156,37 +155,13 @@ def _winner(run: RunFolder, selection: Selection) -> Winner:
     )
 
 
-def _checked_split(run: RunFolder) -> str:
-    """SHA-256 of split.parquet, which must be the split that the trials were trained on."""
-    try:
-        digest = hashlib.sha256(run.split.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise RequestError(
-            f"there must be a split at {run.split}, but there is no such file"
-        ) from None
-    recorded = run.read_manifest().get("digests", {}).get("split", digest)
-    if digest != recorded:
-        raise RequestError(
-            f"{run.split} must have the SHA-256 {recorded} that was recorded at the start, but it has {digest}: "
-            "the file was changed, and training images may now be in the test part"
-        )
-    return digest
-
-
-def _settings(run: RunFolder) -> RunSettings:
+def _settings(run: Run) -> RunSettings:
     """What the trials shared, on this machine's device; the number format goes with the kind of device."""
-    recorded = run.read_manifest().get("settings")
-    if recorded is None:
+    settings = run.manifest.settings
+    if settings is None:
         raise RequestError(
-            f"{run.manifest} must have the settings of the trials, but it has none: no session began"
+            f"{run.folder.manifest} must have the settings of the trials, but it has none: no session began"
         )
-    try:
-        settings = RunSettings(**recorded)
-    except (TypeError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise RequestError(
-            f"the settings in {run.manifest} must be those of a run, but: {reason}"
-        ) from None
     if not settings.images.is_dir():
         raise RequestError(
             f"the images must be in {settings.images}, where they were, but there is no such folder; "
@@ -195,19 +170,16 @@ def _settings(run: RunFolder) -> RunSettings:
     device = "cuda" if has_gpu() else "cpu"
     precision = settings.precision if device == settings.device else "float32"
     return settings.model_copy(
-        update={"folder": run.path, "device": device, "precision": precision}
+        update={"folder": run.folder.path, "device": device, "precision": precision}
     )
 
 
-def _checked_weights(
-    run: RunFolder, winner: Winner, settings: RunSettings
-) -> tuple[Best, Backbone]:
+def _checked_weights(run: Run, winner: Winner, settings: RunSettings) -> tuple[Best, Backbone]:
     """The winner's trained parameters and the frozen ones below them, each checked against its recorded digest."""
-    record = run.trial(winner.trial_id)
+    record = run.folder.trial(winner.trial_id)
     best = record.load_best(record.rows()[winner.epoch - 1])
     backbone = load_backbone(settings.weights, settings.width)
-    digest = backbone.digest()
-    recorded = run.read_manifest().get("digests", {}).get("weights", digest)
+    digest, recorded = backbone.digest(), run.manifest.digests.weights
     if digest != recorded:
         raise RequestError(
             f"model.weights {settings.weights} must have the digest {recorded} that was recorded at the start, "

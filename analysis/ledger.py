@@ -16,8 +16,10 @@ from analysis.wording import metric_name, percent, times
 from trainable.config import Frozen, RequestError
 from trainable.files import read_json, write_json
 from trainable.metric import Metric
-from trainable.record import FORMAT_VERSION, RunFolder
+from trainable.record import RunFolder
 
+VERSION: Final = 1
+"""Of test.json, whatever version the manifest has."""
 CEILINGS: Final = {"Smiling": 0.935, "Male": 0.989}
 """Test accuracy on CelebA above which a leak is likelier than a better model."""
 CELEBA_IMAGES: Final = 10_000  # a smaller table with such a column is no CelebA
@@ -79,9 +81,9 @@ def read_ledger(run: RunFolder) -> tuple[Opening, ...]:
     if not run.test.exists():
         return ()
     facts = read_json(run.test)
-    if facts.get("format_version") != FORMAT_VERSION:
+    if facts.get("format_version") != VERSION:
         raise RequestError(
-            f"{run.test} must have format_version {FORMAT_VERSION}, but it has {facts.get('format_version')}; "
+            f"{run.test} must have format_version {VERSION}, but it has {facts.get('format_version')}; "
             "use the version of this project that made it"
         )
     try:
@@ -93,7 +95,7 @@ def read_ledger(run: RunFolder) -> tuple[Opening, ...]:
 
 def write_ledger(run: RunFolder, openings: Sequence[Opening]) -> None:
     """The ledger, and above it the newest opening for who reads only that; on the disk when this returns."""
-    facts: dict[str, Any] = {"format_version": FORMAT_VERSION, "times_opened": len(openings)}
+    facts: dict[str, Any] = {"format_version": VERSION, "times_opened": len(openings)}
     newest = openings[-1].model_dump(mode="json")
     facts |= {key: newest[key] for key in ("winner", "split_sha256", "result")}
     facts["ledger"] = [opening.model_dump(mode="json") for opening in openings]

@@ -12,6 +12,7 @@ from analysis.effects import importances_of
 from analysis.judgement import judge
 from analysis.select import select
 from analysis.wording import positive_said
+from sweep.open_run import open_run
 from trainable.config import RequestError
 from trainable.files import write_atomically
 from trainable.record import RunFolder
@@ -23,7 +24,8 @@ def figures_of(run: Path) -> Iterator[tuple[str, go.Figure]]:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    config, folder = results.load_config(run), RunFolder(run)
+    opened = open_run(run)
+    config, folder = opened.config, opened.folder
     trials, epochs = results.trials(run), results.epochs(run)
     winner = select(folder, config.metric).winner
     best = winner.trial_id if winner else None
@@ -46,7 +48,7 @@ def figures_of(run: Path) -> Iterator[tuple[str, go.Figure]]:
         mine = epochs[epochs["trial_id"] == best]
         yield "winner-loss", plots.loss(mine, winner.best.epoch)
         yield "winner-accuracy", plots.accuracy(mine, winner.best.epoch)
-    positive = positive_said(config.data.target, folder.read_manifest().get("classes"))
+    positive = positive_said(config.data.target, opened.manifest.classes)
     for judgement in judge(run).parts:
         for name, _, figure in plots.judgement_figures(judgement, positive):
             yield f"{judgement.part}-{name}", figure

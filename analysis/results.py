@@ -23,9 +23,9 @@ from analysis.columns import (
 from analysis.select import select, why_unfinished
 from analysis.statistics import wilson
 from analysis.wording import SECONDARY
-from sweep import config as sweep_config
 from sweep.asha import Decision
 from sweep.config import SweepConfig
+from sweep.open_run import open_run
 from sweep.ranking import best_row
 from trainable.config import RequestError
 from trainable.files import read_json_lines, write_atomically
@@ -44,13 +44,9 @@ def load_config(run: RunPath) -> SweepConfig:
     """The configuration of the run in folder `run`, as resolved.
 
     Raises:
-        RequestError: no run folder, one of a newer format, or a damaged configuration.
+        RequestError: as sweep.open_run.
     """
-    folder = RunFolder(Path(run))
-    if not folder.manifest.is_file():
-        raise RequestError(f"RUN must be a run folder, but {run} has no manifest.json")
-    folder.read_manifest()
-    return sweep_config.load_config(folder.config)
+    return open_run(run).config
 
 
 def trials(run: RunPath) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from analysis.wording import counted, metric_name, metric_value
 from sweep.ranking import Standing, rank, single_winner, standing, winner
+from trainable.manifest import SessionEnd, read_manifest
 from trainable.metric import Metric
 from trainable.record import RunFolder
 from trainable.rows import Status
@@ -94,13 +95,13 @@ def why_unfinished(run: RunFolder) -> str | None:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    sessions = run.read_manifest().get("sessions") or []
+    sessions = read_manifest(run).sessions
     going = sum(not record.status().status.has_ended for record in run.trials())
     if not sessions:
         return "it has not been started"
     if going:
         return f"{counted(going, 'trial')} of it {'has' if going == 1 else 'have'} not ended"
-    how = sessions[-1].get("how")
-    if how != "finished":
+    how = sessions[-1].how
+    if how is not SessionEnd.FINISHED:
         return f"its last session {f'did not finish it: {how}' if how else 'has not ended'}"
     return None

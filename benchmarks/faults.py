@@ -32,6 +32,7 @@ from ray.cluster_utils import Cluster
 
 from sweep.ranking import standing, winner
 from trainable.files import read_json_lines
+from trainable.manifest import read_manifest
 from trainable.metric import Metric
 from trainable.record import RunFolder
 from trainable.rows import RESULT_COLUMNS, Status
@@ -227,7 +228,7 @@ def disturbed(
         if code:
             print(log.read_text()[-3000:], file=sys.stderr)
             raise SystemExit(f"{name} ended with code {code} after {hits}; its folder: {run.path}")
-        return hits, len(run.read_manifest()["sessions"]), outcome(run)
+        return hits, len(read_manifest(run).sessions), outcome(run)
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import typer
 
 from sweep.config import SweepConfig, parse_bytes
 from sweep.hold import only_driver
-from sweep.manifest import create_run, forget_unbegun, read_config
+from sweep.manifest import create_run, forget_unbegun
+from sweep.open_run import open_held_run, open_run
 from sweep.requests import check_folder, load_request, missing, take_back
 from trainable.command import PlainConsole, expanded, progress, run_command
 from trainable.config import RequestError, RunFault
@@ -235,9 +236,7 @@ def _change(
     change: Callable[[RunFolder, list[str]], list[str]],
 ) -> None:
     """Hold the run, change what is asked of it, and go on with it."""
-    from sweep.status import read_status
-
-    read_status(run)
+    open_run(run)
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
     with only_driver(RunFolder(run), take_over, console.print) as session:
         for line in change(RunFolder(run), ["sweep", *sys.argv[1:]]):
@@ -250,17 +249,16 @@ def _go_on(run: Path, session: int, address: str, store_limit: int | None) -> in
     from sweep.proposals import nothing_left
     from sweep.status import read_status
 
-    folder = RunFolder(run)
-    config = read_config(folder)
-    if nothing_left(folder, config):
+    held = open_held_run(RunFolder(run))
+    if nothing_left(held.folder, held.config):
         counts = ", ".join(f"{n} {status}" for status, n in read_status(run)["counts"].items())
         console.print(f"nothing is left to do in {run}: {counts}", soft_wrap=True)
         return 0
-    with _own_ray(config, address) as own:
+    with _own_ray(held.config, address) as own:
         from sweep.prepare import check_unchanged
 
         with progress(console) as begin:
-            remarks = check_unchanged(folder, config, begin)
+            remarks = check_unchanged(held, begin)
         for remark in remarks:
             console.warn(remark)
         return _session(run, session, address, own, store_limit)
@@ -296,9 +294,8 @@ def status(
 def dashboard(run: Run, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8080) -> None:
     """Show the run in optuna-dashboard, live; Ctrl-C ends it, and nothing else."""
     from sweep.dashboard import Dashboard
-    from sweep.status import read_status
 
-    read_status(run)
+    open_run(run)
     served = Dashboard(run, port)
     console.print(f"{served.address}/dashboard shows {run}; Ctrl-C ends it", soft_wrap=True)
     served.serve()

@@ -14,6 +14,7 @@ from sweep.searcher import RecordSearcher
 from sweep.shares import Share, at_a_time
 from sweep.workers import Silence, Unwritten, give_up
 from trainable.files import write_json
+from trainable.manifest import SessionEnd
 from trainable.record import NOTE_SECONDS, RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Status
 
@@ -100,7 +101,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "fault" in result:
-            self._interruption.stop("fault", result["fault"])
+            self._interruption.stop(SessionEnd.FAULT, result["fault"])
         if "status" in result:
             outcome = Outcome(Status(result["status"]), result["reason"])
             worker = trial.temporary_state.ray_actor

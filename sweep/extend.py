@@ -12,7 +12,8 @@ from typing import Any
 
 from sweep.audit import settings_to_audit
 from sweep.config import SweepConfig, check_config
-from sweep.manifest import ask_beside, change_config, read_config
+from sweep.manifest import ask_beside, change_config
+from sweep.open_run import open_held_run
 from sweep.prepare import check_classifier, check_heads
 from sweep.proposals import Proposals
 from sweep.study import recorded
@@ -49,7 +50,8 @@ def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str
             "extend must be told what more is wanted: --trials +12, --epochs 20, --space FILE, --retry-failed or "
             "--audit 3"
         )
-    before = read_config(run)
+    opened = open_held_run(run)
+    before = opened.config
     after = extended(before, request)
     if "pretrained" in after.values_of("head"):
         backbone = load_backbone(after.model.weights, after.model.width)
@@ -72,7 +74,7 @@ def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str
         if request.audit is not None
         else ([], "")
     )
-    change_config(run, after, command)
+    change_config(opened, after, command)
     if request.retry_failed:
         for record in failed:
             again = replace(record.status(), status=Status.PENDING, reason="", failures=0, ended="")

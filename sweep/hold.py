@@ -23,6 +23,7 @@ from sweep.processes import Process, lives, why_unseen
 from trainable.config import RequestError
 from trainable.faults import folder_gone
 from trainable.files import DISK, Disk, now, to_json
+from trainable.manifest import read_manifest, session_numbers
 from trainable.record import RunFolder
 
 BEAT_SECONDS: Final = 5.0
@@ -150,8 +151,7 @@ class Driver:
 
     def _opened(self) -> int:
         """The highest number of a session that is on record."""
-        sessions = json.loads(self.disk.read(self.run.manifest))["sessions"]
-        found: list[int] = [0, *(session["number"] for session in sessions)]
+        found = [0, *session_numbers(self.disk.read(self.run.manifest))]
         with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
             found.append(int(json.loads(self.disk.read(self.run.session))["number"]))
         return max(found)
@@ -226,7 +226,7 @@ def only_driver(
     Raises:
         RequestError: no run folder, or another driver holds it.
     """
-    run.read_manifest()
+    read_manifest(run)
     driver = Driver(run, tell)
     heart = _Heart(driver)
     try:

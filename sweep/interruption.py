@@ -7,6 +7,8 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any
 
+from trainable.manifest import SessionEnd
+
 
 class Exit(IntEnum):
     """Exit codes of the commands."""
@@ -22,14 +24,14 @@ class Interruption:
     """SIGINT, SIGTERM, the time limit and faults of the run end Tune in its orderly way; a second signal at once."""
 
     def __init__(self) -> None:
-        self.how = ""
+        self.how: SessionEnd | None = None
         self.fault = ""
         """What must be mended before the sweep can go on."""
         self._ending = False
         self._before: dict[int, Any] = {}
         self._timer: threading.Timer | None = None
 
-    def stop(self, how: str, fault: str = "") -> None:
+    def stop(self, how: SessionEnd, fault: str = "") -> None:
         """End Tune as Ctrl-C does, wherever this is called; the first reason counts."""
         if not self.how:
             self.how, self.fault = how, fault
@@ -48,7 +50,7 @@ class Interruption:
         """End Tune so many seconds from now; called again, the first call counts. None: no limit."""
         if seconds is not None and self._timer is None and not self._ending:
             longest = min(seconds, threading.TIMEOUT_MAX)
-            self._timer = threading.Timer(longest, self.stop, ["time limit"])
+            self._timer = threading.Timer(longest, self.stop, [SessionEnd.TIME_LIMIT])
             self._timer.daemon = True
             self._timer.start()
 
@@ -72,7 +74,7 @@ class Interruption:
             raise KeyboardInterrupt
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        if self._ending or self.how == "SIGTERM":
+        if self._ending or self.how is SessionEnd.SIGTERM:
             os._exit(Exit.TERMINATED)
-        self.stop("SIGTERM")
-        self.how = "SIGTERM"  # who asked for it is told so, whatever was ending it already
+        self.stop(SessionEnd.SIGTERM)
+        self.how = SessionEnd.SIGTERM  # who asked for it is told so, whatever was ending it already

@@ -3,28 +3,27 @@
 import logging
 import os
 import traceback
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sweep import cluster
 from sweep.bookkeeper import Bookkeeper
-from sweep.config import SweepConfig
 from sweep.interruption import Exit, Interruption
-from sweep.manifest import close_session, open_session, read_config
+from sweep.manifest import close_session, open_session
+from sweep.open_run import Run, open_held_run
 from sweep.own_ray import OwnRay
 from sweep.progress import Board, Terminal
-from sweep.resolve import resolve
+from sweep.resolve import Resolved, resolve
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
-from sweep.shares import Share, most_on_a_node
+from sweep.shares import most_on_a_node, writes_behind
 from sweep.study import asked_in_all
 from sweep.workers import Unwritten
 from trainable.command import PlainConsole, devices_said
-from trainable.config import RequestError, RunFault, RunSettings
+from trainable.config import RequestError, RunFault
 from trainable.faults import fault_of_run, folder_gone
+from trainable.manifest import SessionEnd
 from trainable.record import RunFolder, StaleSession
 from trainable.rows import Status
 from trainable.trial import FaceTrial
@@ -48,8 +47,8 @@ def run_session(
         RequestError: the cluster or the request can't be used.
         RunFault: the run has a fault: a full disk, a changed image.
     """
-    run = RunFolder(folder.absolute())
-    config = read_config(run)
+    held = open_held_run(RunFolder(folder.absolute()))
+    run = held.folder
     interruption = Interruption()
     has_begun = False
     complete = False
@@ -59,20 +58,15 @@ def run_session(
         with cluster.cluster(address, run.log, own) as dashboard:
             interruption.watch()
             try:
-                settings, granted, devices = resolve(run, config, console, address)
-                if store_limit is not None and settings.sharing is not None:
-                    limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
-                    settings = settings.model_copy(update={"sharing": limited})
-                open_session(run, session, devices)
+                resolved = resolve(held, console, address, store_limit)
+                open_session(run, session, resolved.devices)
                 has_begun = True
-                _greet(console, run, settings, granted, devices, dashboard)
-                complete = _tune(
-                    run, config, settings, granted, session, dashboard, console, interruption
-                )
+                _greet(console, run, resolved, dashboard)
+                complete = _tune(held, resolved, session, dashboard, console, interruption)
                 if not complete and not interruption.how:
-                    interruption.how = "SIGINT"  # Tune caught it, and ended orderly
+                    interruption.how = SessionEnd.SIGINT  # Tune caught it, and ended orderly
             except KeyboardInterrupt:
-                interruption.how = interruption.how or "SIGINT"
+                interruption.how = interruption.how or SessionEnd.SIGINT
             finally:
                 interruption.begin_to_end()
     except (
@@ -81,7 +75,7 @@ def run_session(
         if isinstance(error, RequestError) and not (has_begun and folder_gone(run)):
             raise
         if fault := fault_of_run(run, error):
-            interruption.how, interruption.fault = "fault", fault
+            interruption.how, interruption.fault = SessionEnd.FAULT, fault
         else:
             with run.log.open("a") as log:
                 traceback.print_exc(file=log)
@@ -94,7 +88,8 @@ def run_session(
             # what another driver has taken over is his to write, and a full disk takes nothing
             with suppress(StaleSession, RequestError, OSError):
                 _mark_interrupted(run, session)
-                close_session(run, session, "finished" if complete else interruption.how or "error")
+                how = interruption.how or SessionEnd.ERROR
+                close_session(run, session, SessionEnd.FINISHED if complete else how)
         interruption.leave()
     # a folder that is gone may have ended it by a signal
     interruption.fault = interruption.fault or folder_gone(run)
@@ -104,16 +99,16 @@ def run_session(
 
 
 def _tune(
-    run: RunFolder,
-    config: SweepConfig,
-    settings: RunSettings,
-    granted: Share,
+    held: Run,
+    resolved: Resolved,
     session: int,
     dashboard: str,
     console: PlainConsole,
     interruption: Interruption,
 ) -> bool:
     """Run Tune over what the records leave to do; True when nothing is left."""
+    run, config, granted = held.folder, held.config, resolved.granted
+    nodes = cluster.nodes()
     # Otherwise Tune starts one actor after another, each some seconds long; our searcher holds back by itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(granted.concurrent)
     settle(run, config.metric, session)
@@ -130,10 +125,11 @@ def _tune(
     tuner = tune.Tuner(
         FaceTrial,
         param_space={
-            "run": settings.model_dump(mode="json"),
+            "run": resolved.settings.model_dump(mode="json"),
             "session": session,
             "resources": granted.bundle(),
-            "workers": most_on_a_node(cluster.nodes(), granted),
+            "workers": most_on_a_node(nodes, granted),
+            "behind": writes_behind(nodes, granted),
         },
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -168,21 +164,15 @@ def _mark_interrupted(run: RunFolder, session: int) -> None:
             )
 
 
-def _greet(
-    console: PlainConsole,
-    run: RunFolder,
-    settings: RunSettings,
-    granted: Share,
-    devices: Sequence[Mapping[str, Any]],
-    dashboard: str,
-) -> None:
+def _greet(console: PlainConsole, run: RunFolder, resolved: Resolved, dashboard: str) -> None:
+    settings, granted = resolved.settings, resolved.granted
     gpu = f"{granted.gpus:g} GPU, " if granted.gpus else ""
     console.print(
         f"{run.path}: {granted.concurrent} trials at a time, each {gpu}{granted.cpus} CPU, "
         f"{settings.device}, {settings.precision}",
         soft_wrap=True,
     )
-    for device in devices_said([{"devices": devices}]):
+    for device in devices_said(resolved.devices):
         console.print(device, soft_wrap=True)
     if dashboard:
         console.print(
@@ -190,7 +180,9 @@ def _greet(
         )
 
 
-def _farewell(run: RunFolder, complete: bool, how: str, console: PlainConsole) -> Exit:
+def _farewell(
+    run: RunFolder, complete: bool, how: SessionEnd | None, console: PlainConsole
+) -> Exit:
     """Say how it ended and what to type next."""
     statuses = [record.status().status for record in run.trials()]
     failed = statuses.count(Status.FAILED)
@@ -203,9 +195,9 @@ def _farewell(run: RunFolder, complete: bool, how: str, console: PlainConsole) -
         )
         return Exit.TRIALS_FAILED if failed else Exit.WELL
     console.print(
-        f"interrupted ({how or 'error'}): {ended} trials ended; `sweep resume {run.path}` goes on",
+        f"interrupted ({how or SessionEnd.ERROR}): {ended} trials ended; `sweep resume {run.path}` goes on",
         soft_wrap=True,
     )
-    if not how:
+    if how is None:
         return Exit.TRIALS_FAILED
-    return Exit.TERMINATED if how == "SIGTERM" else Exit.INTERRUPTED
+    return Exit.TERMINATED if how is SessionEnd.SIGTERM else Exit.INTERRUPTED

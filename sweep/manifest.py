@@ -1,6 +1,5 @@
-"""The run folder's birth, its manifest: what was asked of it, and its sessions."""
+"""A run folder is made, asked for something else, and its sessions begin and end."""
 
-import hashlib
 import os
 import shutil
 import socket
@@ -11,10 +10,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweep.config import SweepConfig, dump_config, load_config
+from sweep.config import SweepConfig, dump_config
+from sweep.open_run import Run, open_held_run
 from trainable.config import RequestError, TrialConfig
-from trainable.files import now, sha256_of, sync_folder, write_atomically, write_json
-from trainable.record import FORMAT_VERSION, RunFolder, StaleSession, TrialRecord
+from trainable.files import now, sha256_of, sync_folder, write_json
+from trainable.manifest import (
+    Configuration,
+    Digests,
+    Images,
+    Manifest,
+    Overlap,
+    Session,
+    SessionEnd,
+    read_manifest,
+    write_manifest,
+)
+from trainable.record import RunFolder, StaleSession, TrialRecord
 from trainable.rows import Origin
 
 if TYPE_CHECKING:
@@ -47,7 +58,7 @@ def create_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]
         run = RunFolder(partial)
         prepared.data.split.to_parquet(run.split, index=False)
         run.config.write_text(dump_config(config), encoding="utf-8")
-        write_json(run.manifest, _manifest(config, prepared, run, command))
+        write_manifest(run, _begun_with(config, prepared, run, command))
         sync_folder(partial)
         partial.rename(folder)
     except OSError as error:
@@ -60,7 +71,7 @@ def create_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]
 
 def forget_unbegun(run: RunFolder) -> None:
     """Take back a run folder of which no session ever began: what was asked for was refused."""
-    if not run.read_manifest()["sessions"]:
+    if not read_manifest(run).sessions:
         shutil.rmtree(run.path, ignore_errors=True)
 
 
@@ -77,81 +88,49 @@ def refuse_existing(folder: Path) -> None:
         )
 
 
-def _manifest(
+def _begun_with(
     config: SweepConfig, prepared: "Prepared", run: RunFolder, command: Sequence[str]
-) -> dict[str, Any]:
+) -> Manifest:
     commit, dirty = git_state()
-    table = prepared.data.table
-    return {
-        "format_version": FORMAT_VERSION,
-        "project_version": metadata.version(PROJECT),
-        "git_commit": commit,
-        "git_dirty": dirty,
-        "python": sys.version.split()[0],
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "host": socket.gethostname(),
-        "created": now(),
-        "seeds": {"split": config.data.split.seed, "search": config.search.seed},
-        "target": table.target,
-        "classes": list(table.classes),
-        "configurations": [asked_for(config, command)],
-        "images": {
-            "count": len(table.rows),
-            "overlap": prepared.data.overlap.facts(),
-            "dropped": list(table.dropped),
-            "unlabelled": list(table.unlabelled),
-            "unreadable": list(table.unreadable),
-        },
-        "digests": {
-            "table": sha256_of(table.table) if table.table else None,
-            "images": prepared.data.audit.digest,
-            "split": sha256_of(run.split),
-            "weights": prepared.backbone.digest(),
-        },
-        "warnings": list(prepared.warnings),
-        "image_folder": str(table.images),
-        "table": str(table.table) if table.table else None,
-        "file_column": table.file_column,
-        "understood": list(prepared.data.understood()),
-        "sessions": [],
-    }
+    table, overlap = prepared.data.table, prepared.data.overlap
+    return Manifest(
+        project_version=metadata.version(PROJECT),
+        git_commit=commit,
+        git_dirty=dirty,
+        python=sys.version.split()[0],
+        packages={name: metadata.version(name) for name in PACKAGES},
+        host=socket.gethostname(),
+        created=now(),
+        seeds={"split": config.data.split.seed, "search": config.search.seed},
+        target=table.target,
+        classes=table.classes,
+        configurations=(Configuration.of(dump_config(config), command),),
+        images=Images(
+            count=len(table.rows),
+            overlap=Overlap(**overlap.facts()),
+            dropped=table.dropped,
+            unlabelled=table.unlabelled,
+            unreadable=table.unreadable,
+        ),
+        digests=Digests(
+            table=sha256_of(table.table) if table.table else None,
+            images=prepared.data.audit.digest,
+            split=sha256_of(run.split),
+            weights=prepared.backbone.digest(),
+        ),
+        warnings=prepared.warnings,
+        image_folder=table.images,
+        table=table.table,
+        file_column=table.file_column,
+        understood=tuple(prepared.data.understood()),
+    )
 
 
-def asked_for(config: SweepConfig, command: Sequence[str]) -> dict[str, Any]:
-    """One entry of `configurations`; the last one is the run's, and sweep.yaml its copy for reading."""
-    text = dump_config(config)
-    return {"at": now(), "command": list(command), "sha256": _digest(text), "text": text}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_config(run: RunFolder) -> SweepConfig:
-    """The configuration of a run that the caller holds; an extension that was killed half-way is completed.
-
-    Raises:
-        RequestError: sweep.yaml was changed by hand.
-    """
-    entries = run.read_manifest()["configurations"]
-    text = run.config.read_text(encoding="utf-8", errors="replace") if run.config.exists() else ""
-    if _digest(text) != entries[-1]["sha256"]:
-        if text and _digest(text) not in [entry["sha256"] for entry in entries]:
-            raise RequestError(
-                f"{run.config} must stay as the run has it, but it was changed; take the change back or delete the "
-                "file (it is made again), and change the run by `sweep extend`"
-            )
-        write_atomically(run.config, entries[-1]["text"].encode())
-    return load_config(run.config)
-
-
-def change_config(run: RunFolder, config: SweepConfig, command: Sequence[str]) -> None:
-    """Let `config` be what the run in a held folder is asked for. What is worth sharing is decided anew."""
-    manifest = run.read_manifest()
-    manifest["configurations"].append(asked_for(config, command))
-    manifest.pop("sharing", None)
-    write_json(run.manifest, manifest)
-    read_config(run)
+def change_config(run: Run, config: SweepConfig, command: Sequence[str]) -> None:
+    """Let `config` be what a held run is asked for. What is worth sharing is decided anew."""
+    asked = Configuration.of(dump_config(config), command)
+    write_manifest(run.folder, run.manifest.with_configuration(asked))
+    open_held_run(run.folder)
 
 
 def ask_beside(run: RunFolder, wanted: Sequence[TrialConfig], origin: Origin) -> None:
@@ -189,29 +168,20 @@ def open_session(run: RunFolder, number: int, devices: Sequence[Mapping[str, Any
     if newest > number:
         raise StaleSession(f"session {newest} has taken over from session {number}")
     write_json(run.session, {"number": number})
-    manifest = run.read_manifest()
-    manifest["sessions"].append(
-        {
-            "number": number,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": now(),
-            "ended": None,
-            "how": None,
-            "devices": [dict(facts) for facts in devices],
-        }
+    begun = Session(
+        number=number,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=now(),
+        devices=tuple(dict(facts) for facts in devices),
     )
-    write_json(run.manifest, manifest)
+    write_manifest(run, read_manifest(run).with_session(begun))
 
 
-def close_session(run: RunFolder, number: int, how: str) -> None:
+def close_session(run: RunFolder, number: int, how: SessionEnd) -> None:
     """Write down how a session ended; one that another has taken over writes nothing any more."""
     try:
         run.refuse_stale(number)
     except StaleSession:
         return
-    manifest = run.read_manifest()
-    for session in manifest["sessions"]:
-        if session["number"] == number:
-            session |= {"ended": now(), "how": how}
-    write_json(run.manifest, manifest)
+    write_manifest(run, read_manifest(run).with_session_ended(number, how, now()))

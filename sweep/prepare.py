@@ -1,9 +1,9 @@
 """Everything that can be refused before Ray starts: table, images, split, weights. Nothing is written to the run."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from sweep.config import SweepConfig
+from sweep.open_run import Run
 from trainable.audit import audit
 from trainable.config import RequestError, TrialConfig
 from trainable.data import PARTS, read_split
@@ -11,7 +11,6 @@ from trainable.examine import Begin, Examined, examine, no_progress, open_data
 from trainable.files import sha256_of
 from trainable.frozen.store import default_folder
 from trainable.model import PRETRAINED_HEAD, Backbone, build_model, fitted, load_backbone
-from trainable.record import RunFolder
 from trainable.weights import check_source, read_weights, refuse_infinite, refuse_unfit
 
 
@@ -60,19 +59,14 @@ def new_backbone(config: SweepConfig) -> tuple[Backbone, tuple[str, ...]]:
     return backbone, remarks
 
 
-def check_unchanged(run: RunFolder, config: SweepConfig, begin: Begin = no_progress) -> list[str]:
-    """Is what the run was begun with still what it was? What has changed and does not matter, in lines.
+def check_unchanged(run: Run, begin: Begin = no_progress) -> list[str]:
+    """Are images and weights still what they were? What has changed and does not matter, in lines.
 
     Raises:
-        RequestError: the split, an image or the weights have changed.
+        RequestError: an image or the weights have changed.
     """
-    manifest = run.read_manifest()
-    digests, images = manifest["digests"], Path(manifest["image_folder"])
-    if sha256_of(run.split) != digests["split"]:
-        raise RequestError(
-            f"{run.split} must stay as it was when the run began, but it has changed; put the old one back"
-        )
-    rows = read_split(run.split, PARTS)
+    model, digests, images = run.config.model, run.manifest.digests, run.manifest.image_folder
+    rows = read_split(run.folder.split, PARTS)
     looked = audit(
         images, list(rows["file"]), default_folder(), begin("looking at images", len(rows))
     )
@@ -83,13 +77,13 @@ def check_unchanged(run: RunFolder, config: SweepConfig, begin: Begin = no_progr
             f"{f' (and {len(changed) - 1:,} more)' if len(changed) > 1 else ''}; "
             "put the old one back, or begin another run"
         )
-    if load_backbone(config.model.weights, config.model.width).digest() != digests["weights"]:
+    if load_backbone(model.weights, model.width).digest() != digests.weights:
         raise RequestError(
-            f"the weights {config.model.weights} must stay as they were when the run began, but they have changed; "
+            f"the weights {model.weights} must stay as they were when the run began, but they have changed; "
             "put the old ones back, or begin another run"
         )
-    table = Path(manifest["table"]) if manifest["table"] else None
-    if table and (not table.exists() or sha256_of(table) != digests["table"]):
+    table = run.manifest.table
+    if table and (not table.exists() or sha256_of(table) != digests.table):
         return [f"{table} has changed or is gone: the run keeps the labels that it began with"]
     return []
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from sweep.manifest import ask_beside, change_config, read_config
+from sweep.manifest import ask_beside, change_config
+from sweep.open_run import open_held_run
 from sweep.ranking import rank, standing
 from trainable.config import RequestError
 from trainable.record import RunFolder, TrialRecord
@@ -18,7 +19,8 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> l
     Raises:
         RequestError: no trial has finished, or all replicates are there.
     """
-    config = read_config(run)
+    opened = open_held_run(run)
+    config = opened.config
     records = {record.trial_id: record for record in run.trials()}
     found = (standing(record, config.metric) for record in records.values())
     finished = [s for s in found if s and s.status is Status.FINISHED and s.origin == "search"]
@@ -44,7 +46,7 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> l
             f"--seeds {seeds} of the best {len(best)} settings must leave something to do, but all of them are on "
             "record; ask for more"
         )
-    change_config(run, config, command)
+    change_config(opened, config, command)
     ask_beside(run, wanted, "replicate")
     return [
         f"{len(wanted)} replicates of the {len(best)} best settings, with {seeds} seeds each: "

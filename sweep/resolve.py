@@ -2,93 +2,94 @@
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweep import cluster
 from sweep.config import SweepConfig
 from sweep.devices import device_remarks, gpus_of, kinds, precision_on, refuse_device
+from sweep.open_run import Run
 from sweep.packing import held_bytes, tried
 from sweep.shares import Node, Share, share
 from sweep.sharing import cuts_of, decide_for
 from trainable.command import PlainConsole
 from trainable.config import Precision, RunSettings, absolute
 from trainable.data import open_training_data, read_split
-from trainable.files import write_json
+from trainable.manifest import Granted, Graphs, Manifest, write_manifest
 from trainable.record import RunFolder
 
 LOG = logging.getLogger(__name__)
-Resolved = tuple[RunSettings, Share, list[dict[str, Any]]]
-"""Settings of all trials, what one of them gets, and the kinds of devices that there are."""
 
 
-def resolve(run: RunFolder, config: SweepConfig, console: PlainConsole, address: str) -> Resolved:
+@dataclass(frozen=True)
+class Resolved:
+    """What a session of a run trains with, and what the manifest says of it."""
+
+    settings: RunSettings
+    granted: Share
+    devices: list[dict[str, Any]]
+    """Every kind of device that the nodes have."""
+    manifest: Manifest
+
+
+def resolve(
+    run: Run, console: PlainConsole, address: str, store_limit: int | None = None
+) -> Resolved:
     """What all trials share; device, number format and threads stay as the first session resolved them.
+
+    `store_limit` goes for this session alone.
 
     Raises:
         RequestError: no node can hold a trial, sees the folders, or has a device that the run can use.
     """
-    manifest = run.read_manifest()
     found = cluster.nodes()
     here = address == "local" and not any(node.gpus for node in found)
-    begins = "settings" not in manifest
-    if not begins:
-        resolved = _go_on(run, config, manifest, found, here, console)
+    if run.manifest.settings is None:
+        resolved = _begin(run, found, here, console)
+        asked = run.config.resources.gpus_per_trial
+        if address != "local" and not gpus_of(resolved.devices) and asked != 0:
+            for line in cluster.unused_gpus(found):
+                console.warn(line)
     else:
-        resolved = _begin(run, config, manifest, found, here, console)
-    settings, granted, devices = resolved
-    if (
-        begins
-        and address != "local"
-        and not gpus_of(devices)
-        and config.resources.gpus_per_trial != 0
-    ):
-        for line in cluster.unused_gpus(found):
-            console.warn(line)
-    before = [facts for each in manifest["sessions"] for facts in each.get("devices", ())]
-    for remark in device_remarks(gpus_of(devices), gpus_of(before)):
+        resolved = _go_on(run, run.manifest.settings, found, here)
+    for remark in device_remarks(gpus_of(resolved.devices), gpus_of(run.manifest.devices)):
         console.print(remark, soft_wrap=True)
-    if "sharing" not in manifest:  # the run begins, or was extended
+    settings, manifest = resolved.settings, resolved.manifest
+    if manifest.sharing is None:  # the run begins, or was extended
         plain = settings.model_copy(update={"sharing": None})
-        settings, manifest["sharing"] = _share_work(run, config, plain, granted, here, console)
-        manifest["settings"] = settings.model_dump(mode="json")
-        write_json(run.manifest, manifest)
-    return settings, granted, devices
+        settings, facts = _share_work(
+            run.folder, run.config, plain, resolved.granted, here, console
+        )
+        manifest = manifest.with_settings(settings, facts)
+        write_manifest(run.folder, manifest)
+    if store_limit is not None and settings.sharing is not None:
+        limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
+        settings = settings.model_copy(update={"sharing": limited})
+    return Resolved(settings, resolved.granted, resolved.devices, manifest)
 
 
-def _go_on(
-    run: RunFolder,
-    config: SweepConfig,
-    manifest: dict[str, Any],
-    found: list[Node],
-    here: bool,
-    console: PlainConsole,
-) -> Resolved:
+def _go_on(run: Run, recorded: RunSettings, found: list[Node], here: bool) -> Resolved:
     """As the first session resolved it, a trial's share of a GPU too."""
-    settings = RunSettings(
-        **manifest["settings"] | {"folder": run.path, "epochs": config.epochs, "store": own_store()}
+    manifest, config = run.manifest, run.config
+    settings = recorded.model_copy(
+        update={"folder": run.folder.path, "epochs": config.epochs, "store": own_store()}
     )
-    devices = _inspect(run, manifest, found, settings.device == "cuda", here)
+    devices = _inspect(run, found, settings.device == "cuda", here)
     refuse_device(settings, gpus_of(devices))
-    resources, recorded = config.resources, manifest["resources"]
-    if resources.gpus_per_trial == "auto":
-        resources = resources.model_copy(update={"gpus_per_trial": recorded["gpus_per_trial"]})
+    resources, before = config.resources, manifest.resources
+    if resources.gpus_per_trial == "auto" and before is not None:
+        resources = resources.model_copy(update={"gpus_per_trial": before.gpus_per_trial})
     granted = share(resources, found, config.trials)
-    if granted.cpus != recorded["cpus_per_trial"]:
+    if before is not None and granted.cpus != before.cpus_per_trial:
         LOG.warning("trials keep %d threads, as at the start", settings.threads)
-    return settings, granted, devices
+    return Resolved(settings, granted, devices, manifest)
 
 
-def _begin(
-    run: RunFolder,
-    config: SweepConfig,
-    manifest: dict[str, Any],
-    found: list[Node],
-    here: bool,
-    console: PlainConsole,
-) -> Resolved:
+def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Resolved:
+    config, images = run.config, run.manifest.image_folder
     granted = share(config.resources, found, config.trials)
-    devices = _inspect(run, manifest, found, granted.gpus > 0, here)
+    devices = _inspect(run, found, granted.gpus > 0, here)
     gpus = gpus_of(devices) if granted.gpus > 0 else []
     if granted.gpus > 0 and not gpus and config.resources.gpus_per_trial == "auto":
         # Ray counts GPUs that torch can't use: trials get CPUs, as where there are none
@@ -96,12 +97,10 @@ def _begin(
             config.resources.model_copy(update={"gpus_per_trial": 0}), found, config.trials
         )
     precision = precision_on(gpus, config.resources.precision)
-    graphs = False
-    if gpus:
-        graphs, manifest["graphs"] = _graphs(config, found, granted, precision, console)
+    graphs = _graphs(config, found, granted, precision, console) if gpus else None
     settings = RunSettings(
-        folder=run.path,
-        images=Path(manifest["image_folder"]),
+        folder=run.folder.path,
+        images=images,
         image_size=config.data.image_size,
         weights=config.model.weights,
         width=config.model.width,
@@ -111,15 +110,16 @@ def _begin(
         device="cuda" if gpus else "cpu",
         precision=precision,
         tf32=False,  # float32 is float32: comparable elsewhere, and resumable there
-        graphs=graphs,
+        graphs=graphs is not None and graphs.used,
         views_made_on="device" if gpus else "host",
         threads=granted.cpus,
         workers=granted.cpus,
         store=own_store(),
         store_format=config.store.format if precision == "float32" else "computed",
     )
+    packing = None
     if gpus:
-        granted, manifest["packing"] = _pack(run, config, settings, found, granted, console)
+        granted, packing = _pack(run.folder, config, settings, found, granted, console)
         settings = settings.model_copy(
             update={
                 "gpu_share": min(1.0, granted.gpus),
@@ -127,21 +127,20 @@ def _begin(
                 "workers": granted.cpus,
             }
         )
-    manifest["resources"] = {
-        "gpus_per_trial": granted.gpus,
-        "cpus_per_trial": granted.cpus,
-        "concurrent": granted.concurrent,
-    }
-    return settings, granted, devices
+    got = Granted(
+        gpus_per_trial=granted.gpus,
+        cpus_per_trial=granted.cpus,
+        concurrent=granted.concurrent,
+    )
+    return Resolved(settings, granted, devices, run.manifest.with_resources(got, graphs, packing))
 
 
-def _inspect(
-    run: RunFolder, manifest: dict[str, Any], found: list[Node], gpus: bool, here: bool
-) -> list[dict[str, Any]]:
+def _inspect(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[str, Any]]:
     """Every kind of device that the nodes have, once all of them see what they must."""
-    first = str(read_split(run.split, ("train",))["file"].iloc[0])
-    session, images = len(manifest["sessions"]) + 1, Path(manifest["image_folder"])
-    return kinds(cluster.inspect(found, run.path, images, first, session, gpus=gpus, here=here))
+    folder, images = run.folder, run.manifest.image_folder
+    first = str(read_split(folder.split, ("train",))["file"].iloc[0])
+    session = len(run.manifest.sessions) + 1
+    return kinds(cluster.inspect(found, folder.path, images, first, session, gpus=gpus, here=here))
 
 
 def _graphs(
@@ -150,17 +149,17 @@ def _graphs(
     granted: Share,
     precision: Precision,
     console: PlainConsole,
-) -> tuple[bool, dict[str, Any]]:
-    """Are training steps captured as graphs? And what the manifest says of it."""
+) -> Graphs:
+    """Are training steps captured as graphs?"""
     asked = config.resources.graphs
     if asked != "auto":
-        return asked == "on", {"used": asked == "on", "why": f"resources.graphs: {asked}"}
+        return Graphs(used=asked == "on", why=f"resources.graphs: {asked}")
     problem = cluster.graph_problem(found, granted, precision)
     if problem:
         console.warn(
             f"training steps run without CUDA graphs, since a test of them failed: {problem}"
         )
-    return not problem, {"used": not problem, "why": problem or "a test of them passed"}
+    return Graphs(used=not problem, why=problem or "a test of them passed")
 
 
 def _pack(

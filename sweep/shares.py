@@ -75,6 +75,18 @@ def most_on_a_node(found: list[Node], granted: Share) -> int:
     return min(granted.concurrent, max((_slots(node, granted) for node in found), default=1))
 
 
+def writes_behind(found: list[Node], granted: Share) -> bool:
+    """Is what a trial leaves written while the next one trains? On GPUs, and where every node has a CPU to spare.
+
+    Where trials train on all CPUs, the writing takes from them what it would save: measured in docs/log.md.
+    """
+    if granted.gpus:
+        return True
+    return all(
+        node.cpus > min(granted.concurrent, _slots(node, granted)) * granted.cpus for node in found
+    )
+
+
 def _slots(node: Node, granted: Share) -> int:
     by_cpu = node.cpus // granted.cpus
     return min(by_cpu, _shares_of(node.gpus, granted.gpus)) if granted.gpus else by_cpu

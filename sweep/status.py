@@ -1,5 +1,6 @@
 """How a run stands, from its files alone; also while it runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweep.config import load_config
 from sweep.hold import WATCH_SECONDS, Hold, read_hold
+from sweep.open_run import open_run
 from sweep.progress import COLOURS, describe
 from sweep.ranking import best_row
 from sweep.study import asked_in_all
 from trainable.command import devices_said, duration, frozen_work_said
-from trainable.config import RequestError
+from trainable.manifest import Session, SessionEnd
 from trainable.record import RunFolder
 from trainable.rows import Row, Status, frozen_work
 
@@ -24,11 +25,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     Raises:
         RequestError: no run folder.
     """
-    run = RunFolder(folder)
-    if not run.manifest.is_file():
-        raise RequestError(f"RUN must be a run folder, but {folder} has no manifest.json")
-    manifest = run.read_manifest()
-    config = load_config(run.config)
+    opened = open_run(folder)
+    run, manifest, config = opened.folder, opened.manifest, opened.config
     metric = config.metric
     trials: list[dict[str, Any]] = []
     epochs: list[Row] = []
@@ -70,22 +68,22 @@ def read_status(folder: Path) -> dict[str, Any]:
         },
         "best": leader
         and {key: leader[key] for key in ("trial_id", "best", "best_epoch", "setting")},
-        "state": _state(run, manifest["sessions"]),
-        "sessions": manifest["sessions"],
+        "state": _state(run, manifest.sessions),
+        "sessions": [session.model_dump(mode="json") for session in manifest.sessions],
         "frozen_work": frozen_work(epochs),
         "trials": trials,
     }
 
 
-def _state(run: RunFolder, sessions: list[dict[str, Any]]) -> str:
+def _state(run: RunFolder, sessions: Sequence[Session]) -> str:
     """Held by whom, or how the last session ended."""
     hold, goes_on = read_hold(run), f"`sweep resume {run.path}` goes on"
     if hold is not None and hold.living is not False:
         return _held(hold, goes_on)
     if not sessions and hold is None:
         return f"not begun; `sweep resume {run.path}` begins"
-    how = sessions[-1]["how"] if sessions else None
-    if how == "finished":
+    how = sessions[-1].how if sessions else None
+    if how is SessionEnd.FINISHED:
         return "finished"
     if how is not None:
         return f"ended by {how}; {goes_on}"
@@ -114,7 +112,8 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
         f" {facts['state']}; {facts['trials_asked']} trials asked for: {counts or 'none yet'}",
         soft_wrap=True,
     )
-    for device in devices_said(facts["sessions"]):
+    devices = (device for session in facts["sessions"] for device in session["devices"])
+    for device in devices_said(devices):
         console.print(device, soft_wrap=True)
     if said := frozen_work_said(facts["frozen_work"]):
         console.print(said, soft_wrap=True)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
-from pathlib import Path
 from typing import Literal
 
 import optuna
@@ -23,12 +22,13 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweep.config import SweepConfig, load_config
+from sweep.config import SweepConfig
+from sweep.open_run import open_run
 from sweep.ranking import best_so_far
 from sweep.space import Choice, Point, Range, SearchSpace, Value
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.record import RunFolder, TrialRecord
+from trainable.record import TrialRecord
 from trainable.rows import Origin, Status, trial_id_of
 
 LOG = logging.getLogger(__name__)
@@ -153,10 +153,9 @@ def study_of(folder: str | PathLike[str]) -> optuna.Study:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    run = RunFolder(Path(folder))
-    run.read_manifest()
-    config = load_config(run.config)
-    records = {r.trial_id: r for r in run.trials() if r.origin.origin == "search"}
+    run = open_run(folder)
+    config = run.config
+    records = {r.trial_id: r for r in run.folder.trials() if r.origin.origin == "search"}
     trials = [recorded(record, config.metric) for record in records.values()]
     study, _ = build_study(config.space, config.metric, (), name=config.name)
     for trial in trials:

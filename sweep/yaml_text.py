@@ -90,12 +90,21 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
         raise RequestError(
             f"{path} must be a configuration file, but it can't be read: {error.strerror}"
         ) from None
-    facts, lines = parse_yaml(text, str(path))
+    return keys_in(text, str(path))
+
+
+def keys_in(text: str, source: str) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """The keys in `text`, and where each stands.
+
+    Raises:
+        RequestError: it holds none.
+    """
+    facts, lines = parse_yaml(text, source)
     if not isinstance(facts, dict):
         raise RequestError(
-            f"{path} must hold keys such as name, data and trial, but it holds {facts!r}"
+            f"{source} must hold keys such as name, data and trial, but it holds {facts!r}"
         )
-    places = {key: f"line {line} of {path}" for key, line in lines.items()}
+    places = {key: f"line {line} of {source}" for key, line in lines.items()}
     return facts, places
 
 

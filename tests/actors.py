@@ -4,9 +4,10 @@ import pytest
 
 import trainable.trial as trial_module
 from tests.conftest import Bench
+from tests.manifests import put_manifest
 from trainable.config import TrialConfig
 from trainable.files import write_atomically, write_json
-from trainable.record import FORMAT_VERSION, RunFolder, TrialRecord
+from trainable.record import RunFolder, TrialRecord
 from trainable.trial import FaceTrial
 
 
@@ -15,7 +16,7 @@ def make_actor(bench: Bench, monkeypatch: pytest.MonkeyPatch, *trials: TrialConf
     monkeypatch.setattr(FaceTrial, "__repr__", lambda self: "slot-test")
     monkeypatch.setattr(trial_module.ray, "get_gpu_ids", list)
     run = RunFolder(bench.run.folder)
-    write_json(run.manifest, {"format_version": FORMAT_VERSION})
+    put_manifest(run)
     write_json(run.session, {"number": 1})
     (run.path / "trials").mkdir()
     write_atomically(run.split, bench.split.read_bytes())

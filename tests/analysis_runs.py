@@ -15,22 +15,26 @@ from typing import Any
 
 import torch
 from conftest import write_faces
+from manifests import edit_manifest, put_manifest, session
 
 from sweep.config import check_config, dump_config
-from sweep.manifest import asked_for
 from sweep.space import SearchSpace
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
 from trainable.data import add_digests, make_split, open_table, open_training_data
-from trainable.files import now, read_json, write_json
+from trainable.files import now, sha256_of, write_json
 from trainable.fit import fit
+from trainable.manifest import Configuration, Digests, Granted, Images, Overlap, SessionEnd
 from trainable.model import load_backbone
-from trainable.overlap import Overlap
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Outcome, Status, StatusRecord
 
 NO_OVERLAP = Overlap(
-    same=0, near=0, pairs=(), persons=None, test_images_of_known_persons=None
-).facts()
+    same=0,
+    near=0,
+    pairs_across_parts=(),
+    persons_across_parts=None,
+    test_images_of_known_persons=None,
+)
 WIDTH = 0.05  # of VGG-16's channels: a step takes milliseconds
 EPOCHS = 3
 SPACE: dict[str, Any] = {
@@ -113,41 +117,24 @@ def make_run(
         metric=config.metric,
     )
     backbone = load_backbone("none", width)
-    write_json(
-        run.manifest,
-        {
-            "format_version": 1,
-            "project_version": "0.1.0",
-            "git_commit": "0" * 40,
-            "git_dirty": False,
-            "python": sys.version.split()[0],
-            "packages": {"torch": torch.__version__},
-            "host": "here",
-            "configurations": [asked_for(config, ["sweep", "run", "smiling.yaml"])],
-            "created": now(),
-            "seeds": {"split": 42, "search": 0},
-            "digests": {
-                "table": hashlib.sha256(table.table.read_bytes()).hexdigest(),
-                "split": hashlib.sha256(run.split.read_bytes()).hexdigest(),
-                "weights": backbone.digest(),
-            },
-            "target": target,
-            "classes": list(table.classes),
-            "images": {"count": len(table.rows), "overlap": NO_OVERLAP, "dropped": []},
-            "warnings": [],
-            "settings": settings.model_dump(mode="json"),
-            "resources": {"gpus_per_trial": 0, "cpus_per_trial": 1, "concurrent": 2},
-            "sessions": [
-                {
-                    "number": 1,
-                    "host": "here",
-                    "pid": 1,
-                    "started": now(),
-                    "ended": how and now(),
-                    "how": how,
-                }
-            ],
-        },
+    ended = how if how is None else SessionEnd(how)
+    put_manifest(
+        run,
+        configurations=(Configuration.of(dump_config(config), ["sweep", "run", "smiling.yaml"]),),
+        digests=Digests(
+            table=sha256_of(table.table),
+            images=hashlib.sha256(b"images").hexdigest(),
+            split=sha256_of(run.split),
+            weights=backbone.digest(),
+        ),
+        target=target,
+        classes=table.classes,
+        images=Images(count=len(table.rows), overlap=NO_OVERLAP),
+        image_folder=table.images,
+        settings=settings,
+        resources=Granted(gpus_per_trial=0, cpus_per_trial=1, concurrent=2),
+        sharing={"off": "made for a test"},
+        sessions=(session(1, ended),),
     )
     data = open_training_data(run.split, settings.images, image_size)
     for number, made in enumerate(trials):
@@ -217,9 +204,7 @@ def set_status(run: Path, trial_id: str, status: Status) -> None:
 
 def set_how(run: Path, how: str | None) -> None:
     """Write down another end of the last session."""
-    manifest = read_json(RunFolder(run).manifest)
-    manifest["sessions"][-1]["how"] = how
-    write_json(RunFolder(run).manifest, manifest)
+    edit_manifest(RunFolder(run), lambda facts: facts["sessions"][-1].update(how=how))
 
 
 def every_status(trials: int) -> list[Made]:

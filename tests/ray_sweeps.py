@@ -12,9 +12,9 @@ import torch
 
 from sweep.ranking import best_row
 from tests.conftest import exhaust, results
-from trainable.config import RunSettings
 from trainable.data import open_training_data
 from trainable.fit import fit
+from trainable.manifest import read_manifest
 from trainable.metric import Metric
 from trainable.model import load_backbone
 from trainable.record import RunFolder, TrialRecord
@@ -72,7 +72,8 @@ def calm(
     run: RunFolder, record: TrialRecord
 ) -> tuple[list[tuple[float, ...]], dict[str, torch.Tensor]]:
     """Result rows and best weights of the same trial, trained here in one go without Ray or records."""
-    settings = RunSettings(**run.read_manifest()["settings"])
+    settings = read_manifest(run).settings
+    assert settings is not None
     data = open_training_data(run.split, settings.images, settings.image_size)
     backbone = load_backbone(settings.weights, settings.width)
     own = TrialRecord(run.path.parent / "calm" / "trials" / record.trial_id)

@@ -29,10 +29,12 @@ from analysis.__main__ import app, main
 from analysis.final_test import evaluate, final_test
 from analysis.ledger import Step, leak_alarm, read_ledger
 from analysis.statistics import confusion, wilson
+from tests.manifests import edit_manifest
 from trainable.config import RequestError, RunSettings
 from trainable.data import images as data
 from trainable.data import read_split
-from trainable.files import read_json, write_json
+from trainable.files import read_json
+from trainable.manifest import read_manifest
 from trainable.model import build_model, load_backbone
 from trainable.record import RunFolder
 from trainable.rows import Status
@@ -50,9 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 def hidden_images(run: Path, tmp_path: Path) -> Path:
     """The run's images without one test image, which is now `hidden.jpg`; where that one belongs is given."""
     folder = copy_of(images_of(run), tmp_path / "images")
-    manifest = read_json(RunFolder(run).manifest)
-    manifest["settings"]["images"] = str(folder)
-    write_json(RunFolder(run).manifest, manifest)
+    edit_manifest(RunFolder(run), lambda facts: facts["settings"].update(images=str(folder)))
     path = folder / read_split(RunFolder(run).split, ("test",))["file"].iloc[3]
     path.rename(tmp_path / "hidden.jpg")
     return path
@@ -110,7 +110,8 @@ def test_the_predictions_are_those_of_the_winners_weights_on_disk(run: Path) -> 
     record = folder.trial(opening.winner.trial_id)
     weights = record.folder / f"best-{opening.winner.epoch}.safetensors"
     assert opening.winner.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    settings = RunSettings(**folder.read_manifest()["settings"])
+    settings = read_manifest(folder).settings
+    assert settings is not None
     model = build_model(record.origin.settings, load_backbone("none", settings.width)).eval()
     model.set_trained(record.load_best(record.rows()[opening.winner.epoch - 1]).weights)
     test = read_split(folder.split, ("test",))
@@ -297,9 +298,8 @@ def test_the_winner_ignores_the_test_set(
     turned = split["part"] == "test"
     split.loc[turned, "label"] = 1 - split.loc[turned, "label"]
     split.to_parquet(folder.split, index=False)
-    manifest = read_json(folder.manifest)
-    manifest["digests"]["split"] = hashlib.sha256(folder.split.read_bytes()).hexdigest()
-    write_json(folder.manifest, manifest)
+    digest = hashlib.sha256(folder.split.read_bytes()).hexdigest()
+    edit_manifest(folder, lambda facts: facts["digests"].update(split=digest))
     after = final_test(folder.path).opening
     assert after.winner == before.winner
     assert before.result is not None and after.result is not None
@@ -328,18 +328,14 @@ def test_a_split_that_was_changed_is_refused(run: Path, reads: list[str]) -> Non
 
 
 def test_another_backbone_than_that_of_the_training_is_refused(run: Path) -> None:
-    manifest = read_json(RunFolder(run).manifest)
-    manifest["digests"]["weights"] = "0" * 64
-    write_json(RunFolder(run).manifest, manifest)
+    edit_manifest(RunFolder(run), lambda facts: facts["digests"].update(weights="0" * 64))
     with pytest.raises(RequestError, match=r"model\.weights none must have the digest"):
         final_test(run)
     assert not (run / "test.json").exists()
 
 
 def test_images_that_are_gone_do_not_cost_an_opening(run: Path) -> None:
-    manifest = read_json(RunFolder(run).manifest)
-    manifest["settings"]["images"] = "/nowhere"
-    write_json(RunFolder(run).manifest, manifest)
+    edit_manifest(RunFolder(run), lambda facts: facts["settings"].update(images="/nowhere"))
     with pytest.raises(RequestError, match="no such folder"):
         final_test(run)
     assert not (run / "test.json").exists()

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from analysis_runs import GOOD, PENDING, make_run, set_status
@@ -11,7 +12,8 @@ from analysis_runs import GOOD, PENDING, make_run, set_status
 from analysis import plots, results
 from analysis.final_test import final_test
 from analysis.report import render, write_report
-from trainable.files import read_json, write_json
+from tests.manifests import edit_manifest
+from trainable.files import read_json
 from trainable.metric import Metric
 from trainable.record import RunFolder
 from trainable.rows import Status
@@ -161,28 +163,35 @@ def test_the_report_says_what_was_asked_and_how_to_repeat_it(unchanged: Path, pa
 
 
 def test_the_report_says_what_computed_and_how(run: Path) -> None:
-    manifest = read_json(RunFolder(run).manifest)
-    assert "CUDA" not in page_of(run).text, "an older run on CPUs does not say it"
-    manifest["settings"] |= {"device": "cuda", "precision": "bfloat16", "tf32": False}
-    manifest["graphs"] = {"used": False, "why": "n1: no memory"}
+    assert "CUDA" not in page_of(run).text, "a run on CPUs does not say it"
     gpu = {"hosts": ["n1", "n2"], "device": "NVIDIA T4", "capability": [7, 5], "cudnn": 91000}
-    manifest["sessions"][0]["devices"] = [gpu]
-    write_json(RunFolder(run).manifest, manifest)
+
+    def on_gpus(facts: dict[str, Any]) -> None:
+        facts["settings"] |= {"device": "cuda", "precision": "bfloat16", "tf32": False}
+        facts["graphs"] = {"used": False, "why": "n1: no memory"}
+        facts["sessions"][0]["devices"] = [gpu]
+
+    def before_it_was_recorded(facts: dict[str, Any]) -> None:
+        facts["format_version"] = 1
+        del facts["settings"]["tf32"], facts["graphs"], facts["sessions"][0]["devices"]
+
+    edit_manifest(RunFolder(run), on_gpus)
     text = page_of(run).text
     assert "n1, n2: NVIDIA T4, compute capability 7.5, cuDNN 91000" in text
     assert "float32 convolutions round to TF32no" in text
     assert "training steps as CUDA graphsno: n1: no memory" in text
-    del manifest["settings"]["tf32"], manifest["graphs"], manifest["sessions"][0]["devices"]
-    write_json(RunFolder(run).manifest, manifest)
+    edit_manifest(RunFolder(run), before_it_was_recorded)
     assert "float32 convolutions round to TF32yes" in page_of(run).text
 
 
-def test_the_report_of_a_run_without_trials_and_with_a_bare_manifest_is_whole(
-    tmp_path: Path,
-) -> None:
+def test_the_report_of_a_run_that_no_session_has_begun_is_whole(tmp_path: Path) -> None:
     run = make_run(tmp_path, [], how=None)
-    bare = {"format_version": 1, "configurations": [], "sessions": []}
-    write_json(RunFolder(run).manifest, bare)
+
+    def not_begun(facts: dict[str, Any]) -> None:
+        facts["sessions"], facts["images"] = [], {"count": 44}
+        facts |= dict.fromkeys(("settings", "resources", "sharing"))
+
+    edit_manifest(RunFolder(run), not_begun)
     page = page_of(run)
     assert "No trial is on record" in page.text
     assert "it has not been started" in page.text

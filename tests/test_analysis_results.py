@@ -242,6 +242,6 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_of_a_newer_format_is_refused(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    (run / "manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
     with pytest.raises(RequestError, match="format_version"):
         results.trials(run)

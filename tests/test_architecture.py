@@ -23,7 +23,14 @@ IMPORT_RAY = {
     "sweep/searcher.py",
     "sweep/workers.py",
 }
-DESCRIBES_A_SWEEP = {"sweep.asha", "sweep.config", "sweep.space", "sweep.study", "sweep.ranking"}
+DESCRIBES_A_SWEEP = {
+    "sweep.asha",
+    "sweep.config",
+    "sweep.open_run",
+    "sweep.space",
+    "sweep.study",
+    "sweep.ranking",
+}
 MAY_OPEN_TEST_IMAGES = {
     "analysis/final_test.py",
     "trainable/data/__init__.py",

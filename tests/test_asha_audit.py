@@ -32,10 +32,11 @@ from sweep.study import asked_in_all, recorded, study_of
 from sweep.workers import Unwritten
 from tests.conftest import Faces, exhaust, sweep_facts
 from tests.conftest import results as result_rows
-from trainable.config import RequestError, RunSettings, TrialConfig
+from trainable.config import RequestError, TrialConfig
 from trainable.data import open_training_data
 from trainable.files import read_json, write_json
 from trainable.fit import fit
+from trainable.manifest import read_manifest
 from trainable.metric import Metric
 from trainable.model import load_backbone
 from trainable.record import RunFolder, TrialRecord
@@ -145,7 +146,7 @@ def test_an_audit_is_a_trial_of_its_own_with_the_settings_of_the_pruned_one(
         assert (facts["trial_id"], facts["audits"]) == (named, original.trial_id)
         assert (record.status().status, record.rows()) == (Status.PENDING, [])
     assert search_files(run) == before
-    assert "extend" in run.read_manifest()["configurations"][-1]["command"]
+    assert "extend" in read_manifest(run).configuration.command
     assert not nothing_left(run, config) and asked_in_all(config, run.trials()) == 15
 
 
@@ -190,7 +191,9 @@ def test_the_first_epochs_of_an_audit_are_those_of_the_pruned_trial_bit_by_bit(
     before, kept = search_files(run), select(run, Metric.VAL_ACCURACY).winner
     ask(run, 1)
     (audit,) = audits(run)
-    settings = RunSettings(**run.read_manifest()["settings"] | {"folder": run.path})
+    recorded = read_manifest(run).settings
+    assert recorded is not None
+    settings = recorded.model_copy(update={"folder": run.path})
     data = open_training_data(run.split, settings.images, settings.image_size)
     backbone = load_backbone(settings.weights, settings.width)
     rows, outcome = exhaust(fit(audit.origin.settings, settings, data, backbone, audit))

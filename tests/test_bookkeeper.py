@@ -22,6 +22,7 @@ from tests.conftest import Faces, sweep_facts
 from tests.test_asha_audit import row
 from trainable.command import PlainConsole
 from trainable.files import write_json
+from trainable.manifest import SessionEnd
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status, StatusRecord
 
@@ -282,7 +283,7 @@ def test_a_session_that_is_ended_while_a_trial_is_written_goes_by_the_record(
     searcher, keeper, record = begin_to_write(config)
     own = record.trial_id
     assert searcher.suggest("b") is None
-    keeper._interruption.how = "time limit"
+    keeper._interruption.how = SessionEnd.TIME_LIMIT
     assert searcher.suggest("b") == Searcher.FINISHED, "Tune listens to nothing else here"
     if was_written:  # Tune stops the worker, which waits for its writing
         record.end(Status.FINISHED)

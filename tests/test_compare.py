@@ -14,6 +14,7 @@ from analysis import plots, results
 from analysis.__main__ import app
 from analysis.compare import compare_runs, differences
 from analysis.select import select
+from tests.manifests import ask_instead
 from trainable.config import RequestError
 from trainable.metric import Metric
 from trainable.record import RunFolder
@@ -25,7 +26,7 @@ def other(run: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(run, tmp_path / "other"))
     asked = yaml.safe_load((folder / "sweep.yaml").read_text())
     asked["name"], asked["search"]["seed"] = "other", 7
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(asked))
+    ask_instead(RunFolder(folder), yaml.safe_dump(asked))
     winner = select(RunFolder(folder), Metric.VAL_ACCURACY).winner
     assert winner is not None
     status = folder / "trials" / winner.trial_id / "status.json"

@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from sweep.asha import Rungs
 from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extend, extended
-from sweep.manifest import change_config, create_run, open_session, read_config
+from sweep.manifest import change_config, create_run, open_session
+from sweep.open_run import open_held_run, open_run
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
 from sweep.scheduler import catch_up, decisions, relearn, take
 from sweep.study import build_study, recorded
 from tests.conftest import Faces, sweep_facts
+from tests.manifests import edit_manifest
 from trainable.config import RequestError
-from trainable.files import read_json, write_json
+from trainable.files import write_json
+from trainable.manifest import read_manifest
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Row, Status
 
@@ -80,7 +83,7 @@ def test_more_epochs_let_finished_trials_go_on_and_no_others(
     (said,) = ask(run, epochs=5)
     assert "3 → 5 epochs" in said
     assert "of 3 finished trials 1 go on from their kept state, 2 run again" in said
-    longer = read_config(run)
+    longer = open_run(run.path).config
     assert longer.epochs == 5
     assert not nothing_left(run, longer)
     over = [recorded(record, longer.metric).is_over(5) for record in run.trials()]
@@ -98,7 +101,7 @@ def test_more_epochs_let_finished_trials_go_on_and_no_others(
 def test_a_wider_grid_has_new_points_alone_to_try(run: RunFolder, tmp_path: Path) -> None:
     said = ask(run, space=space(tmp_path, "trial: {lr: [1e-5, 1e-4, 1e-3]}"))
     assert said == ["4 → 6 settings"]
-    wider = read_config(run)
+    wider = open_run(run.path).config
     assert wider.trials == wider.asked_for(r.trial_id for r in run.trials()) == 6
     proposed = []
     trials = [recorded(r, wider.metric) for r in run.trials()]
@@ -115,7 +118,7 @@ def test_trials_outside_a_new_space_stay_on_record_and_out_of_the_study(
 ) -> None:
     said = ask(run, space=space(tmp_path, "trial: {lr: [1e-2, 1e-3], strategy: head}"))
     assert any("3 of 4 trials lie outside the new space" in line for line in said)
-    other = read_config(run)
+    other = open_run(run.path).config
     trials = [recorded(r, other.metric) for r in run.trials()]
     study, outside = build_study(other.space, other.metric, trials)
     assert (len(study.trials), outside) == (1, 3)
@@ -149,7 +152,7 @@ def test_failed_trials_are_tried_again_with_all_their_retries(run: RunFolder) ->
     assert ask(run, retry_failed=True) == ["1 failed trials are tried again"]
     status = record.status()
     assert (status.status, status.failures, status.reason) == (Status.PENDING, 0, "")
-    assert not nothing_left(run, read_config(run))
+    assert not nothing_left(run, open_run(run.path).config)
 
 
 def test_every_request_is_in_the_manifest_with_the_configuration_it_made(
@@ -157,15 +160,15 @@ def test_every_request_is_in_the_manifest_with_the_configuration_it_made(
 ) -> None:
     ask(run, epochs=4)
     ask(run, epochs=5, space=space(tmp_path, "trial: {lr: [1e-5, 1e-4, 1e-3]}"))
-    entries = run.read_manifest()["configurations"]
-    assert [entry["command"] for entry in entries] == [
-        ["sweep", "run", "sweep.yaml"],
-        ["sweep", "extend"],
-        ["sweep", "extend"],
+    entries = read_manifest(run).configurations
+    assert [entry.command for entry in entries] == [
+        ("sweep", "run", "sweep.yaml"),
+        ("sweep", "extend"),
+        ("sweep", "extend"),
     ]
-    (tmp_path / "first.yaml").write_text(entries[0]["text"])
+    (tmp_path / "first.yaml").write_text(entries[0].text)
     assert load_config(tmp_path / "first.yaml") == config
-    assert run.config.read_text() == entries[-1]["text"]
+    assert run.config.read_text() == entries[-1].text
 
 
 # ---------------------------------------------------------------- what is refused
@@ -214,7 +217,7 @@ def test_a_space_that_can_not_be_is_refused_by_name(
     with pytest.raises(RequestError) as caught:
         ask(run, space=space(tmp_path, text))
     assert said in refused(caught)
-    assert len(run.read_manifest()["configurations"]) == 1
+    assert len(read_manifest(run).configurations) == 1
 
 
 def test_a_configuration_changed_by_hand_is_refused(
@@ -222,10 +225,12 @@ def test_a_configuration_changed_by_hand_is_refused(
 ) -> None:
     run.config.write_text(run.config.read_text().replace("epochs: 3", "epochs: 30"))
     with pytest.raises(RequestError) as caught:
-        read_config(run)
+        open_run(run.path)
     assert "sweep extend" in refused(caught)
     run.config.unlink()
-    assert read_config(run) == config
+    assert open_run(run.path).config == config, "the manifest has its text"
+    assert not run.config.exists(), "who only reads writes nothing"
+    assert open_held_run(run).config == config
     assert load_config(run.config) == config
 
 
@@ -238,11 +243,13 @@ def test_an_extension_that_was_killed_between_its_two_files_is_completed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sweep.manifest.read_config", killed)
+        patch.setattr("sweep.manifest.open_held_run", killed)
         with pytest.raises(KeyboardInterrupt):
-            change_config(run, longer, ["sweep", "extend"])
+            change_config(open_run(run.path), longer, ["sweep", "extend"])
     assert load_config(run.config).epochs == EPOCHS
-    assert read_config(run) == longer
+    assert open_run(run.path).config == longer
+    assert load_config(run.config).epochs == EPOCHS
+    assert open_held_run(run).config == longer
     assert load_config(run.config) == longer
 
 
@@ -300,16 +307,15 @@ def test_a_trial_without_a_status_counts_as_interrupted(
     assert not nothing_left(run, config)
 
 
-@pytest.mark.parametrize("key", ["configurations", "sessions"])
+@pytest.mark.parametrize("key", ["configurations", "digests", "image_folder"])
 def test_a_manifest_without_what_it_must_hold_is_refused(
     run: RunFolder, refused: Text, key: str
 ) -> None:
-    manifest = read_json(run.manifest)
-    del manifest[key]
-    write_json(run.manifest, manifest)
+    edit_manifest(run, lambda facts: facts.pop(key))
     with pytest.raises(RequestError) as caught:
-        run.read_manifest()
-    assert f"{key} is missing" in refused(caught)
+        open_run(run.path)
+    said = refused(caught)
+    assert f"{key}: Field required" in said and said.endswith("put the old one back")
 
 
 # ---------------------------------------------------------------- decisions that nobody has taken yet

@@ -15,11 +15,12 @@ import torch
 import trainable.trial as trial_module
 from tests.actors import make_actor, own_record
 from tests.conftest import Bench, results
+from tests.manifests import put_manifest
 from trainable.config import ChangedInput, RequestError, RunSettings, TrialConfig
 from trainable.device import CaptureFailed
 from trainable.faults import fault_of_run
-from trainable.files import write_atomically, write_json
-from trainable.record import FORMAT_VERSION, RunFolder, TrialRecord
+from trainable.files import write_atomically
+from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Outcome, Row, Status
 from trainable.trial import FaceTrial
 
@@ -28,9 +29,7 @@ from trainable.trial import FaceTrial
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    write_json(
-        run.manifest, {"format_version": FORMAT_VERSION, "configurations": [], "sessions": []}
-    )
+    put_manifest(run)
     return run
 
 

@@ -22,11 +22,12 @@ import pytest
 from sweep import hold
 from sweep.hold import Driver, Holder, only_driver, read_hold
 from sweep.processes import Process, Stat, lives
+from tests.manifests import put_manifest, session
 from tests.old_hold import Holder as OldHolder
 from tests.old_hold import OldDriver
 from trainable.config import RequestError
 from trainable.files import DISK, write_json
-from trainable.record import FORMAT_VERSION, RunFolder
+from trainable.record import RunFolder
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 
@@ -67,9 +68,7 @@ STEPPED_CLOCK = [
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    write_json(
-        folder.manifest, {"format_version": FORMAT_VERSION, "configurations": [], "sessions": []}
-    )
+    put_manifest(folder)
     return folder
 
 
@@ -176,11 +175,11 @@ def test_in_a_folder_of_an_older_version_numbers_go_on_after_its_sessions(
     run: RunFolder, shown_by: str
 ) -> None:
     if shown_by == "manifest":
-        write_json(run.manifest, run.read_manifest() | {"sessions": [{"number": 1}, {"number": 2}]})
+        put_manifest(run, sessions=(session(1), session(2)))
     else:
         write_json(run.session, {"number": 2})
-    with only_driver(run) as session:
-        assert session == 3
+    with only_driver(run) as number:
+        assert number == 3
 
 
 def test_a_second_driver_is_told_who_holds_the_run(

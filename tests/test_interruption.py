@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sweep.interruption import Interruption
+from trainable.manifest import SessionEnd
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_the_limit_counts_from_its_first_call_and_ends_the_session(timers: list[
         with pytest.raises(KeyboardInterrupt):
             timer.fire()
             signal.sigtimedwait([], 1)
-        assert interruption.how == "time limit"
+        assert interruption.how is SessionEnd.TIME_LIMIT
     finally:
         interruption.begin_to_end()
         interruption.leave()

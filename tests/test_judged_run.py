@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,9 +21,9 @@ from analysis.judgement.mistakes import most_confident
 from analysis.ledger import read_ledger
 from analysis.report import render
 from tests.conftest import write_faces
+from tests.manifests import edit_manifest
 from trainable.config import RequestError
 from trainable.data import read_split
-from trainable.files import read_json, write_json
 from trainable.record import RunFolder
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{name}}"
@@ -49,9 +50,11 @@ def wrong(guessing: Path, tmp_path: Path) -> Path:
     run = RunFolder(copy_of(guessing, tmp_path / "run"))
     images = copy_of(guessing.parent / "faces", tmp_path / "faces")
     (tmp_path / "faces.csv").write_bytes((guessing.parent / "faces.csv").read_bytes())
-    manifest = read_json(run.manifest)
-    manifest["settings"]["images"], manifest["table"] = str(images), str(tmp_path / "faces.csv")
-    write_json(run.manifest, manifest)
+
+    def moved(facts: dict[str, Any]) -> None:
+        facts["settings"]["images"], facts["table"] = str(images), str(tmp_path / "faces.csv")
+
+    edit_manifest(run, moved)
     return run.path
 
 

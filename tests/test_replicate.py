@@ -22,6 +22,7 @@ from sweep.scheduler import catch_up
 from sweep.study import asked_in_all, recorded
 from tests.conftest import Faces, sweep_facts
 from trainable.config import RequestError, TrialConfig
+from trainable.manifest import read_manifest
 from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Row, Status
@@ -95,7 +96,7 @@ def test_the_best_settings_come_again_with_seeds_of_their_own(
             assert record.origin.settings.setting_id == original.origin.settings.setting_id
             assert record.status().status is Status.PENDING
     assert asked_in_all(config, run.trials()) == 9
-    assert [e["command"][1] for e in run.read_manifest()["configurations"]] == ["run", "replicate"]
+    assert [asked.command[1] for asked in read_manifest(run).configurations] == ["run", "replicate"]
 
 
 def test_asked_again_only_what_is_missing_is_added_and_nothing_twice(

@@ -1,6 +1,5 @@
 """What is asked for now: refused where it can't be meant, while a run on record goes on with the same."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -18,13 +17,14 @@ from sweep.__main__ import app, start
 from sweep.config import AshaConfig, check_config, dump_config, load_config
 from sweep.extend import Request, extended
 from sweep.machine import check_format, check_machine
-from sweep.manifest import asked_for, create_run, read_config
+from sweep.manifest import create_run
 from sweep.needs import activations
+from sweep.open_run import open_run
 from sweep.prepare import prepare
 from sweep.requests import check_folder, load_request
 from tests.conftest import Faces, sweep_facts
+from tests.manifests import ask_instead
 from trainable.config import RequestError, RunFault, TrialConfig
-from trainable.files import write_json
 from trainable.model import build_model, load_backbone
 
 pytestmark = pytest.mark.usefixtures("own_store")
@@ -132,11 +132,8 @@ def test_a_run_on_record_has_what_a_request_is_refused_for_and_goes_on(
     facts["asha"] = {"grace_period": 9, "reduction_factor": 3}
     facts["storage"] = str(tmp_path / "s3:" / "bucket")
     run.config.write_text(yaml.safe_dump(facts, sort_keys=False))
-    manifest = run.read_manifest()
-    entry = asked_for(config, []) | {"text": run.config.read_text()}
-    entry["sha256"] = hashlib.sha256(entry["text"].encode()).hexdigest()
-    write_json(run.manifest, manifest | {"configurations": [entry]})
-    old = read_config(run)
+    ask_instead(run, run.config.read_text())
+    old = open_run(run.path).config
     assert (old.search.time_limit, old.guards.hung_after) == (28800.0, 1800.0)
     longer = extended(old, Request(epochs=5))
     assert longer.asha == AshaConfig(grace_period=9)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +17,15 @@ from sweep.__main__ import app
 from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extended
 from sweep.hold import only_driver
-from sweep.manifest import change_config, close_session, create_run, open_session, read_config
+from sweep.manifest import change_config, close_session, create_run, open_session
+from sweep.open_run import open_run
 from sweep.prepare import check_unchanged, prepare
 from sweep.proposals import nothing_left
 from sweep.status import read_status
 from tests.conftest import Faces, sweep_facts, write_faces
 from trainable.config import RequestError, TrialConfig
 from trainable.files import now
+from trainable.manifest import SessionEnd, read_manifest
 from trainable.record import StaleSession, TrialRecord
 from trainable.rows import Row, Status, StatusRecord
 
@@ -58,9 +61,12 @@ def test_a_run_is_born_whole_with_its_split_before_any_trial(config: SweepConfig
     split = pd.read_parquet(run.split)
     assert split["part"].value_counts().to_dict() == {"train": 32, "validation": 4, "test": 4}
     assert load_config(run.config) == config
-    manifest = run.read_manifest()
-    assert manifest["target"] == "Smiling"
-    assert set(manifest["digests"]) == {"table", "images", "split", "weights"}
+    opened = open_run(run.path)
+    assert opened.config == config
+    assert opened.manifest.target == "Smiling"
+    facts = json.loads(run.manifest.read_text())
+    assert set(facts["digests"]) == {"table", "images", "split", "weights"}
+    assert facts["format_version"] == 2
     assert run.trials() == []
     assert [path.name for path in run.path.parent.iterdir()] == ["run"]
 
@@ -80,7 +86,7 @@ def test_a_birth_that_fails_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     prepared = prepare(config)
-    monkeypatch.setattr("sweep.manifest.write_json", fail)
+    monkeypatch.setattr("sweep.manifest.write_manifest", fail)
     with pytest.raises(RequestError, match="No space left"):
         create_run(config, prepared, [])
     assert list(config.storage.iterdir()) == []
@@ -104,8 +110,8 @@ def test_a_session_that_was_taken_over_does_not_write_its_end(config: SweepConfi
         with pytest.raises(StaleSession):
             open_session(run, first)
         open_session(run, second)
-    close_session(run, first, "SIGTERM")
-    assert [session["how"] for session in run.read_manifest()["sessions"]] == [None, None]
+    close_session(run, first, SessionEnd.SIGTERM)
+    assert [session.how for session in read_manifest(run).sessions] == [None, None]
 
 
 def test_each_session_closes_its_own_entry_also_where_a_number_opened_none(
@@ -113,16 +119,13 @@ def test_each_session_closes_its_own_entry_also_where_a_number_opened_none(
 ) -> None:
     """As of a command that held the run and found nothing to do."""
     run = create_run(config, prepare(config), [])
+    ends = {1: SessionEnd.SIGTERM, 3: SessionEnd.FAULT}
     for opens in (True, False, True):
         with only_driver(run) as number:
             if opens:
                 open_session(run, number)
-                close_session(run, number, f"end of {number}")
-    sessions = run.read_manifest()["sessions"]
-    assert [(each["number"], each["how"]) for each in sessions] == [
-        (1, "end of 1"),
-        (3, "end of 3"),
-    ]
+                close_session(run, number, ends[number])
+    assert {each.number: each.how for each in read_manifest(run).sessions} == ends
 
 
 def test_a_trial_of_an_older_session_stops_before_it_writes(config: SweepConfig) -> None:
@@ -149,7 +152,7 @@ def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig)
         for epoch in range(1, config.epochs + 1):
             record.append(Row(epoch, 0.6, 0.7, 0.5, 0.75, 0.7, 0.8, 1e-4, 1.5, 16.0, 0, now()))
         record.write_status(StatusRecord(Status.FINISHED))
-    close_session(run, session, "SIGTERM")
+    close_session(run, session, SessionEnd.SIGTERM)
     facts = read_status(run.path)
     assert "ended by SIGTERM" in facts["state"] and "sweep resume" in facts["state"]
     assert facts["counts"] == {"finished": 2}
@@ -236,10 +239,11 @@ def test_a_run_on_record_with_two_gpus_a_trial_still_goes_on(config: SweepConfig
     """A trial used one of them then, and does now."""
     run = create_run(config, prepare(config), [])
     facts = config.model_dump(mode="json") | {"resources": {"gpus_per_trial": 2}}
-    change_config(run, check_config(facts, {}, "test"), ["sweep", "run"])
-    assert read_config(run).resources.gpus_per_trial == 2
-    assert check_unchanged(run, read_config(run)) == []
-    assert extended(read_config(run), Request(epochs=5)).epochs == 5
+    change_config(open_run(run.path), check_config(facts, {}, "test"), ["sweep", "run"])
+    opened = open_run(run.path)
+    assert opened.config.resources.gpus_per_trial == 2
+    assert check_unchanged(opened) == []
+    assert extended(opened.config, Request(epochs=5)).epochs == 5
 
 
 def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
@@ -276,7 +280,7 @@ def test_unreadable_images_are_refused_or_left_out_by_name(
     assert list(prepared.data.split["sha256"]) == whole
     assert len(prepared.data.table.attributes) == 42
     run = create_run(config, prepared, [])
-    assert run.read_manifest()["images"]["unreadable"] == ["000004.jpg", "000011.jpg"]
+    assert read_manifest(run).images.unreadable == ("000004.jpg", "000011.jpg")
 
 
 # ---------------------------------------------------------------- what a run was begun with
@@ -294,7 +298,7 @@ def test_a_run_goes_on_only_with_the_split_images_and_weights_that_it_began_with
     own_config: SweepConfig,
 ) -> None:
     run = create_run(own_config, prepare(own_config), [])
-    assert check_unchanged(run, own_config) == []
+    assert check_unchanged(open_run(run.path)) == []
     images = own_config.data.images
 
     aside = images / "aside"
@@ -302,24 +306,26 @@ def test_a_run_goes_on_only_with_the_split_images_and_weights_that_it_began_with
     before = first.read_bytes()
     first.write_bytes((images / "000004.jpg").read_bytes())
     with pytest.raises(RequestError, match=f"{first} has changed or is gone; put the old one back"):
-        check_unchanged(run, own_config)
+        check_unchanged(open_run(run.path))
     first.rename(aside)
     (images / "000004.jpg").rename(images / "b")
     with pytest.raises(RequestError, match=r"has changed or is gone \(and 1 more\)"):
-        check_unchanged(run, own_config)
+        check_unchanged(open_run(run.path))
     (images / "b").rename(images / "000004.jpg")
     first.write_bytes(before)
-    assert check_unchanged(run, own_config) == []
+    assert check_unchanged(open_run(run.path)) == []
 
+    opened = open_run(run.path)
     narrower = own_config.model.model_copy(update={"width": 0.04})
+    changed = replace(opened, config=own_config.model_copy(update={"model": narrower}))
     with pytest.raises(RequestError, match="weights none must stay as they were"):
-        check_unchanged(run, own_config.model_copy(update={"model": narrower}))
+        check_unchanged(changed)
 
     split = pd.read_parquet(run.split)
     split["label"] = 1 - split["label"]
     split.to_parquet(run.split, index=False)
-    with pytest.raises(RequestError, match=r"split\.parquet must stay as it was"):
-        check_unchanged(run, own_config)
+    with pytest.raises(RequestError, match=r"split\.parquet must have the SHA-256"):
+        check_unchanged(open_run(run.path))
 
 
 def test_a_table_that_changes_changes_no_label_and_is_said(own_config: SweepConfig) -> None:
@@ -327,7 +333,7 @@ def test_a_table_that_changes_changes_no_label_and_is_said(own_config: SweepConf
     table = own_config.data.table
     assert table is not None
     table.write_text(table.read_text() + "\n")
-    (said,) = check_unchanged(run, own_config)
+    (said,) = check_unchanged(open_run(run.path))
     assert said.endswith("has changed or is gone: the run keeps the labels that it began with")
     table.unlink()
-    assert len(check_unchanged(run, own_config)) == 1
+    assert len(check_unchanged(open_run(run.path))) == 1

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.config import ResourcesConfig
-from sweep.shares import Node, Share, most_on_a_node, share
+from sweep.shares import Node, Share, most_on_a_node, share, writes_behind
 from trainable.config import RequestError
 
 
@@ -77,3 +77,12 @@ def test_the_largest_node_says_how_many_trials_share_a_machine() -> None:
     assert most_on_a_node(nodes, Share(0.0, 2, 20)) == 8
     assert most_on_a_node(nodes, Share(0.0, 2, 3)) == 3
     assert most_on_a_node(nodes, Share(0.5, 1, 20)) == 4
+
+
+def test_weights_are_written_behind_the_next_trial_where_that_takes_no_cpu_from_it() -> None:
+    full, spare = Node("a", "a", 4, 0), Node("b", "b", 5, 0)
+    assert writes_behind([Node("c", "c", 4, 1)], Share(1.0, 4, 1)), "it trains on the GPU"
+    assert writes_behind([spare], Share(0.0, 2, 2))
+    assert writes_behind([full], Share(0.0, 2, 1)), "one trial alone"
+    assert not writes_behind([full], Share(0.0, 2, 2))
+    assert not writes_behind([spare, full], Share(0.0, 2, 4))

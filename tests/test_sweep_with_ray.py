@@ -18,6 +18,7 @@ from sweep.ranking import standing, winner
 from tests.conftest import Faces, results
 from tests.ray_sweeps import GOOD, assert_as_calm, calm, end, running, sweep, wait_for
 from trainable.config import RequestError
+from trainable.manifest import SessionEnd, read_manifest
 from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status
@@ -76,7 +77,7 @@ def test_one_trial_diverges_one_is_pruned_and_one_is_killed_and_goes_on(
     assert kept.keys() == weights.keys() and all(torch.equal(kept[n], weights[n]) for n in kept)
     found = winner(s for r in run.trials() if (s := standing(r, Metric.VAL_ACCURACY)))
     assert found is not None and found.trial_id == victim.trial_id
-    assert run.read_manifest()["sessions"][-1]["how"] == "finished"
+    assert read_manifest(run).sessions[-1].how is SessionEnd.FINISHED
 
     again = sweep("run", config, tmp=tmp_path)
     code, _, err = end(again)
@@ -120,7 +121,7 @@ def test_a_sweep_that_is_interrupted_and_killed_again_and_again_ends_as_a_calm_o
     ended, out, err = end(sweep(*command, tmp=tmp_path, address=two_gpus.address))
     assert ended == 0, out + err
     assert_as_calm(run, trials=2)
-    assert [s["number"] for s in run.read_manifest()["sessions"]] == [1, 2, 3, 4, 5]
+    assert [s.number for s in read_manifest(run).sessions] == [1, 2, 3, 4, 5]
 
 
 def test_a_finished_sweep_is_extended_by_epochs_and_settings(
@@ -141,7 +142,7 @@ def test_a_finished_sweep_is_extended_by_epochs_and_settings(
     assert first.rows()[:6] == before
     assert_as_calm(run, trials=2)
     assert [len(record.rows()) for record in run.trials()] == [12, 12]
-    commands = [entry["command"][1] for entry in run.read_manifest()["configurations"]]
+    commands = [asked.command[1] for asked in read_manifest(run).configurations]
     assert commands == ["run", "extend"]
     code, out, err = end(sweep("resume", run.path, tmp=tmp_path, address=two_gpus.address))
     assert code == 0 and "nothing is left to do" in out, out + err
@@ -177,8 +178,8 @@ def test_a_pruned_trial_is_audited_and_changes_nothing_that_was_decided(
     found = winner(s for r in run.trials() if (s := standing(r, Metric.VAL_ACCURACY)))
     assert found is not None and found.trial_id == best.trial_id
     assert not list(audited.folder.glob("*.safetensors")) and not audited.last.exists()
-    commands = [entry["command"][1:] for entry in run.read_manifest()["configurations"]]
-    assert commands[-1][:4] == ["extend", str(run.path), "--audit", "3"]
+    commands = [asked.command[1:] for asked in read_manifest(run).configurations]
+    assert commands[-1][:4] == ("extend", str(run.path), "--audit", "3")
 
     code, out, err = end(sweep(*audit, tmp=tmp_path, address=two_gpus.address))
     assert code == 2 and "all 1 were audited" in err and err.count("\n") == 1
@@ -197,11 +198,11 @@ def test_the_time_limit_counts_from_the_first_trial_and_ends_a_sweep_orderly_and
     assert code == 130, out + err
     assert "time limit" in out and "sweep resume" in out
     run = RunFolder(tmp_path / "run")
-    session = run.read_manifest()["sessions"][-1]
-    assert session["how"] == "time limit"
+    session = read_manifest(run).sessions[-1]
+    assert session.how is SessionEnd.TIME_LIMIT and session.ended is not None
     (record,) = run.trials()
     assert record.status().attempt == 1 and record.status().status is Status.INTERRUPTED
-    began, ended = (datetime.fromisoformat(session[key]) for key in ("started", "ended"))
+    began, ended = map(datetime.fromisoformat, (session.started, session.ended))
     assert (ended - began).total_seconds() >= 8
 
 
@@ -213,7 +214,8 @@ def test_gpus_that_torch_can_t_use_leave_trials_the_cpus(
     code, out, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
     assert code == 0, out + err
     assert "2 trials at a time, each 2 CPU, cpu" in out or "each 3 CPU, cpu" in out
-    assert RunFolder(tmp_path / "run").read_manifest()["resources"]["gpus_per_trial"] == 0
+    granted = read_manifest(RunFolder(tmp_path / "run")).resources
+    assert granted is not None and granted.gpus_per_trial == 0
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,10 @@ from torch import Tensor, nn
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
 from sweep.manifest import create_run
+from sweep.open_run import open_run
 from sweep.prepare import check_unchanged, new_backbone, prepare
 from tests.conftest import WIDTH, Faces, sweep_facts
+from tests.manifests import edit_manifest
 from trainable.config import RequestError
 from trainable.model import load_backbone
 from trainable.weights import imagenet_file
@@ -391,10 +392,9 @@ def test_a_run_on_record_with_such_weights_goes_on(
     ):
         torch.save(content, path)
         run = create_run(config, prepared, [])
-        manifest = run.read_manifest()
-        manifest["digests"]["weights"] = load_backbone(str(path), WIDTH).digest()
-        run.manifest.write_text(json.dumps(manifest))
-        assert check_unchanged(run, config) == []
+        digest = load_backbone(str(path), WIDTH).digest()
+        edit_manifest(run, lambda facts, digest=digest: facts["digests"].update(weights=digest))  # type: ignore[misc]
+        assert check_unchanged(open_run(run.path)) == []
         assert extend(run, Request(epochs=20), ["sweep", "extend"])
         run.path.rename(tmp_path / f"{len(list(tmp_path.iterdir()))}")
 

@@ -1,7 +1,7 @@
 """What the commands share: where they print, how they end when a request is wrong, how they say a duration."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -132,12 +132,11 @@ def device_said(facts: Mapping[str, Any]) -> str:
     return ", ".join(found)
 
 
-def devices_said(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each kind of device that sessions ran on, with the hosts; none where older ones did not say it."""
+def devices_said(devices: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each kind of device, with all its hosts."""
     hosts: dict[str, dict[str, None]] = {}
-    for session in sessions:
-        for facts in session.get("devices", ()):
-            hosts.setdefault(device_said(facts), {}).update(dict.fromkeys(facts["hosts"]))
+    for facts in devices:
+        hosts.setdefault(device_said(facts), {}).update(dict.fromkeys(facts["hosts"]))
     return [f"{', '.join(names)}: {device}" for device, names in hosts.items()]
 
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-FORMAT_VERSION: Final = 1
 LOG = logging.getLogger(__name__)
 NOTE_SECONDS: Final = 5.0
 
@@ -59,7 +58,8 @@ def readable(path: Path, remedy: str) -> Iterator[None]:
         if isinstance(error, KeyError):
             said = f"{error} is missing"
         elif isinstance(error, ValidationError):
-            said = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+            first = error.errors()[0]
+            said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise RequestError(
             f"{path} must be as this project wrote it, but {said}; {remedy}"
         ) from None
@@ -163,28 +163,6 @@ class RunFolder:
         """Every trial on record, in the order of suggestion."""
         found = [TrialRecord(path.parent) for path in self.path.glob("trials/*/config.json")]
         return sorted(found, key=lambda record: (record.origin.number, record.trial_id))
-
-    def read_manifest(self) -> dict[str, Any]:
-        """The manifest.
-
-        Raises:
-            RequestError: no run folder, or one of a newer format.
-        """
-        manifest = read_json(self.manifest)
-        version = manifest.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise RequestError(
-                f"{self.manifest} must have format_version {FORMAT_VERSION} or older, but it has {version}; "
-                "use the version of this project that made it"
-            )
-        lacking = [
-            key for key in ("configurations", "sessions") if not isinstance(manifest.get(key), list)
-        ]
-        if lacking:
-            raise RequestError(
-                f"{self.manifest} must be as this project wrote it, but {lacking[0]} is missing; put the old one back"
-            )
-        return manifest
 
 
 # ---------------------------------------------------------------- one trial

@@ -68,6 +68,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         }
         self._fault = ""
         self._emptied = False
+        self._writes_behind = bool(config.get("behind", True))
         self._behind = Behind(config.get("workers", 1))
         self._lost = ""
         """The fault of the run that kept an earlier trial's weights from being written."""
@@ -192,7 +193,8 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             device_of(run.device).limit_memory(run.gpu_share)
             self._shared = data, backbone, Shared(run, data, backbone) if run.sharing else None
         data, backbone, shared = self._shared
-        return fit(record.origin.settings, run, data, backbone, record, shared, self._behind)
+        behind = self._behind if self._writes_behind else None
+        return fit(record.origin.settings, run, data, backbone, record, shared, behind)
 
     def _train_eagerly(self, error: CaptureFailed) -> None:
         """Put on record that this trial's steps are not captured again."""

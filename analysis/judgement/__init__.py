@@ -19,10 +19,10 @@ from analysis.judgement.groups import Groups, groups_of, read_attributes
 from analysis.judgement.mistakes import most_confident, read_checked
 from analysis.judgement.predicted import probabilities, rights
 from analysis.ledger import Opening, read_ledger
-from analysis.results import load_config
 from analysis.select import select
 from analysis.statistics import Difference, two_shares
 from analysis.wording import points
+from sweep.open_run import open_run
 from trainable.config import RequestError
 from trainable.record import RunFolder
 
@@ -170,14 +170,15 @@ def judge(run: Path) -> Judged:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    config, folder = load_config(run), RunFolder(run)
+    opened = open_run(run)
+    config, folder = opened.config, opened.folder
     winner, openings = select(folder, config.metric).winner, read_ledger(folder)
     tested = openings[-1] if openings and openings[-1].result is not None else None
     remarks: list[str] = []
     attributes = None
     if winner is not None or tested is not None:
         try:
-            attributes = read_attributes(config, folder.read_manifest())
+            attributes = read_attributes(config, opened.manifest)
         except RequestError as error:
             remarks.append(str(error))
     parts = []

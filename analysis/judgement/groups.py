@@ -1,10 +1,10 @@
 """Accuracy within groups of other attributes: of men and of women, of the young and of the others."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from sweep.config import SweepConfig
 from trainable.config import RequestError
 from trainable.data import attributes_by_file, find_table
 from trainable.data.names import match
+from trainable.manifest import Manifest
 
 FEWEST: Final = 20
 """Images of a group that its accuracy is given for."""
@@ -133,14 +134,14 @@ def groups_of(predictions: pd.DataFrame, attributes: pd.DataFrame, target: str) 
     return Groups(tuple(each), tuple(left_out))
 
 
-def read_attributes(config: SweepConfig, manifest: Mapping[str, Any]) -> pd.DataFrame:
+def read_attributes(config: SweepConfig, manifest: Manifest) -> pd.DataFrame:
     """The run's image table, indexed by file, if it is still the one that the run began with.
 
     Raises:
         RequestError: it is gone, or has changed.
     """
     path = _table(config, manifest)
-    recorded = manifest.get("digests", {}).get("table")
+    recorded = manifest.digests.table
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -152,18 +153,18 @@ def read_attributes(config: SweepConfig, manifest: Mapping[str, Any]) -> pd.Data
             f"accuracy within groups takes the table {path} as it was when the run began (SHA-256 {recorded}), "
             "but it has changed"
         )
-    return attributes_by_file(path, manifest.get("file_column"))
+    return attributes_by_file(path, manifest.file_column)
 
 
-def _table(config: SweepConfig, manifest: Mapping[str, Any]) -> Path:
+def _table(config: SweepConfig, manifest: Manifest) -> Path:
     """Where the table is: as recorded, as configured, or beside the images, where a zip is not extracted for it."""
-    if manifest.get("table", "") is None:
+    if manifest.digests.table is None:
         raise RequestError(
             "accuracy within groups takes a table of attributes, and this run has none: folders gave its classes"
         )
-    named = manifest.get("table") or config.data.table
+    named = manifest.table or config.data.table
     if named:
-        return Path(named)
+        return named
     images = config.data.images
     root = images if images.is_dir() else images.with_name(f"{images.name}.extracted")
     return find_table(images, root)

@@ -4,7 +4,6 @@ Each module here gathers the facts of a few sections; the templates beside them 
 """
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from analysis.report.notices import notices, scale_of
 from analysis.report.provenance import provenance
 from analysis.report.summary import summary
 from analysis.select import select, why_unfinished
+from sweep.open_run import open_run
 from sweep.study import asked_in_all
 from trainable.command import frozen_work_said
 from trainable.config import RequestError
@@ -54,8 +54,8 @@ def render(run: Path) -> str:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    config, folder = results.load_config(run), RunFolder(run)
-    manifest = folder.read_manifest()
+    opened = open_run(run)
+    config, folder, manifest = opened.config, opened.folder, opened.manifest
     trials, epochs = results.trials(run), results.epochs(run)
     selection, openings = select(folder, config.metric), read_ledger(folder)
     settings = results.varied(trials)
@@ -69,11 +69,11 @@ def render(run: Path) -> str:
         "report/page.html",
         name=config.name,
         target=config.data.target,
-        classes=manifest.get("classes") or ["0", "1"],
+        classes=manifest.classes,
         metric=config.metric,
         metric_name=wording.metric_name(config.metric),
         lacks=lacks,
-        ended=_ended(manifest),
+        ended=manifest.sessions[-1].ended if manifest.sessions else None,
         statuses=[(s.value, int((trials["status"] == s.value).sum())) for s in Status],
         asked_for=asked_in_all(config, folder.trials()),
         notices=list(notices(folder, manifest, selection, openings, lacks)),
@@ -107,14 +107,8 @@ def render(run: Path) -> str:
         rungs=_rungs(results.decisions(run), trials, config.metric, settings, winner),
         costs=figure_json(plots.costs(spent(trials, cost))),
         **judged(run, config.data.target, manifest),
-        **provenance(folder, config, manifest),
+        **provenance(opened),
     )
-
-
-def _ended(manifest: Mapping[str, Any]) -> str | None:
-    sessions = manifest.get("sessions") or [{}]
-    ended: str | None = sessions[-1].get("ended")
-    return ended
 
 
 def _finalists(run: Path) -> Finalists | None:

@@ -1,7 +1,6 @@
 """The judgement beyond accuracy, as the page shows it: sentences, plots, the surest mistakes, groups."""
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from analysis.page import figure_json
 from analysis.wording import percent, positive_said
 from trainable.config import RequestError
 from trainable.data import open_training_data
+from trainable.manifest import Manifest
 from trainable.record import RunFolder
 
 
@@ -50,10 +50,10 @@ class Shown:
         return self.judgement.groups.each if self.judgement.groups else ()
 
 
-def judged(run: Path, target: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def judged(run: Path, target: str, manifest: Manifest) -> dict[str, Any]:
     """The facts of the section."""
     found, folder = judge(run), RunFolder(run)
-    classes = manifest.get("classes") or ["0", "1"]
+    classes = manifest.classes
     return {
         "judgements": [_shown(folder, each, target, classes, manifest) for each in found.parts],
         "gap": list(found.gap.said()) if found.gap else [],
@@ -65,8 +65,8 @@ def _shown(
     run: RunFolder,
     judgement: Judgement,
     target: str,
-    classes: list[str],
-    manifest: Mapping[str, Any],
+    classes: tuple[str, str],
+    manifest: Manifest,
 ) -> Shown:
     positive = positive_said(target, classes)
     figures = {
@@ -88,7 +88,7 @@ def _shown(
 
 
 def _pictures(
-    run: RunFolder, judgement: Judgement, manifest: Mapping[str, Any]
+    run: RunFolder, judgement: Judgement, manifest: Manifest
 ) -> tuple[dict[str, bytes], str]:
     """Thumbnails by file: of validation images from the folder of images, of test images from their opening alone."""
     files = [mistake.file for mistake in judgement.mistakes]
@@ -98,8 +98,9 @@ def _pictures(
             assert result is not None
             found = read_test_mistakes(run, result.mistakes_sha256)
         else:
-            folder = Path((manifest.get("settings") or {}).get("images", ""))
-            images = open_training_data(run.split, folder, SIDE).validation
+            if manifest.settings is None:
+                return {}, "no session of this run resolved where its images are"
+            images = open_training_data(run.split, manifest.settings.images, SIDE).validation
             found = thumbnails_still_there(images, files)
     except RequestError as error:
         return {}, str(error)

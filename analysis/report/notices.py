@@ -1,19 +1,19 @@
 """What must be said beside the numbers, and where the test accuracy lies."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from analysis import wording
 from analysis.ledger import Opening, how_often, reasons
 from analysis.select import Selection
+from trainable.manifest import Manifest
 from trainable.metric import Metric
 from trainable.record import RunFolder
 
 
 def notices(
     run: RunFolder,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     selection: Selection,
     openings: Sequence[Opening],
     lacks: str | None,
@@ -35,7 +35,7 @@ def notices(
                 f"The test set was opened for trial {tested.trial_id} at epoch {tested.epoch}; "
                 f"by validation the winner is now {selection.say(selection.winner)}."
             )
-    yield from (_sentence(warning) for warning in manifest.get("warnings") or [])
+    yield from (_sentence(warning) for warning in manifest.warnings)
 
 
 def _sentence(text: str) -> str:

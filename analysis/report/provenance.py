@@ -6,32 +6,36 @@ from typing import Any
 
 from analysis import results, wording
 from sweep.config import SweepConfig
+from sweep.open_run import Run
 from sweep.space import Choice, Dimension, Range
 from trainable.command import devices_said, duration
+from trainable.config import RunSettings
 from trainable.data import PARTS, balance, read_split
+from trainable.manifest import Graphs, Images, Manifest, Overlap
 from trainable.record import RunFolder
 
 Pairs = list[tuple[str, str]]
 
 
-def provenance(run: RunFolder, config: SweepConfig, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(run: Run) -> dict[str, Any]:
     """The facts of the sections about configuration, data and origin; what the manifest does not say is left out."""
+    config, manifest = run.config, run.manifest
     return {
         "searched": [_searched(dimension) for dimension in config.space.dimensions],
         "fixed": [(name, wording.setting_value(value)) for name, value in config.space.fixed],
         "asked": _asked(config),
-        "yaml": run.config.read_text(encoding="utf-8"),
-        "split": _split(run),
-        "larger_class": _larger_class(run),
-        "image_facts": _image_facts(manifest),
-        "understood": manifest.get("understood") or (),
-        "overlap": _overlap(manifest),
-        "commands": _commands(run, config, manifest),
+        "yaml": manifest.configuration.text,
+        "split": _split(run.folder),
+        "larger_class": _larger_class(run.folder),
+        "image_facts": _image_facts(manifest.images),
+        "understood": manifest.understood,
+        "overlap": _overlap(manifest.images.overlap),
+        "commands": _commands(run),
         "origin": _origin(manifest),
-        "seeds": _pairs(manifest.get("seeds")),
-        "packages": _pairs(manifest.get("packages")),
-        "digests": _pairs(manifest.get("digests")),
-        "sessions": manifest.get("sessions") or [],
+        "seeds": _pairs(manifest.seeds),
+        "packages": _pairs(manifest.packages),
+        "digests": _pairs(manifest.digests.model_dump(exclude_none=True)),
+        "sessions": manifest.sessions,
     }
 
 
@@ -118,40 +122,34 @@ def _larger_class(run: RunFolder) -> float:
     return max(share, 1 - share)
 
 
-def _image_facts(manifest: Mapping[str, Any]) -> Pairs:
-    images = manifest.get("images") or {}
-    dropped = images.get("dropped") or []
-    unreadable = images.get("unreadable") or []
-    unlabelled = images.get("unlabelled") or []
-    return [
-        (label, f"{value:,}")
-        for label, value in (
-            ("images", images.get("count")),
-            ("rows left out for want of an image", len(dropped) if images else None),
-            ("images left out for want of a label", len(unlabelled) if unlabelled else None),
-            ("images left out as unreadable", len(unreadable) if unreadable else None),
-        )
-        if value is not None
+def _image_facts(images: Images) -> Pairs:
+    """Counts; what was left out for a reason that did not occur is not named."""
+    unlabelled, unreadable = len(images.unlabelled), len(images.unreadable)
+    found = [
+        ("images", images.count),
+        ("rows left out for want of an image", len(images.dropped)),
+        *([("images left out for want of a label", unlabelled)] if unlabelled else []),
+        *([("images left out as unreadable", unreadable)] if unreadable else []),
     ]
+    return [(label, f"{count:,}") for label, count in found]
 
 
-def _overlap(manifest: Mapping[str, Any]) -> str:
+def _overlap(found: Overlap | None) -> str:
     """What of the test images the training has seen before, in a sentence; "" where nobody looked."""
-    found = (manifest.get("images") or {}).get("overlap")
     if found is None:
         return ""
-    pairs = found["pairs_across_parts"]
     pictures = (
-        f"{wording.counted(len(pairs), 'pair')} of the same or nearly the same picture stand in two parts of the split"
-        if pairs
+        f"{wording.counted(len(found.pairs_across_parts), 'pair')} of the same or nearly the same picture stand in "
+        "two parts of the split"
+        if found.pairs_across_parts
         else "no picture was found in two parts of the split"
     )
-    if found["persons_across_parts"] is None:
+    if found.persons_across_parts is None:
         persons = "who is on the pictures is not known, so a person may be in several parts"
-    elif found["persons_across_parts"]:
+    elif found.persons_across_parts:
         persons = (
-            f"{wording.counted(found['persons_across_parts'], 'person')} are in several parts, with "
-            f"{wording.counted(found['test_images_of_known_persons'], 'test image')}"
+            f"{wording.counted(found.persons_across_parts, 'person')} are in several parts, with "
+            f"{wording.counted(found.test_images_of_known_persons or 0, 'test image')}"
         )
     else:
         persons = "no person is in two parts"
@@ -161,29 +159,28 @@ def _overlap(manifest: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- how to repeat it
 
 
-def _commands(run: RunFolder, config: SweepConfig, manifest: Mapping[str, Any]) -> list[str]:
-    again = f"{config.name}-again"
-    folder = shlex.quote(str(config.storage / again))
-    commit = manifest.get("git_commit")
+def _commands(run: Run) -> list[str]:
+    again = f"{run.config.name}-again"
+    folder = shlex.quote(str(run.config.storage / again))
+    commit = run.manifest.git_commit
     return [
         *([f"git checkout {commit}"] if commit else []),
-        f"sweep run {shlex.quote(str(run.config.absolute()))} name={again}",
+        f"sweep run {shlex.quote(str(run.folder.config.absolute()))} name={again}",
         f"analysis test {folder}",
         f"analysis report {folder}",
     ]
 
 
-def _origin(manifest: Mapping[str, Any]) -> Pairs:
-    """Where the run came from; what the manifest does not say is left out."""
-    settings, granted = manifest.get("settings") or {}, manifest.get("resources") or {}
-    commands = [entry["command"] for entry in manifest.get("configurations", [])]
-    dirty = manifest.get("git_dirty")
+def _origin(manifest: Manifest) -> Pairs:
+    """Where the run came from; what is not known is left out."""
+    settings, granted = manifest.settings, manifest.resources
+    dirty = manifest.git_dirty
     found = [
-        *(("command", shlex.join(command)) for command in commands),
-        ("made", manifest.get("created") and wording.moment(manifest["created"])),
-        ("on", manifest.get("host")),
-        ("project version", manifest.get("project_version")),
-        ("commit", manifest.get("git_commit")),
+        *(("command", shlex.join(asked.command)) for asked in manifest.configurations),
+        ("made", wording.moment(manifest.created)),
+        ("on", manifest.host),
+        ("project version", manifest.project_version),
+        ("commit", manifest.git_commit),
         (
             "uncommitted changes",
             dirty
@@ -192,31 +189,28 @@ def _origin(manifest: Mapping[str, Any]) -> Pairs:
             if dirty
             else "no",
         ),
-        ("Python", manifest.get("python")),
-        ("device", settings.get("device")),
-        *(("on", said) for said in devices_said(manifest.get("sessions") or [])),
-        ("number format", settings.get("precision")),
-        *_kernels(settings, manifest),
-        ("threads a trial", settings.get("threads")),
-        ("GPUs a trial", granted.get("gpus_per_trial")),
-        ("trials at a time", granted.get("concurrent")),
+        ("Python", manifest.python),
+        ("device", settings and settings.device),
+        *(("on", said) for said in devices_said(manifest.devices)),
+        ("number format", settings and settings.precision),
+        *(_kernels(settings, manifest.graphs) if settings else []),
+        ("threads a trial", settings and settings.threads),
+        ("GPUs a trial", granted and f"{granted.gpus_per_trial:g}"),
+        ("trials at a time", granted and granted.concurrent),
     ]
     return [(label, str(value)) for label, value in found if value is not None]
 
 
-def _kernels(settings: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pairs:
-    """How a GPU computed; a run of before this was recorded let convolutions round, and had no graphs."""
-    if settings.get("device") != "cuda":
+def _kernels(settings: RunSettings, graphs: Graphs | None) -> Pairs:
+    """How a GPU computed."""
+    if settings.device != "cuda":
         return []
-    why = (manifest.get("graphs") or {}).get("why")
+    why = f": {graphs.why}" if graphs else ""
     return [
-        ("float32 convolutions round to TF32", "yes" if settings.get("tf32", True) else "no"),
-        (
-            "training steps as CUDA graphs",
-            ("yes" if settings.get("graphs", False) else "no") + (f": {why}" if why else ""),
-        ),
+        ("float32 convolutions round to TF32", "yes" if settings.tf32 else "no"),
+        ("training steps as CUDA graphs", ("yes" if settings.graphs else "no") + why),
     ]
 
 
-def _pairs(facts: Mapping[str, Any] | None) -> Pairs:
-    return [(name, str(value)) for name, value in (facts or {}).items()]
+def _pairs(facts: Mapping[str, object]) -> Pairs:
+    return [(name, str(value)) for name, value in facts.items()]

@@ -541,7 +541,18 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         ["sweep", "status", "RUN"],
         "manifest",
     ),
-    "no configuration": (damaged("sweep.yaml", None), ["sweep", "status", "RUN"], "sweep.yaml"),
+    "a manifest changed by hand": (
+        manifest(target="Male"),
+        ["sweep", "status", "RUN"],
+        "it was changed since",
+    ),
+    "another metric": (
+        lambda run: (run / "sweep.yaml").write_text(
+            (run / "sweep.yaml").read_text().replace("metric: val_accuracy", "metric: val_loss")
+        ),
+        ["analysis", "results", "RUN"],
+        "it was changed",
+    ),
     "half a configuration": (
         damaged("sweep.yaml", b"name: ["),
         ["analysis", "results", "RUN"],
@@ -564,7 +575,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     ),
     "half a split": (
         damaged("split.parquet", b"PAR1"),
-        ["analysis", "test", "RUN"],
+        ["sweep", "status", "RUN"],
         "split.parquet",
     ),
     "a picture of no kind": (
