@@ -1,4 +1,4 @@
-"""python -m sweep: plan, run, resume, extend, replicate, status, dashboard, store."""
+"""python -m sweep: plan, run, resume, extend, replicate, status, check, dashboard, store."""
 
 import json
 import shlex
@@ -12,6 +12,7 @@ import typer
 
 from sweep.config import SweepConfig, parse_bytes
 from sweep.hold import only_driver
+from sweep.interruption import Exit
 from sweep.manifest import create_run, forget_unbegun
 from sweep.open_run import open_held_run, open_run
 from sweep.requests import check_folder, load_request, missing, take_back
@@ -288,6 +289,23 @@ def status(
         print(json.dumps(facts, indent=2))
     else:
         show_status(facts, console)
+
+
+@app.command()
+def check(
+    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+) -> None:
+    """Verify every record, digest and reference of a run, and its images; nothing is changed. Exit code 2: faults."""
+    from sweep.check import check_run, show_checked
+
+    with progress(console) as begin:
+        found = check_run(run, begin)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        show_checked(found, console)
+    if found.faults:
+        raise typer.Exit(Exit.REQUEST)
 
 
 @app.command()

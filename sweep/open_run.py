@@ -32,8 +32,8 @@ def open_run(path: str | PathLike[str]) -> Run:
     if not folder.manifest.is_file():
         raise RequestError(f"RUN must be a run folder, but {path} has no manifest.json")
     manifest = read_manifest(folder)
-    _refuse_another_split(folder, manifest)
-    _refuse_another_text(folder, manifest)
+    refuse_another_split(folder, manifest)
+    refuse_another_text(folder, manifest)
     return Run(folder, manifest, config_of(folder, manifest))
 
 
@@ -61,7 +61,8 @@ def config_of(folder: RunFolder, manifest: Manifest) -> SweepConfig:
         return check_config(*keys_in(manifest.configuration.text, source), source)
 
 
-def _refuse_another_split(folder: RunFolder, manifest: Manifest) -> None:
+def refuse_another_split(folder: RunFolder, manifest: Manifest) -> None:
+    """Raises RequestError where the split is not the one that the run began with."""
     recorded = manifest.digests.split
     try:
         digest = sha256_of(folder.split)
@@ -76,8 +77,8 @@ def _refuse_another_split(folder: RunFolder, manifest: Manifest) -> None:
         )
 
 
-def _refuse_another_text(folder: RunFolder, manifest: Manifest) -> None:
-    """The text of an earlier request is an extension that was killed half-way."""
+def refuse_another_text(folder: RunFolder, manifest: Manifest) -> None:
+    """Raises RequestError where sweep.yaml was changed; an earlier request's text is an extension killed half-way."""
     if not folder.config.exists():
         return
     if digest_of(_text(folder)) not in [asked.sha256 for asked in manifest.configurations]:

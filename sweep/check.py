@@ -1,0 +1,310 @@
+"""sweep check: every record, digest and reference of a run is read and verified; nothing is changed.
+
+The same code reads here that reads elsewhere, so what it refuses is a fault with its remedy. Beside that, whatever
+refers to something must find it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from rich.console import Console
+
+from sweep.asha import Decision
+from sweep.hold import read_hold
+from sweep.open_run import Run, config_of, refuse_another_split, refuse_another_text
+from sweep.prepare import check_unchanged
+from sweep.ranking import Standing, best_row, standing, to_keep
+from trainable.config import RequestError
+from trainable.data import read_split
+from trainable.examine import Begin, no_progress
+from trainable.files import read_json, read_json_lines, sha256_of
+from trainable.manifest import read_manifest
+from trainable.record import RunFolder, TrialRecord, readable
+from trainable.rows import Row, Status
+from trainable.state import load_state
+
+BACK = "put the old one back"
+Found = TypeVar("Found")
+
+
+@dataclass
+class Checked:
+    """What was found in a run folder."""
+
+    run: Path
+    faults: list[str] = field(default_factory=list)
+    """What is wrong, each with its remedy."""
+    remarks: list[str] = field(default_factory=list)
+    """What is no fault, and worth knowing."""
+    looked_at: dict[str, int] = field(default_factory=dict)
+    """How many of each kind of thing were verified."""
+
+    def count(self, what: str, number: int = 1) -> None:
+        self.looked_at[what] = self.looked_at.get(what, 0) + number
+
+    def attempt(self, read: Callable[[], Found]) -> Found | None:
+        """What `read` gives; where it refuses, that is a fault."""
+        try:
+            return read()
+        except RequestError as error:
+            self.faults.append(str(error))
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": str(self.run),
+            "faults": self.faults,
+            "remarks": self.remarks,
+            "looked_at": self.looked_at,
+        }
+
+
+def check_run(path: Path, begin: Begin = no_progress) -> Checked:
+    """Read and verify everything in the run folder `path`, and what it was begun with: images, table, weights.
+
+    Raises:
+        RequestError: no run folder.
+    """
+    folder, found = RunFolder(path), Checked(path)
+    if not folder.manifest.is_file():
+        raise RequestError(f"RUN must be a run folder, but {path} has no manifest.json")
+    hold = read_hold(folder)
+    if hold is not None and hold.living is not False:
+        found.remarks.append(
+            f"{hold.holder} holds the run: what it writes meanwhile may look like a fault; check again when it is done"
+        )
+    run = found.attempt(lambda: _opened(folder, found))
+    records = _records(folder, found)
+    if run is None:
+        return found
+    found.count("sessions", len(run.manifest.sessions))
+    images = found.attempt(lambda: _validation_images(run))
+    standings: list[Standing] = []
+    for record, rows in records:
+        standings += _check_trial(run, record, rows, images, found)
+    _check_kept(run, standings, found)
+    _check_decisions(run, {record.trial_id for record, _ in records}, found)
+    _check_test(run, found)
+    if images is not None:
+        found.remarks += found.attempt(lambda: check_unchanged(run, begin)) or []
+        found.count("images", run.manifest.images.count)
+    return found
+
+
+def _opened(folder: RunFolder, found: Checked) -> Run:
+    """As open_run, with each fault by itself."""
+    manifest = read_manifest(folder)
+    found.attempt(lambda: refuse_another_text(folder, manifest))
+    if not folder.config.exists():
+        found.remarks.append(
+            f"{folder.config} is gone; the next command that trains makes it again"
+        )
+    return Run(folder, manifest, config_of(folder, manifest))
+
+
+def _validation_images(run: Run) -> list[str]:
+    """Their names in the split's order.
+
+    Raises:
+        RequestError: the split is not the one that was recorded.
+    """
+    refuse_another_split(run.folder, run.manifest)
+    with readable(run.folder.split, BACK):
+        return list(read_split(run.folder.split, ("validation",))["file"])
+
+
+# ---------------------------------------------------------------- trials
+
+
+def _records(folder: RunFolder, found: Checked) -> list[tuple[TrialRecord, list[Row]]]:
+    """Trials whose settings, status and rows can be read, with their rows."""
+    whole = []
+    for path in sorted((folder.path / "trials").glob("*")):
+        record = folder.trial(path.name)
+        if not (path / "config.json").exists():
+            found.remarks.append(
+                f"{path} has no config.json: the driver died while it was made; it is made anew"
+            )
+            continue
+        found.count("trials")
+        asked = found.attempt(lambda record=record: record.origin)  # type: ignore[misc]
+        status = found.attempt(record.status)
+        rows = found.attempt(record.rows)
+        if asked is not None and status is not None and rows is not None:
+            found.count("epochs", len(rows))
+            whole.append((record, rows))
+    return whole
+
+
+def _check_trial(
+    run: Run, record: TrialRecord, rows: Sequence[Row], images: Sequence[str] | None, found: Checked
+) -> Iterator[Standing]:
+    """Does all that the trial's records refer to exist? Gives its standing, if it has one."""
+    status = record.status()
+    if not record.has_status:
+        found.remarks.append(f"{record.folder} has no status.json: the trial counts as interrupted")
+    if status.status is Status.FINISHED and not rows:
+        found.faults.append(
+            f"{record.folder} is finished and must have epochs, but epochs.jsonl has none; {BACK}, or delete "
+            "status.json, and the trial is trained again"
+        )
+    if len(rows) > run.config.epochs:
+        found.faults.append(
+            f"{record.folder / 'epochs.jsonl'} must have at most {run.config.epochs} epochs, as the run gives a trial, "
+            f"but it has {len(rows)}; {BACK}"
+        )
+    best = best_row(rows, run.config.metric)
+    for path in sorted(record.folder.glob("best-*.json")):
+        found.attempt(lambda path=path: _check_best(record, path, images, found))  # type: ignore[misc]
+    if best is not None and status.status in (Status.FINISHED, Status.PRUNED):
+        wanted = record.folder / f"best-{best.epoch}.json"
+        if not wanted.exists() and status.status is Status.FINISHED:
+            found.faults.append(
+                f"{wanted} must be there, since epoch {best.epoch} is the best of the finished trial, but it is gone; "
+                f"{BACK}"
+            )
+    if record.last.exists():
+        found.attempt(lambda: _check_last(record, rows, found))
+    for path in record.folder.glob(".*.tmp"):
+        found.remarks.append(f"{path} was left aside by a writer that was killed; it is deleted")
+    ranked = standing(record, run.config.metric)
+    if ranked is not None:
+        yield ranked
+
+
+def _check_best(
+    record: TrialRecord, path: Path, images: Sequence[str] | None, found: Checked
+) -> None:
+    """Weights against their digest, predictions against the split.
+
+    Raises:
+        RequestError: they are not what was written.
+    """
+    epoch = path.stem.removeprefix("best-")
+    facts = read_json(path)
+    weights = path.with_suffix(".safetensors")
+    if weights.exists():
+        found.count("weights")
+        if sha256_of(weights) != facts.get("sha256"):
+            raise RequestError(
+                f"the weights {weights} must have the SHA-256 {facts.get('sha256')} that was recorded, but they do "
+                f"not: the file was changed or damaged; {BACK}"
+            )
+    if not epoch.isdecimal() or not record.has_predictions(int(epoch)):
+        raise RequestError(
+            f"{path} must have its predictions {path.stem}.parquet beside it, but they are gone; {BACK}"
+        )
+    predictions = record.predictions(int(epoch))
+    found.count("predictions", len(predictions))
+    if images is not None and list(predictions.get("file", pd.Series())) != images:
+        raise RequestError(
+            f"{path.with_suffix('.parquet')} must name the {len(images)} validation images in the split's order, "
+            f"but it names {len(predictions)} otherwise; {BACK}"
+        )
+
+
+def _check_last(record: TrialRecord, rows: Sequence[Row], found: Checked) -> None:
+    """Raises RequestError where no trial could go on from last.pt."""
+    found.count("states")
+    remedy = "put the old one back, or delete it, and the trial starts again where it has to go on"
+    try:
+        state = load_state(record.last)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise RequestError(f"{record.last} can't be read: {_first_line(error)}; {remedy}") from None
+    epoch, best = state.get("epoch", 0), state.get("best_epoch")
+    if epoch > len(rows):
+        raise RequestError(
+            f"{record.last} must be of an epoch on record, but it is of epoch {epoch} of {len(rows)}; {remedy}"
+        )
+    if not (record.folder / f"best-{best}.json").exists():
+        raise RequestError(
+            f"{record.last} refers to the best epoch {best}, but best-{best}.json is gone; {remedy}"
+        )
+
+
+def _check_kept(run: Run, standings: Sequence[Standing], found: Checked) -> None:
+    """Those that are kept must have their weights."""
+    kept = to_keep(standings, run.config.keep.best)
+    for each in standings:
+        record = run.folder.trial(each.trial_id)
+        best = record.folder / f"best-{each.best.epoch}"
+        if (
+            each.trial_id in kept
+            and each.status is Status.FINISHED
+            and best.with_suffix(".json").exists()
+        ):
+            weights = best.with_suffix(".safetensors")
+            if not weights.exists():
+                found.faults.append(
+                    f"{weights} must be there, since the trial is among the best {run.config.keep.best}, but it is "
+                    f"gone; {BACK}"
+                )
+
+
+# ---------------------------------------------------------------- decisions and the test
+
+
+def _check_decisions(run: Run, known: set[str], found: Checked) -> None:
+    """Each decision of ASHA is of a trial on record, and they are numbered as they were taken."""
+    rungs = run.folder.rungs
+
+    def read() -> list[Decision]:
+        with readable(rungs, BACK):
+            return [Decision.from_json(facts) for facts in read_json_lines(rungs)]
+
+    decisions = found.attempt(read) or []
+    found.count("decisions", len(decisions))
+    for number, decision in enumerate(decisions, start=1):
+        if decision.sequence != number:
+            found.faults.append(
+                f"line {number} of {rungs} must be decision {number}, but it is {decision.sequence}; {BACK}"
+            )
+            break
+    for trial_id in sorted({decision.trial_id for decision in decisions} - known):
+        found.faults.append(
+            f"{rungs} has a decision on trial {trial_id}, which must be in {rungs.parent / 'trials'}, but it is not; "
+            "put its folder back"
+        )
+
+
+def _check_test(run: Run, found: Checked) -> None:
+    """The files of the newest opening have the digests that its entry in test.json has."""
+    folder = run.folder
+    if not folder.test.exists():
+        return
+    facts = found.attempt(lambda: read_json(folder.test)) or {}
+    found.count("openings of the test set", int(facts.get("times_opened", 0)))
+    result: Mapping[str, Any] = facts.get("result") or {}
+    for path, name in (
+        (folder.test_predictions, "predictions_sha256"),
+        (folder.test_mistakes, "mistakes_sha256"),
+    ):
+        recorded = result.get(name)
+        if recorded is None:
+            continue
+        content = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(content).hexdigest() != recorded:
+            found.faults.append(
+                f"{path} must have the SHA-256 {recorded} that the test's opening recorded, "
+                f"but it {'has another' if content else 'is gone'}; {BACK}"
+            )
+
+
+def show_checked(found: Checked, console: Console) -> None:
+    """Print what `check_run` found."""
+    for line in found.remarks:
+        console.print(line, style="yellow", soft_wrap=True)
+    for line in found.faults:
+        console.print(f"fault: {line}", style="red", soft_wrap=True)
+    looked = ", ".join(f"{number:,} {what}" for what, number in found.looked_at.items())
+    count = len(found.faults)
+    said = "no fault" if not count else "1 fault" if count == 1 else f"{count} faults"
+    console.print(f"{found.run}: {said}; looked at {looked}", soft_wrap=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
