@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import combinations, pairwise
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 
 from sweep.config import SweepConfig
 from sweep.rates import Rates
 from trainable.command import duration
-from trainable.config import Sharing
+from trainable.config import Family, Kept, Sharing
 from trainable.frozen.chunks import PIXELS
 from trainable.model import CUTS, feature_layers
 
@@ -24,16 +24,21 @@ class Demand:
     """How often features at one cut are asked for, and for how many different views of images."""
 
     cut: int
-    family: str
+    family: Family
     uses: float
     distinct: int
+
+    @property
+    def kept(self) -> Kept:
+        """What is kept where it is met from the store."""
+        return Kept(self.cut, self.family)
 
 
 @dataclass(frozen=True)
 class Decision:
     """What is kept, and why."""
 
-    kept: tuple[str, ...]
+    kept: tuple[Kept, ...]
     bytes: int
     """That it will take on a node's disk, at most."""
     held_bytes: int
@@ -62,12 +67,12 @@ class Decision:
 
     def facts(self) -> dict[str, Any]:
         """As the manifest has it."""
-        return asdict(self)
+        return asdict(self) | {"kept": [str(each) for each in self.kept]}
 
 
-def what_is_kept(name: str) -> str:
-    """`24 fixed` in words."""
-    cut, family = int(name.split()[0]), name.split()[1]
+def what_is_kept(kept: Kept) -> str:
+    """In words."""
+    cut, family = kept
     if cut == PIXELS:
         return "decoded images"
     strategy = next(each for each, at in CUTS.items() if at == cut)
@@ -147,17 +152,13 @@ def decide(
 
     `images` train or validate; `size(cut)` is the bytes of one image's features there.
     """
-    choices = [(PIXELS, "fixed"), *sorted({(d.cut, d.family) for d in asked if d.cut != PIXELS})]
+    choices = [Kept(PIXELS, "fixed"), *sorted({d.kept for d in asked if d.cut != PIXELS})]
 
-    def taken(kept: Iterable[tuple[int, str]]) -> int:
+    def taken(kept: Iterable[Kept]) -> int:
         return sum(
-            size(cut)
-            * (
-                images
-                if cut == PIXELS
-                else max(d.distinct for d in asked if (d.cut, d.family) == (cut, family))
-            )
-            for cut, family in kept
+            size(each.cut)
+            * (images if each.cut == PIXELS else max(d.distinct for d in asked if d.kept == each))
+            for each in kept
         )
 
     plain = slot_seconds(asked, rates, images, size, frozenset())
@@ -173,27 +174,27 @@ def decide(
     )
     held = max(
         (
-            size(cut)
-            * (images + sum(d.distinct for d in asked if (d.cut, d.family) == (cut, "fixed")))
+            size(cut) * (images + sum(d.distinct for d in asked if d.kept == (cut, "fixed")))
             for cut, _ in kept
             if cut != PIXELS
         ),
         default=0,
     )
     filling = fill_seconds(asked, rates, images, size, frozenset(kept))
-    return Decision(tuple(f"{c} {f}" for c, f in kept), takes, held, plain, seconds, filling, rates)
-
-
-Kept = frozenset[tuple[int, str]]
+    return Decision(kept, takes, held, plain, seconds, filling, rates)
 
 
 def slot_seconds(
-    asked: Sequence[Demand], rates: Rates, images: int, size: Callable[[int], int], kept: Kept
+    asked: Sequence[Demand],
+    rates: Rates,
+    images: int,
+    size: Callable[[int], int],
+    kept: frozenset[Kept],
 ) -> float:
     """Predicted seconds of decoding, frozen layers, reading and writing."""
     total = fill_seconds(asked, rates, images, size, kept)
     for d in asked:
-        if (d.cut, d.family) in kept:
+        if d.kept in kept:
             total += size(d.cut) * d.uses * rates.read
         else:
             stages = (d.uses * _input(rates, size, kept), d.uses * rates.frozen(d.cut))
@@ -202,16 +203,20 @@ def slot_seconds(
 
 
 def fill_seconds(
-    asked: Sequence[Demand], rates: Rates, images: int, size: Callable[[int], int], kept: Kept
+    asked: Sequence[Demand],
+    rates: Rates,
+    images: int,
+    size: Callable[[int], int],
+    kept: frozenset[Kept],
 ) -> float:
     """Predicted seconds of decoding, frozen layers and writing for what is kept, once each."""
     total = 0.0
     if (PIXELS, "fixed") in kept:
         pixels = (images * rates.decode, images * size(PIXELS) * rates.write)
         total += together(pixels, rates.stages_overlap)
-    for family in ("fixed", "epoch"):
+    for family in get_args(Family):
         features = [d for d in asked if d.family == family and d.cut != PIXELS]
-        here = [d for d in features if (d.cut, family) in kept]
+        here = [d for d in features if d.kept in kept]
         if not here:
             continue
         deepest, views = max(d.cut for d in here), max(d.distinct for d in here)
@@ -231,6 +236,6 @@ def together(stages: Iterable[float], overlap: bool) -> float:
     return max(stages) if overlap else sum(stages)
 
 
-def _input(rates: Rates, size: Callable[[int], int], kept: Kept) -> float:
+def _input(rates: Rates, size: Callable[[int], int], kept: frozenset[Kept]) -> float:
     """Seconds until an image's pixels are there."""
     return rates.read * size(PIXELS) if (PIXELS, "fixed") in kept else rates.decode

@@ -18,6 +18,7 @@ from sweep.sharing import (
     together,
     what_is_kept,
 )
+from trainable.config import Kept
 from trainable.model import frozen_layers, load_backbone
 
 import torch  # isort: skip
@@ -43,13 +44,13 @@ def decide(rates: Rates = SLOW, **changed: object) -> Decision:
 
 
 def test_where_frozen_layers_are_slow_everything_between_them_and_the_trials_is_kept() -> None:
-    assert decide().kept == ("24 epoch", "24 fixed", "31 epoch", "31 fixed")
+    assert [str(each) for each in decide().kept] == ["24 epoch", "24 fixed", "31 epoch", "31 fixed"]
     assert decide().seconds_plain / decide().seconds_shared > 5
 
 
 def test_a_gpu_that_waits_for_decoding_keeps_the_images_too() -> None:
     fast = Rates(1e-3, {24: 1e-4, 31: 1e-5}, 1e-10, 2e-10, 10**12)
-    assert "0 fixed" in decide(fast).kept
+    assert Kept(0, "fixed") in decide(fast).kept
 
 
 def test_nothing_is_kept_for_one_trial_of_one_epoch() -> None:
@@ -59,7 +60,7 @@ def test_nothing_is_kept_for_one_trial_of_one_epoch() -> None:
 
 
 def test_without_frozen_layers_only_images_can_be_kept() -> None:
-    assert decide(strategy="full").kept == ("0 fixed",)
+    assert decide(strategy="full").kept == (Kept(0, "fixed"),)
 
 
 @pytest.mark.parametrize("gigabytes", [0, 1, 5, 20, 50, 500])
@@ -109,7 +110,7 @@ def test_a_gpus_filling_takes_as_long_as_its_slowest_stage_and_a_cpus_as_all_of_
     """51,000 views: the layers alone take 51,000 / 8,900 s, decoding about as long, and writing 3.8 s."""
     wanted = {"augmentation": ["none", "flip"], "strategy": "block5"}
     there = decide_for(config(**wanted), H200, 24_000, 3_000, half=True)
-    assert "24 fixed" in there.kept
+    assert Kept(24, "fixed") in there.kept
     assert 51_000 / 8900 <= there.fill_seconds <= 1.4 * 51_000 / 8271
     here = decide_for(config(**wanted), replace(H200, gpu_bytes=0), 24_000, 3_000, half=True)
     assert here.fill_seconds > 1.5 * there.fill_seconds
@@ -156,5 +157,5 @@ def test_twice_the_trials_are_predicted_to_train_twice_as_long() -> None:
 
 
 def test_every_choice_has_a_name_for_people() -> None:
-    names = [what_is_kept(f"{cut} {f}") for cut in (0, 10, 17, 24, 31) for f in ("fixed", "epoch")]
+    names = [what_is_kept(Kept(cut, f)) for cut in (0, 10, 17, 24, 31) for f in ("fixed", "epoch")]
     assert len(set(names)) == 9  # decoded images have one family

@@ -7,9 +7,17 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from trainable.metric import Metric
 
@@ -222,12 +230,41 @@ class ModelConfig(Frozen):
     """Share of VGG-16's channels."""
 
 
+Family = Literal["fixed", "epoch"]
+"""Views of images that come again in every epoch, or that belong to one epoch alone."""
+
+
+class Kept(NamedTuple):
+    """One thing that is kept on a node: features before layer `cut` of a family of views; at cut 0, decoded images.
+
+    On record it is text, such as `24 fixed`.
+    """
+
+    cut: int
+    family: Family
+
+    def __str__(self) -> str:
+        return f"{self.cut} {self.family}"
+
+    @staticmethod
+    def read(given: object) -> object:
+        """From its text; anything else as it is.
+
+        Raises:
+            ValueError: a text that is none of it.
+        """
+        if not isinstance(given, str):
+            return given
+        found = re.fullmatch(r"(\d+) (fixed|epoch)", given)
+        if not found:
+            raise ValueError("must be a layer and a family of views, such as `24 fixed`")
+        return Kept(int(found[1]), found[2])  # type: ignore[arg-type]
+
+
 class Sharing(Frozen):
     """Which frozen work is kept on a node: decided by cost before the first trial (sweep.sharing)."""
 
-    kept: frozenset[str] = frozenset()
-    """`<cut> fixed` and `<cut> epoch`: features before layer `cut` of views that come again, or of one epoch alone;
-    `0 fixed`: decoded images."""
+    kept: frozenset[Annotated[Kept, BeforeValidator(Kept.read), PlainSerializer(str)]] = frozenset()
     resident: bool = False
     """Features, and pixels behind them, are held in the device's memory where it has room, and no loader runs."""
     limit_bytes: int | None = None

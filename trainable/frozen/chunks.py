@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
-from trainable.config import RunSettings
+from trainable.config import Family, RunSettings
 from trainable.data import LabelledImages
 from trainable.device import device_of
 from trainable.frozen.store import Chunk
@@ -30,7 +30,7 @@ class Look:
     """One view of every image of a part: all original, all mirrored, or as an epoch's jitter draws them."""
 
     views: tuple[View, ...]
-    family: str
+    family: Family
     """fixed, for views that come again in every epoch; epoch, for those of one epoch alone."""
     drawn: tuple[int, int] | None = None
     """Augmentation seed and epoch of an epoch's own views."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from trainable.config import RunSettings
+from trainable.config import Family, Kept, RunSettings
 from trainable.frozen.chunks import PIXELS, Table, chunk_size, feature_facts, pixel_facts
 from trainable.frozen.store import Chunk, Claim, Shelf, StoreUnavailable, default_folder
 
@@ -25,9 +25,9 @@ class Shelves:
         """Mapped chunks by cut and name: they can't be evicted."""
         self.problem = ""
 
-    def keeps(self, cut: int, family: str) -> bool:
+    def keeps(self, cut: int, family: Family) -> bool:
         """Is this cut of these views to be stored?"""
-        return not self.problem and f"{cut} {family}" in self._sharing.kept
+        return not self.problem and Kept(cut, family) in self._sharing.kept
 
     def shelf(self, cut: int) -> Shelf:
         if cut not in self._shelves:
