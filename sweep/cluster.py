@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep import node_tasks
 from sweep.packing import PROBE_SECONDS, Packed, Probe
-from sweep.rates import Rates
+from sweep.rates import RateProbe, Rates
 from sweep.shares import Node, Share
 from trainable.config import Precision, RequestError, RunSettings, TrialConfig
 
@@ -176,12 +176,14 @@ def _on(node: Node) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
-def measure(granted: Share, *arguments: Any, here: bool) -> Rates | str:
+def measure(
+    granted: Share, weights: str, width: float, probe: RateProbe, *, here: bool
+) -> Rates | str:
     """node_tasks.measure on a node, with what a trial gets there; in this process where that is on the only node."""
     if here:
-        return node_tasks.measure(*arguments)
+        return node_tasks.measure(weights, width, probe)
     task = ray.remote(num_cpus=granted.cpus, num_gpus=granted.gpus)(node_tasks.measure)
-    found: Rates | str = ray.get(task.remote(*arguments))
+    found: Rates | str = ray.get(task.remote(weights, width, probe))
     return found
 
 

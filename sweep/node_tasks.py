@@ -8,21 +8,18 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from sweep.rates import Rates, measure_rates
+from sweep.rates import RateProbe, Rates, measure_rates
 from trainable.config import Precision
-from trainable.data import LabelledImages
 from trainable.device import device_of, has_gpu
 from trainable.graph_test import problem
 from trainable.model import load_backbone
 from trainable.unused_gpu import unused_gpu
 
 
-def measure(
-    weights: str, width: float, cuts: list[int], images: LabelledImages, *settings: Any
-) -> Rates | str:
+def measure(weights: str, width: float, probe: RateProbe) -> Rates | str:
     """The rates of a node, or why its store can't be used."""
     try:
-        return measure_rates(load_backbone(weights, width), cuts, images, *settings)
+        return measure_rates(load_backbone(weights, width), probe)
     except OSError as error:
         return f"{error.filename or 'the store'}: {error.strerror or error}"
 

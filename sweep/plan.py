@@ -12,7 +12,7 @@ from sweep.machine import Machine
 from sweep.needs import ModelSize, memory_bytes, model_sizes, trial_bytes
 from sweep.packing import PROBE_SECONDS, Probe, largest, tried
 from sweep.prepare import Prepared
-from sweep.rates import measure_rates
+from sweep.rates import RateProbe, measure_rates
 from sweep.requests import nearest
 from sweep.sharing import cuts_of, decide_for, expected_epochs
 from trainable.command import PlainConsole, duration
@@ -118,15 +118,15 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
         lines.append("sharing: off")
     else:
         try:
-            rates = measure_rates(
-                prepared.backbone,
-                cuts_of(config),
-                _training_images(config, prepared),
-                threads,
-                machine.kind,
-                precision,
-                config.store.limit,
+            probe = RateProbe(
+                cuts=tuple(cuts_of(config)),
+                images=_training_images(config, prepared),
+                threads=threads,
+                device=machine.kind,
+                precision=precision,
+                limit_bytes=config.store.limit,
             )
+            rates = measure_rates(prepared.backbone, probe)
         except OSError as error:
             return f"sharing: none, since the store can't be used: {error}"
         decision = decide_for(config, rates, *images, half=precision != "float32")

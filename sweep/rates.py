@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor
 
+from trainable.config import Precision
 from trainable.data import LabelledImages
 from trainable.decoding.pool import Decodable, Decoders
 from trainable.device import Device, device_of
@@ -65,24 +66,34 @@ class Rates:
         return float(sum(seconds for each, seconds in self.layers.items() if each <= cut))
 
 
-def measure_rates(
-    backbone: Backbone,
-    cuts: Sequence[int],
-    images: LabelledImages,
-    threads: int,
-    device: str,
-    precision: str,
-    limit_bytes: int | None,
-    store: Path | None = None,
-) -> Rates:
+@dataclass(frozen=True)
+class RateProbe:
+    """With what the rates of a machine are measured."""
+
+    cuts: tuple[int, ...]
+    """Layers that the strategies of a sweep begin to train at."""
+    images: LabelledImages
+    threads: int
+    device: str
+    precision: Precision
+    limit_bytes: int | None = None
+    """What the store may take of the disk; None: half of what is free."""
+    store: Path | None = None
+    """Its folder; None: that of the machine."""
+
+
+def measure_rates(backbone: Backbone, probe: RateProbe) -> Rates:
     """Probe this machine with a few images: some seconds at full width on a CPU.
 
     Raises:
         OSError: the store's folder can't be written.
     """
-    before, machine, store = torch.get_num_threads(), device_of(device), store or default_folder()
-    decode, pixels = decode_seconds(images, threads, store)  # its processes begin before CUDA does
-    torch.set_num_threads(threads)
+    cuts, device, precision = probe.cuts, probe.device, probe.precision
+    machine, store = device_of(device), probe.store or default_folder()
+    before = torch.get_num_threads()
+    # its processes begin before CUDA does
+    decode, pixels = decode_seconds(probe.images, probe.threads, store)
+    torch.set_num_threads(probe.threads)
     try:
         layers = frozen_layers(backbone).to(machine.torch)
         batch = _batch(layers[: max(cuts)], pixels, device, precision)
@@ -98,7 +109,7 @@ def measure_rates(
         copy = _copy_seconds(machine)
     finally:
         torch.set_num_threads(before)
-    write, read, limit = _disk(store, limit_bytes, WRITERS[device])
+    write, read, limit = _disk(store, probe.limit_bytes, WRITERS[device])
     return Rates(decode, seconds, read, write, limit, machine.total_bytes(), copy)
 
 

@@ -11,6 +11,7 @@ from sweep.config import SweepConfig
 from sweep.devices import device_remarks, gpus_of, kinds, precision_on, refuse_device
 from sweep.open_run import Run
 from sweep.packing import held_bytes, tried
+from sweep.rates import RateProbe
 from sweep.shares import Node, Share, share
 from sweep.sharing import cuts_of, decide_for
 from trainable.command import PlainConsole
@@ -207,19 +208,16 @@ def _share_work(
     if config.sharing == "off":
         return settings, {"off": "sharing: off"}
     data = open_training_data(run.split, settings.images, settings.image_size)
-    rates = cluster.measure(
-        granted,
-        settings.weights,
-        settings.width,
-        cuts_of(config),
-        data.training,
-        settings.threads,
-        settings.device,
-        settings.precision,
-        config.store.limit,
-        settings.store,
-        here=here,
+    probe = RateProbe(
+        cuts=tuple(cuts_of(config)),
+        images=data.training,
+        threads=settings.threads,
+        device=settings.device,
+        precision=settings.precision,
+        limit_bytes=config.store.limit,
+        store=settings.store,
     )
+    rates = cluster.measure(granted, settings.weights, settings.width, probe, here=here)
     if isinstance(rates, str):
         console.warn(f"frozen features are not shared, since the store can't be used: {rates}")
         return settings, {"off": rates}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sweep.rates import measure_rates
+from sweep.rates import RateProbe, measure_rates
 from tests.conftest import Bench, exhaust, results
 from trainable import graph_test
 from trainable.config import RunSettings, Sharing, TrialConfig
@@ -111,9 +111,8 @@ def test_no_tensor_has_a_type_that_a_gpu_can_not_index(
 def test_nor_has_any_that_the_rates_are_measured_with(bench: Bench, tmp_path: Path) -> None:
     with Watch():
         for precision in ("float32", "bfloat16"):
-            measure_rates(
-                bench.backbone, [24], bench.data.training, 1, "cpu", precision, None, tmp_path
-            )
+            probe = RateProbe((24,), bench.data.training, 1, "cpu", precision, None, tmp_path)
+            measure_rates(bench.backbone, probe)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

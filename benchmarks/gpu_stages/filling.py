@@ -11,7 +11,7 @@ from benchmarks.gpu_stages.bench import Bench
 from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from benchmarks.gpu_stages.speed import summary
-from sweep.rates import measure_rates
+from sweep.rates import RateProbe, measure_rates
 from sweep.sharing import feature_bytes, together
 from trainable.config import DataConfig
 from trainable.data import load_pixels
@@ -79,16 +79,15 @@ def _audit(job: Job) -> dict[str, Any]:
 def _predicted(job: Job, bench: Bench) -> dict[str, Any]:
     """What the launcher's probe says of filling the store for block5, in parts."""
     began = time.perf_counter()
-    rates = measure_rates(
-        bench.backbone,
-        [CUT],
-        bench.data.training,
-        job.cpus,
-        job.device,
-        bench.run.precision,
-        None,
-        job.store,
+    of_the_run = RateProbe(
+        cuts=(CUT,),
+        images=bench.data.training,
+        threads=job.cpus,
+        device=job.device,
+        precision=bench.run.precision,
+        store=job.store,
     )
+    rates = measure_rates(bench.backbone, of_the_run)
     probe = time.perf_counter() - began
     views = 2 * job.training + job.validation
     item = 2 if bench.run.precision != "float32" else 4
