@@ -14,7 +14,7 @@ from sweep.space import Range
 from trainable.config import RunSettings, TrialConfig
 from trainable.device import device_of
 from trainable.frozen.chunks import FILL_BATCH
-from trainable.frozen.reference import Held, autocast
+from trainable.frozen.reference import Held, Work, autocast
 from trainable.graph_test import Noise
 from trainable.model import (
     CUTS,
@@ -167,7 +167,7 @@ class Training:
     def __call__(self) -> int:
         """How many images it trained on."""
         self.epochs += 1
-        self.steps.epoch(self.noise, self.epochs)
+        self.steps.epoch(self.noise, self.epochs, Work())
         self.steps.fetch(torch.zeros(1, device=self.noise.held.table.device))
         return self.images
 

@@ -612,9 +612,13 @@ def test_features_are_given_in_the_format_in_which_they_are_computed(
     by = shared(bench)
     plain = Plain(SMALL, bench.run, by.data, build_model(SMALL, bench.backbone))
     stored_ones = FromStore(plain, by)
-    held = stored_ones.held_validation()
+    held = stored_ones.held_validation(Work())
     assert held is not None and held.table.dtype is on_disk
-    ways = [plain.validation(), held.in_order(EVALUATION_BATCH), stored_ones.validation()]
+    ways = [
+        plain.validation(Work()),
+        held.in_order(EVALUATION_BATCH),
+        stored_ones.validation(Work()),
+    ]
     found = [torch.cat([hidden for _, hidden in way]) for way in ways]
     assert all(each.dtype is given for each in found)
     assert all(torch.equal(each, found[0]) for each in found)

@@ -20,7 +20,7 @@ from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.device import CaptureFailed, Device
 from trainable.fit import fit, predict
 from trainable.frozen import stages
-from trainable.frozen.reference import Held, Plain, evaluation_batches
+from trainable.frozen.reference import Held, Plain, Work, evaluation_batches
 from trainable.frozen.shared import FromStore, Shared
 from trainable.model import build_model
 from trainable.step import Steps
@@ -73,8 +73,9 @@ def steps_of(bench: Bench, config: TrialConfig) -> tuple[Steps, FromStore]:
     torch.manual_seed(0)
     model = build_model(config, bench.backbone)
     steps = Steps(config, bench.run, model, bench.data.training.labels)
-    plain = Plain(config, bench.run, bench.data, model)
-    return steps, FromStore(plain, Shared(bench.run, bench.data, bench.backbone))
+    shared = Shared(bench.run, bench.data, bench.backbone)
+    plain = Plain(config, bench.run, bench.data, model, shared.held_pixels)
+    return steps, FromStore(plain, shared)
 
 
 # ---------------------------------------------------------------- as a GPU would have it
@@ -121,10 +122,10 @@ def test_a_steady_epoch_asks_the_device_for_no_number(
 ) -> None:
     here = on(bench, tmp_path)
     steps, frozen = steps_of(here, SMALL.model_copy(update={"optimizer": optimizer}))
-    steps.epoch(frozen, 1)
-    frozen.held_training(2)
+    steps.epoch(frozen, 1, Work())
+    frozen.held_training(2, Work())
     with NoQuestion():
-        steps.epoch(frozen, 2)
+        steps.epoch(frozen, 2, Work())
 
 
 @pytest.mark.parametrize("strategy", ["head", "block5"])
@@ -266,7 +267,7 @@ def test_a_step_whose_gradients_are_not_finite_is_skipped_counted_and_its_scale_
     assert steps._scaler is not None
     steps._scaler.load_state_dict({**steps._scaler.state_dict(), "scale": 2.0**40})
     before = {name: value.clone() for name, value in plain.model.trained().items()}
-    steps.epoch(plain, 1)
+    steps.epoch(plain, 1, Work())
     sums, _ = steps.fetch(torch.zeros(1))
     assert sums.skipped_steps == 5, "24 images in batches of 5"
     assert all(torch.equal(before[name], value) for name, value in plain.model.trained().items())
@@ -314,10 +315,10 @@ def test_after_a_skipped_first_step_training_begins_as_if_it_had_not_been(
         if skip_one:
             forced = {**steps._scaler.state_dict(), "scale": 2.0**60}
             steps._scaler.load_state_dict(forced)
-            steps.epoch(plain, 1)
+            steps.epoch(plain, 1, Work())
             assert steps.fetch(torch.zeros(1))[0].skipped_steps == 5
         steps._scaler.load_state_dict({**steps._scaler.state_dict(), "scale": 1024.0})
-        steps.epoch(plain, 2)
+        steps.epoch(plain, 2, Work())
         return [value.tolist() for value in model.trained().values()]
 
     assert trained(True) == trained(False)

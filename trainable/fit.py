@@ -66,14 +66,14 @@ def fit(
     LOG.info("model and optimizer built in %.3f s", time.monotonic() - building)
     prefix = multiply_adds(run.width, run.image_size, 0, model.cut)
     images_seen = len(data.training) + len(data.validation)
-    plain = Plain(config, run, data, model)
-    frozen: Frozen = FromStore(plain, shared) if shared else plain
+    frozen: Frozen = Plain(config, run, data, model)
+    if shared is not None:
+        frozen = FromStore(Plain(config, run, data, model, shared.held_pixels), shared)
+    tell = record.note if record is not None else lambda text: None
     positives = int(data.validation.labels.sum())
     classes = (len(data.validation) - positives, positives)
 
     epoch, collapsing, best = 0, 0, None
-    if shared is not None and record is not None:
-        shared.tell = record.note
     if record is not None:
         epoch, collapsing, best = _resume(record, model, steps)
     saved_at, writing_seconds = time.monotonic(), _first_guess(model)
@@ -84,13 +84,13 @@ def fit(
         while epoch < run.epochs and collapsing < collapse_epochs:
             epoch += 1
             started = time.monotonic()
-            frozen.work = work = Work()
+            work = Work(tell=tell)
             device.forget_peak()
 
             # held before the steps are queued: what comes from the host is waited for, and training takes memory
-            held = frozen.held_validation()
-            steps.epoch(frozen, epoch)
-            batches = frozen.validation() if held is None else held.in_order(EVALUATION_BATCH)
+            held = frozen.held_validation(work)
+            steps.epoch(frozen, epoch, work)
+            batches = frozen.validation(work) if held is None else held.in_order(EVALUATION_BATCH)
             training, logits = steps.fetch(_logits(model, batches, run))
             if not math.isfinite(training.loss):
                 outcome = Outcome(

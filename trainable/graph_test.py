@@ -5,7 +5,7 @@ To be run in a process of its own: one in which a capture failed should not trai
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,18 +33,17 @@ class Noise:
     """Frozen features of no image, held on the device."""
 
     held: Held
-    work: Work = field(default_factory=Work)
 
-    def held_training(self, epoch: int) -> Held:
+    def held_training(self, epoch: int, work: Work) -> Held:
         return self.held
 
-    def held_validation(self) -> Held:
+    def held_validation(self, work: Work) -> Held:
         return self.held
 
-    def training(self, epoch: int, order: Sequence[int]) -> Batches:
+    def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
         raise AssertionError("all is held")
 
-    def validation(self) -> Batches:
+    def validation(self, work: Work) -> Batches:
         raise AssertionError("all is held")
 
 
@@ -91,7 +90,7 @@ def losses(
     steps = Steps(config, run, model, labels)
     found = []
     for epoch in range(1, EPOCHS + 1):
-        steps.epoch(frozen, epoch)
+        steps.epoch(frozen, epoch, Work())
         sums, _ = steps.fetch(torch.zeros(1, device=place.torch))
         found.append(sums.loss)
     steps.close()

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RunSettings, TrialConfig
 from trainable.device import device_of
-from trainable.frozen.reference import Batches, Frozen, Held, autocast
+from trainable.frozen.reference import Batches, Frozen, Held, Work, autocast
 from trainable.model import TransferVGG16, make_optimizer
 from trainable.schedule import derive_seed, learning_rate
 
@@ -57,8 +57,8 @@ class Steps:
         self._input: Tensor | None = None
         self._set_rates()
 
-    def epoch(self, frozen: Frozen, epoch: int) -> None:
-        """Queue every step of an epoch."""
+    def epoch(self, frozen: Frozen, epoch: int, work: Work) -> None:
+        """Queue every step of an epoch; what the frozen layers take is counted in `work`."""
         generator = torch.Generator().manual_seed(derive_seed(self._config.seed, epoch, "order"))
         order = torch.randperm(len(self._order), generator=generator)
         torch.manual_seed(derive_seed(self._config.seed, epoch, "dropout"))
@@ -67,9 +67,9 @@ class Steps:
         self._step.zero_()
         self._sums.zero_()
         self._model.train()
-        held = frozen.held_training(epoch)
+        held = frozen.held_training(epoch, work)
         if held is None:
-            self._train_on_batches(frozen.training(epoch, order.tolist()))
+            self._train_on_batches(frozen.training(epoch, order.tolist(), work))
         else:
             self._train_on_held(held)
 

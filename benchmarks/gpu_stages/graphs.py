@@ -12,6 +12,7 @@ from benchmarks.gpu_stages.equality import full, setting, small
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from trainable.config import RunSettings, TrialConfig
 from trainable.device import device_of
+from trainable.frozen.reference import Work
 from trainable.model import build_model
 from trainable.state import load_state
 from trainable.step import Steps
@@ -45,7 +46,7 @@ def stepped(
         steps.load(state | {"scaler": state["scaler"] | {"scale": FORCED_SCALE}})
     sums = []
     for epoch in range(1, EPOCHS + 1):
-        steps.epoch(frozen, epoch)
+        steps.epoch(frozen, epoch, Work())
         sums.append(steps.fetch(torch.zeros(1, device=device.torch))[0])
     weights = [
         float(w) for p in model.trained().values() for w in p.detach().flatten()[:1000].cpu()

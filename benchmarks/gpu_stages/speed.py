@@ -16,6 +16,7 @@ from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from trainable.config import RunSettings, TrialConfig
 from trainable.device import device_of
+from trainable.frozen.reference import Work
 from trainable.graph_test import Noise
 from trainable.model import build_model
 from trainable.rows import Row
@@ -71,7 +72,7 @@ class Bare:
         device.synchronize()
         began = time.perf_counter()
         self.number += 1
-        self.steps.epoch(self.frozen, self.number)
+        self.steps.epoch(self.frozen, self.number, Work())
         device.synchronize()
         return (time.perf_counter() - began) / self.count
 

@@ -6,7 +6,7 @@ table in the device's memory is there when it is computed, and on the disk when 
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,8 +74,6 @@ class Filling:
         self._readers = Readers(self._device)
         self._layers = FrozenLayers(run, layers, tables, self._uploads)
         self._behind: list[Written] = []
-        self.tell: Callable[[str], None] = lambda text: None
-        """Called now and then with how far the filling is, and with "" when it is over."""
 
     def fill(self, chunks: Iterable[Wanted], work: Work) -> None:
         """Map or put into their tables all `chunks`; while another process computes one, this one does the next.
@@ -94,9 +92,9 @@ class Filling:
             while missing or writing:
                 advanced, looked = False, time.monotonic()
                 for wanted in list(missing):
-                    self.tell(f"frozen features: {count - len(missing)} of {count} chunks")
+                    work.tell(f"frozen features: {count - len(missing)} of {count} chunks")
                     if not self._is_there(wanted):
-                        each = self._begin(wanted)
+                        each = self._begin(wanted, work)
                         if each is None:
                             continue
                         begun.append(each)
@@ -123,17 +121,17 @@ class Filling:
         began = time.monotonic()
         self._device.mark().wait()
         work.frozen_seconds += time.monotonic() - began
-        self.tell("")
+        work.tell("")
 
     def _chunks_ahead(self, part: LabelledImages) -> int:
         return CHUNKS_AHEAD if part.decoders is not None and part.decoders.running else 1
 
-    def pixels(self, part: LabelledImages) -> None:
+    def pixels(self, part: LabelledImages, work: Work) -> None:
         """Let `part` read decoded images from the store, where they are to be kept."""
         if part.kept is None and self._shelves.keeps(PIXELS, "fixed"):
             look = original(part)
             names = chunk_names(part, look)
-            self.fill(wanted_chunks(part, look, names, PIXELS), Work())
+            self.fill(wanted_chunks(part, look, names, PIXELS), Work(tell=work.tell))
             part.kept = self._shelves.table(PIXELS, names, len(part)).row
 
     def fill_pixels(self, part: LabelledImages, table: Resident) -> None:
@@ -204,7 +202,7 @@ class Filling:
             raise error
         self._shelves.give_up(error)
 
-    def _begin(self, wanted: Wanted) -> Begun | None:
+    def _begin(self, wanted: Wanted, work: Work) -> Begun | None:
         """Claim a chunk and let what goes in be made ready; None where another process computes it, or has."""
         below = [cut for cut in sorted(CUTS.values()) if PIXELS < cut < wanted.cut]
         claim = None
@@ -221,7 +219,7 @@ class Filling:
             if claim is not None and self._is_there(wanted):
                 claim.release()
                 return None
-            start, inputs = self._inputs(wanted, below)
+            start, inputs = self._inputs(wanted, below, work)
         except BaseException:
             if claim is not None:
                 claim.release()
@@ -232,7 +230,7 @@ class Filling:
     def _kept(self, cuts: Iterable[int], wanted: Wanted) -> list[int]:
         return [cut for cut in cuts if self._shelves.keeps(cut, wanted.look.family)]
 
-    def _inputs(self, wanted: Wanted, below: list[int]) -> tuple[int, Inputs]:
+    def _inputs(self, wanted: Wanted, below: list[int], work: Work) -> tuple[int, Inputs]:
         """The cut to go on from and batches of what is there: features in memory or on the disk, or pixels."""
         if not is_rounded(self._run):  # what was rounded would be rounded twice
             for cut in reversed(below):
@@ -250,7 +248,7 @@ class Filling:
                 pixels = held.values[wanted.positions.start : wanted.positions.stop]
                 return PIXELS, (pixels[a:b] for a, b in batches_of(wanted, self._run))
             try:
-                self.pixels(wanted.part)
+                self.pixels(wanted.part, work)
             except StoreUnavailable as error:
                 self._without_store(wanted, error)
         part, order, size = wanted.part, list(wanted.positions), FILL_BATCH[self._run.device]

@@ -6,7 +6,7 @@ shared.py gives the same numbers, bit by bit on a CPU (docs/sharing.md); tests h
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
@@ -54,23 +54,23 @@ class Work:
     """Images whose features were read instead."""
     waited_seconds: float = 0.0
     """For chunks that other trials were computing."""
+    tell: Callable[[str], None] = lambda text: None
+    """Called now and then with how far a long filling is, and with "" when it is over."""
 
 
 class Frozen(Protocol):
-    """Frozen features for a trial; `work` counts what was done since it was last replaced."""
+    """Frozen features for a trial; what they take is counted in `work`."""
 
-    work: Work
-
-    def training(self, epoch: int, order: Sequence[int]) -> Batches:
+    def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
         """Positions (batch,) and features (batch, channels, side, side) on the device, in `order`, as `epoch` sees."""
 
-    def validation(self) -> Batches:
+    def validation(self, work: Work) -> Batches:
         """The same for every validation image in order, of the original view."""
 
-    def held_training(self, epoch: int) -> Held | None:
+    def held_training(self, epoch: int, work: Work) -> Held | None:
         """What `training` gives, where all of it lies in the device's memory."""
 
-    def held_validation(self) -> Held | None:
+    def held_validation(self, work: Work) -> Held | None:
         """What `validation` gives, likewise."""
 
 
@@ -104,11 +104,10 @@ class Plain:
     run: RunSettings
     data: TrainingData
     model: TransferVGG16
-    work: Work = field(default_factory=Work)
     held_pixels: Callable[[LabelledImages], Tensor | None] = lambda images: None
     """(images, 3, size, size) uint8 of a part, where they lie in the device's memory."""
 
-    def training(self, epoch: int, order: Sequence[int]) -> Batches:
+    def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
         return plain_batches(
             self.model,
             self.run,
@@ -116,18 +115,18 @@ class Plain:
             order,
             self.config.batch_size,
             lambda file: seen_by(self.config, epoch, file),
-            self.work,
+            work,
             self.held_pixels(self.data.training),
         )
 
-    def validation(self) -> Batches:
+    def validation(self, work: Work) -> Batches:
         images = self.data.validation
-        return evaluation_batches(self.model, self.run, images, self.work, self.held_pixels(images))
+        return evaluation_batches(self.model, self.run, images, work, self.held_pixels(images))
 
-    def held_training(self, epoch: int) -> None:
+    def held_training(self, epoch: int, work: Work) -> None:
         """Nothing is held."""
 
-    def held_validation(self) -> None:
+    def held_validation(self, work: Work) -> None:
         """Nothing is held."""
 
 

@@ -1,8 +1,8 @@
 """Frozen features computed once a node and shared by all its trials, through its store and the device's memory."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -55,15 +55,6 @@ class Shared:
     def problem(self) -> str:
         return self.shelves.problem
 
-    @property
-    def tell(self) -> Callable[[str], None]:
-        """Called now and then with how far the filling is, and with "" when it is over."""
-        return self._filling.tell
-
-    @tell.setter
-    def tell(self, tell: Callable[[str], None]) -> None:
-        self._filling.tell = tell
-
     def table(self, part: LabelledImages, look: Look, cut: int, work: Work) -> Table:
         """Every chunk of `part` in `look`, mapped; those that nobody has computed yet are computed here.
 
@@ -110,9 +101,9 @@ class Shared:
             self._filling.fill(wanted, work)
         return table, firsts
 
-    def pixels(self, part: LabelledImages) -> None:
+    def pixels(self, part: LabelledImages, work: Work) -> None:
         """Let `part` read decoded images from the store, where they are to be kept."""
-        self._filling.pixels(part)
+        self._filling.pixels(part, work)
 
     def held_pixels(self, part: LabelledImages) -> Tensor | None:
         """All decoded images (images, 3, size, size) on the device, where there is room for them."""
@@ -158,68 +149,67 @@ class Shared:
 
 @dataclass
 class FromStore:
-    """Features from the device's memory or the store; for a look that is in neither, computed as in the reference."""
+    """Features from the device's memory or the store; for a look that is in neither, computed as in the reference.
+
+    `plain` reads pixels that lie on the device by `shared.held_pixels`.
+    """
 
     plain: Plain
     shared: Shared
-    work: Work = field(default_factory=Work)
 
-    def training(self, epoch: int, order: Sequence[int]) -> Batches:
+    def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
         images, size = self.plain.data.training, self.plain.config.batch_size
         seen = self._seen(epoch)
-        found = self._mapped(images, seen)
+        found = self._mapped(images, seen, work)
         if found is None:
-            return self._plainly(self.plain.training(epoch, order))
-        return self._read(found, seen.which, order, size)
+            return self.plain.training(epoch, order, work)
+        return self._read(found, seen.which, order, size, work)
 
-    def validation(self) -> Batches:
+    def validation(self, work: Work) -> Batches:
         images = self.plain.data.validation
         seen = self.shared.upcoming.original(images)
-        found = self._mapped(images, seen)
+        found = self._mapped(images, seen, work)
         if found is None:
-            return self._plainly(self.plain.validation())
-        return self._read(found, seen.which, range(len(images)), EVALUATION_BATCH)
+            return self.plain.validation(work)
+        return self._read(found, seen.which, range(len(images)), EVALUATION_BATCH, work)
 
-    def held_training(self, epoch: int) -> Held | None:
+    def held_training(self, epoch: int, work: Work) -> Held | None:
         self.shared.shrink()
-        return self._held(self.plain.data.training, self._seen(epoch))
+        return self._held(self.plain.data.training, self._seen(epoch), work)
 
-    def held_validation(self) -> Held | None:
+    def held_validation(self, work: Work) -> Held | None:
         images = self.plain.data.validation
-        return self._held(images, self.shared.upcoming.original(images))
+        return self._held(images, self.shared.upcoming.original(images), work)
 
     def _seen(self, epoch: int) -> Seen:
         plain = self.plain
         return self.shared.upcoming.of(plain.config, epoch, plain.data.training, plain.run.epochs)
 
-    def _held(self, images: LabelledImages, seen: Seen) -> Held | None:
+    def _held(self, images: LabelledImages, seen: Seen, work: Work) -> Held | None:
         run, cut = self.plain.run, self.plain.model.cut
         if cut == PIXELS or not self.shared.holds:
             return None
-        found = self.shared.resident(images, seen, cut, self.work)
+        found = self.shared.resident(images, seen, cut, work)
         if found is None:
             return None
         table, firsts = found
-        self.work.shared_images += len(images)
+        work.shared_images += len(images)
         rows = torch.tensor(firsts)[seen.which] + torch.arange(len(images))
         return Held(table.values, rows.to(table.values.device), is_rounded(run))
 
-    def _plainly(self, batches: Batches) -> Batches:
-        self.plain.work = self.work
-        return batches
-
-    def _mapped(self, images: LabelledImages, seen: Seen) -> list[Table] | None:
+    def _mapped(self, images: LabelledImages, seen: Seen, work: Work) -> list[Table] | None:
         cut = self.plain.model.cut
         try:
             if cut != PIXELS and self.shared.shelves.keeps(cut, seen.looks[0].family):
-                return self.shared.mapped(images, seen, cut, self.work)
-            self.plain.held_pixels = self.shared.held_pixels
-            self.shared.pixels(images)
+                return self.shared.mapped(images, seen, cut, work)
+            self.shared.pixels(images, work)
         except StoreUnavailable as error:
             self.shared.shelves.give_up(error)
         return None
 
-    def _read(self, tables: list[Table], which: Tensor, order: Sequence[int], size: int) -> Batches:
+    def _read(
+        self, tables: list[Table], which: Tensor, order: Sequence[int], size: int, work: Work
+    ) -> Batches:
         """Batches in `order`, read two ahead by a thread of its own."""
         run = self.plain.run
         device = device_of(run.device)
@@ -240,6 +230,6 @@ class FromStore:
             while ahead:
                 positions, rows = ahead.popleft().result()
                 ahead.extend(pool.submit(assemble, batch) for batch in islice(batches, 1))
-                self.work.shared_images += len(positions)
+                work.shared_images += len(positions)
                 on_device = rows.to(device.torch, non_blocking=True)
                 yield positions, as_features(on_device, is_rounded(run))
