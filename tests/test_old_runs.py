@@ -339,7 +339,7 @@ def test_the_time_limit_of_an_old_run_in_plain_seconds_still_ends_a_session(
     done = go_on("resume", old, "--address", ray)
     assert done.returncode == 130 and "time limit" in done.stdout, done.stdout + done.stderr
     (after,) = old.lines().values()
-    assert len(after) > 0 and before
+    assert_says(json.loads(after[0]), json.loads(before[0]))
     assert old.statuses() == {"interrupted": 1}
     sessions = status_of(old.path)["sessions"]
     assert [session["how"] for session in sessions] == ["time limit", "time limit"]
