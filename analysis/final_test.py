@@ -165,7 +165,8 @@ def _settings(run: Run) -> RunSettings:
     if not settings.images.is_dir():
         raise RequestError(
             f"the images must be in {settings.images}, where they were, but there is no such folder; "
-            "the test set has not been opened"
+            f"`sweep resume {run.folder.path} data.images=PLACE` says where they lie now; the test set has not been "
+            "opened"
         )
     device = "cuda" if has_gpu() else "cpu"
     precision = settings.precision if device == settings.device else "float32"

@@ -15,6 +15,7 @@ from sweep.hold import only_driver
 from sweep.interruption import Exit
 from sweep.manifest import create_run, forget_unbegun
 from sweep.open_run import open_held_run, open_run
+from sweep.overrides import CHANGEABLE, read_overrides
 from sweep.requests import check_folder, load_request, missing, take_back
 from trainable.command import PlainConsole, expanded, progress, run_command
 from trainable.config import RequestError, RunFault
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sweep.machine import Machine
     from sweep.own_ray import OwnRay
     from sweep.prepare import Prepared
+    from trainable.examine import Begin
 
 app = typer.Typer(
     help="A distributed hyperparameter sweep that fine-tunes VGG-16 on face attributes.",
@@ -39,6 +41,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...", help="Overrides such as trial.epochs=3 search.trials=8."
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help=f"What is changed from now on, results apart: {', '.join(CHANGEABLE)}.",
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)]
@@ -166,17 +175,26 @@ def _own_ray(config: SweepConfig, address: str) -> "Iterator[OwnRay | None]":
 @app.command()
 def resume(
     run: Run,
+    changes: Changes = None,
     address: Address = "local",
     store_limit: StoreLimit = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Go on with a run after any end: interrupted, killed, or out of time."""
-    _change(run, address, store_limit, take_over, lambda folder, command: [])
+    """Go on with a run after any end: interrupted, killed, out of time, or moved; KEY=VALUE says what changes."""
+    overrides = read_overrides(changes or [])
+
+    def change(folder: RunFolder, command: list[str], begin: "Begin") -> list[str]:
+        from sweep.resume import override
+
+        return override(folder, overrides, command, begin) if changes else []
+
+    _change(run, address, store_limit, take_over, change)
 
 
 @app.command()
 def extend(
     run: Run,
+    changes: Changes = None,
     trials: Annotated[
         str | None,
         typer.Option(metavar="N", help="+12 for twelve more settings, 36 for as many in all."),
@@ -207,11 +225,16 @@ def extend(
     take_over: TakeOver = False,
 ) -> None:
     """Ask more of a run, finished or not: settings, epochs, another space, an audit of ASHA; then go on with it."""
+    overrides = read_overrides(changes or [])
     from sweep.extend import Request
     from sweep.extend import extend as extend_run
 
     request = Request(trials, epochs, space, retry_failed, audit)
-    _change(run, address, store_limit, take_over, lambda f, c: extend_run(f, request, c))
+
+    def change(folder: RunFolder, command: list[str], begin: "Begin") -> list[str]:
+        return extend_run(folder, request, command, overrides, begin)
+
+    _change(run, address, store_limit, take_over, change)
 
 
 @app.command()
@@ -226,7 +249,7 @@ def replicate(
     """Train the best settings again with other seeds: is it the setting, or was it luck?"""
     from sweep.replicate import replicate as replicate_best
 
-    _change(run, address, store_limit, take_over, lambda f, c: replicate_best(f, top, seeds, c))
+    _change(run, address, store_limit, take_over, lambda f, c, _: replicate_best(f, top, seeds, c))
 
 
 def _change(
@@ -234,13 +257,15 @@ def _change(
     address: str,
     store_limit: str | None,
     take_over: bool,
-    change: Callable[[RunFolder, list[str]], list[str]],
+    change: "Callable[[RunFolder, list[str], Begin], list[str]]",
 ) -> None:
     """Hold the run, change what is asked of it, and go on with it."""
     open_run(run)
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
     with only_driver(RunFolder(run), take_over, console.print) as session:
-        for line in change(RunFolder(run), ["sweep", *sys.argv[1:]]):
+        with progress(console) as begin:
+            lines = change(RunFolder(run), ["sweep", *sys.argv[1:]], begin)
+        for line in lines:
             console.print(line, soft_wrap=True)
         raise typer.Exit(_go_on(run, session, address, limit))
 

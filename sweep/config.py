@@ -256,11 +256,18 @@ def read_given(
     """
     facts, places = read_yaml(path)
     for override in overrides:
-        _apply(override, facts, places)
+        apply_override(override, facts, places)
     return facts, places
 
 
-def _apply(override: str, facts: dict[str, Any], places: dict[tuple[str, ...], str]) -> None:
+def apply_override(
+    override: str, facts: dict[str, Any], places: dict[tuple[str, ...], str]
+) -> None:
+    """Put `key.inner=value` into `facts`, and note in `places` where it stands.
+
+    Raises:
+        RequestError: it is none.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RequestError(

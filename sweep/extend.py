@@ -14,11 +14,14 @@ from sweep.audit import settings_to_audit
 from sweep.config import SweepConfig, check_config
 from sweep.manifest import ask_beside, change_config
 from sweep.open_run import open_held_run
+from sweep.overrides import NO_OVERRIDES, Overrides, overridden
 from sweep.prepare import check_classifier, check_heads
 from sweep.proposals import Proposals
+from sweep.resume import changes_said, moved
 from sweep.study import recorded
 from sweep.yaml_text import read_yaml
 from trainable.config import RequestError
+from trainable.examine import Begin, no_progress
 from trainable.model import load_backbone
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status
@@ -39,20 +42,27 @@ class Request:
     """How many pruned trials to run to the end."""
 
 
-def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str]:
+def extend(
+    run: RunFolder,
+    request: Request,
+    command: Sequence[str],
+    overrides: Overrides = NO_OVERRIDES,
+    begin: Begin = no_progress,
+) -> list[str]:
     """Write down what is asked of a run that the caller holds; what that means, in lines.
 
     Raises:
-        RequestError: nothing is asked for, less than there is, what the configuration can't be, or an audit of nothing.
+        RequestError: nothing is asked for, less than there is, what the configuration can't be, or an audit of nothing;
+            as `moved` where something is overridden.
     """
     if request == Request():
         raise RequestError(
             "extend must be told what more is wanted: --trials +12, --epochs 20, --space FILE, --retry-failed or "
-            "--audit 3"
+            "--audit 3; where only KEY=VALUE is changed, take `sweep resume`"
         )
     opened = open_held_run(run)
     before = opened.config
-    after = extended(before, request)
+    after = overridden(opened, extended(before, request), overrides)
     if "pretrained" in after.values_of("head"):
         backbone = load_backbone(after.model.weights, after.model.width)
         check_heads(after, backbone)
@@ -74,14 +84,15 @@ def extend(run: RunFolder, request: Request, command: Sequence[str]) -> list[str
         if request.audit is not None
         else ([], "")
     )
-    change_config(opened, after, command)
+    there = moved(opened, after, overrides, begin)
+    change_config(there, after, command)
     if request.retry_failed:
         for record in failed:
             again = replace(record.status(), status=Status.PENDING, reason="", failures=0, ended="")
             record.write_status(again)
     ask_beside(run, audits, "audit")
     said = _said(before, after, records, len(failed) if request.retry_failed else 0)
-    return [*said, drawn] if audits else said
+    return [*said, *([drawn] if audits else []), *changes_said(opened, there, overrides)]
 
 
 def extended(config: SweepConfig, request: Request) -> SweepConfig:

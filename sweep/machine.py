@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sweep.config import SweepConfig
 from sweep.devices import gpus_of, precision_on
-from sweep.prepare import check_resources
+from sweep.requests import check_resources
 from sweep.shares import Node, Share, share
 from trainable.config import RequestError
 from trainable.cpus import usable_cpus

@@ -126,10 +126,12 @@ def _begun_with(
     )
 
 
-def change_config(run: Run, config: SweepConfig, command: Sequence[str]) -> None:
-    """Let `config` be what a held run is asked for. What is worth sharing is decided anew."""
+def change_config(
+    run: Run, config: SweepConfig, command: Sequence[str], sharing_stays: bool = False
+) -> None:
+    """Let `config` be what a held run is asked for. What is worth sharing is decided anew, or stays."""
     asked = Configuration.of(dump_config(config), command)
-    write_manifest(run.folder, run.manifest.with_configuration(asked))
+    write_manifest(run.folder, run.manifest.with_configuration(asked, sharing_stays))
     open_held_run(run.folder)
 
 

@@ -1,9 +1,11 @@
 """Everything that can be refused before Ray starts: table, images, split, weights. Nothing is written to the run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweep.config import SweepConfig
 from sweep.open_run import Run
+from sweep.requests import check_resources
 from trainable.audit import audit
 from trainable.config import RequestError, TrialConfig
 from trainable.data import PARTS, read_split
@@ -65,7 +67,24 @@ def check_unchanged(run: Run, begin: Begin = no_progress) -> list[str]:
     Raises:
         RequestError: an image or the weights have changed.
     """
-    model, digests, images = run.config.model, run.manifest.digests, run.manifest.image_folder
+    check_images(run, begin)
+    check_weights(run)
+    table = run.manifest.table
+    if table and not is_its_table(run, table):
+        return [
+            f"{table} has changed or is gone: the run keeps the labels that it began with; where it only moved, "
+            "`sweep resume RUN data.table=PLACE` says so"
+        ]
+    return []
+
+
+def check_images(run: Run, begin: Begin = no_progress) -> None:
+    """Is every image what it was?
+
+    Raises:
+        RequestError: one has changed, or is gone.
+    """
+    images = run.manifest.image_folder
     rows = read_split(run.folder.split, PARTS)
     looked = audit(
         images, list(rows["file"]), default_folder(), begin("looking at images", len(rows))
@@ -75,31 +94,29 @@ def check_unchanged(run: Run, begin: Begin = no_progress) -> list[str]:
         raise RequestError(
             f"every image must stay as it was when the run began, but {images / changed.iloc[0]} has changed or is gone"
             f"{f' (and {len(changed) - 1:,} more)' if len(changed) > 1 else ''}; "
-            "put the old one back, or begin another run"
+            "put the old one back, say where the images lie now (`sweep resume RUN data.images=PLACE`), or begin "
+            "another run"
         )
-    if load_backbone(model.weights, model.width).digest() != digests.weights:
-        raise RequestError(
-            f"the weights {model.weights} must stay as they were when the run began, but they have changed; "
-            "put the old ones back, or begin another run"
-        )
-    table = run.manifest.table
-    if table and (not table.exists() or sha256_of(table) != digests.table):
-        return [f"{table} has changed or is gone: the run keeps the labels that it began with"]
-    return []
 
 
-def check_resources(config: SweepConfig) -> None:
-    """Can a trial use what it is to get? Asked of new runs alone: what is on record goes on.
+def check_weights(run: Run) -> None:
+    """Are the weights what they were?
 
     Raises:
-        RequestError: several GPUs a trial.
+        RequestError: they have changed, or can't be read.
     """
-    gpus = config.resources.gpus_per_trial
-    if gpus != "auto" and gpus > 1:
+    model = run.config.model
+    if load_backbone(model.weights, model.width).digest() != run.manifest.digests.weights:
         raise RequestError(
-            f"resources.gpus_per_trial must be auto, 1, 0 or 1/k, since a trial trains on one GPU and others would "
-            f"stand idle, but it is {gpus:g}; take 1, and so many more trials run at a time"
+            f"the weights {model.weights} must stay as they were when the run began, but they have changed; "
+            "put the old ones back, say where they lie now (`sweep resume RUN model.weights=PLACE`), or begin another "
+            "run"
         )
+
+
+def is_its_table(run: Run, table: Path) -> bool:
+    """Is the file there the table that the run began with?"""
+    return table.is_file() and sha256_of(table) == run.manifest.digests.table
 
 
 def check_heads(config: SweepConfig, backbone: Backbone) -> None:

@@ -38,13 +38,13 @@ def load_request(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """
     facts, places = read_given(path, overrides)
     config = check_config(facts, places, str(path))
-    for problem, key in _problems(facts, config):
+    for problem, key in problems(facts, config):
         raise RequestError(f"{problem}: see {place_of(key, places, str(path))}")
     return config
 
 
-def _problems(facts: Facts, config: SweepConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is wrong with what a person wrote, and the key that says it."""
+def problems(facts: Facts, config: SweepConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What is wrong with what a person wrote, and the key that says it; `config` is what came of it."""
     for key in DURATIONS:
         if problem := _of_duration(".".join(key), _given(facts, key)):
             yield problem, key
@@ -90,6 +90,20 @@ def _of_path(name: str, given: object) -> str:
     if (found := VARIABLE.search(given)) and not Path(given).expanduser().exists():
         return f"{name} must be a path as it is, but {found[0]} in {given} is not filled in; write it out"
     return ""
+
+
+def check_resources(config: SweepConfig) -> None:
+    """Can a trial use what it is to get? Asked of what is asked for now alone: what is on record goes on.
+
+    Raises:
+        RequestError: several GPUs a trial.
+    """
+    gpus = config.resources.gpus_per_trial
+    if gpus != "auto" and gpus > 1:
+        raise RequestError(
+            f"resources.gpus_per_trial must be auto, 1, 0 or 1/k, since a trial trains on one GPU and others would "
+            f"stand idle, but it is {gpus:g}; take 1, and so many more trials run at a time"
+        )
 
 
 # ---------------------------------------------------------------- where the run would lie

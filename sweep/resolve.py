@@ -1,6 +1,5 @@
 """What all trials of a run share: resolved by its first session, and kept by all that follow."""
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from trainable.config import Precision, RunSettings, absolute
 from trainable.data import open_training_data, read_split
 from trainable.manifest import Granted, Graphs, Manifest, write_manifest
 from trainable.record import RunFolder
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def resolve(
             for line in cluster.unused_gpus(found):
                 console.warn(line)
     else:
-        resolved = _go_on(run, run.manifest.settings, found, here)
+        resolved = _go_on(run, run.manifest.settings, found, here, console)
     for remark in device_remarks(gpus_of(resolved.devices), gpus_of(run.manifest.devices)):
         console.print(remark, soft_wrap=True)
     settings, manifest = resolved.settings, resolved.manifest
@@ -70,8 +67,10 @@ def resolve(
     return Resolved(settings, resolved.granted, resolved.devices, manifest)
 
 
-def _go_on(run: Run, recorded: RunSettings, found: list[Node], here: bool) -> Resolved:
-    """As the first session resolved it, a trial's share of a GPU too."""
+def _go_on(
+    run: Run, recorded: RunSettings, found: list[Node], here: bool, console: PlainConsole
+) -> Resolved:
+    """As the first session resolved it, a trial's share of a GPU too, where it was not changed since."""
     manifest, config = run.manifest, run.config
     settings = recorded.model_copy(
         update={"folder": run.folder.path, "epochs": config.epochs, "store": own_store()}
@@ -83,7 +82,13 @@ def _go_on(run: Run, recorded: RunSettings, found: list[Node], here: bool) -> Re
         resources = resources.model_copy(update={"gpus_per_trial": before.gpus_per_trial})
     granted = share(resources, found, config.trials)
     if before is not None and granted.cpus != before.cpus_per_trial:
-        LOG.warning("trials keep %d threads, as at the start", settings.threads)
+        console.print(
+            f"each trial gets {granted.cpus} CPU and keeps {settings.threads} threads, as at the start: with others it "
+            "would give other last digits",
+            soft_wrap=True,
+        )
+    if before is not None and granted.gpus != before.gpus_per_trial:
+        settings = settings.model_copy(update={"gpu_share": min(1.0, granted.gpus)})
     return Resolved(settings, granted, devices, manifest)
 
 

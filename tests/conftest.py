@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from hypothesis import settings
@@ -88,6 +89,15 @@ def write_zip(folder: Path, archive: Path, inside: str = "") -> Path:
         for path in sorted(folder.iterdir()):
             opened.write(path, f"{inside}/{path.name}" if inside else path.name)
     return archive
+
+
+def write_weights(path: Path) -> Path:
+    """The weights that `none` stands for at this width, as a file."""
+    backbone = load_backbone("none", WIDTH)
+    state = {f"features.{name}": tensor for name, tensor in backbone.features.items()}
+    state |= {f"classifier.{name}": tensor for name, tensor in backbone.classifier.items()}
+    safetensors.torch.save_file(state, path)
+    return path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 
+from analysis.final_test import final_test
+from analysis.report import render
 from sweep import cluster
 from sweep.ranking import standing, winner
-from tests.conftest import Faces, results
+from tests.conftest import WIDTH, Faces, results, write_faces, write_weights
 from tests.ray_sweeps import GOOD, assert_as_calm, calm, end, running, sweep, wait_for
 from trainable.config import RequestError
 from trainable.manifest import SessionEnd, read_manifest
@@ -146,6 +148,49 @@ def test_a_finished_sweep_is_extended_by_epochs_and_settings(
     assert commands == ["run", "extend"]
     code, out, err = end(sweep("resume", run.path, tmp=tmp_path, address=two_gpus.address))
     assert code == 0 and "nothing is left to do" in out, out + err
+
+
+def test_an_interrupted_sweep_that_was_moved_goes_on_is_tested_and_reported_where_it_is_now(
+    configure: Callable[..., Path], tmp_path: Path, two_gpus: Any
+) -> None:
+    """Run folder, images, table and weights are elsewhere, as on another machine; the rows are those of one place."""
+    own, there = tmp_path / "here", tmp_path / "there"
+    faces = write_faces(own, 60)
+    weights = write_weights(own / "vgg.safetensors")
+    data = {"images": str(faces.images), "target": "Smiling", "image_size": 32}
+    config = configure(
+        {"lr": [1e-3, GOOD], "augmentation": "flip_jitter", "epochs": 30},
+        storage=str(own),
+        data=data,
+        model={"weights": str(weights), "width": WIDTH},
+    )
+    process = sweep("run", config, tmp=tmp_path, address=two_gpus.address)
+    wait_for(lambda: running(RunFolder(own / "run"), epochs=5), process)
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 130
+
+    own.rename(there)
+    run = RunFolder(there / "run")
+    code, _, err = end(sweep("resume", run.path, tmp=tmp_path, address=two_gpus.address))
+    assert code == 2 and "data.images=PLACE" in err and err.count("\n") == 1
+    changes = (
+        f"data.images={there / 'faces'}",
+        f"model.weights={there / 'vgg.safetensors'}",
+        "resources.concurrent=2",
+        "search.time_limit=1h",
+    )
+    process = sweep("resume", run.path, *changes, tmp=tmp_path, address=two_gpus.address)
+    code, out, err = end(process)
+    assert code == 0, out + err
+    assert "2 trials at a time" in out
+    assert "keep" not in out, "threads and CPUs are what they were"
+    assert_as_calm(run, trials=2)
+    manifest = read_manifest(run)
+    assert manifest.table == there / "faces.csv"
+    assert [asked.command[1] for asked in manifest.configurations] == ["run", "resume"]
+    result = final_test(run.path).opening.result
+    assert result is not None and result.images == 6
+    assert "can't be read any more" not in render(run.path)
 
 
 @pytest.mark.slow

@@ -136,8 +136,9 @@ class Manifest(Frozen):
     digests: Digests
     warnings: tuple[str, ...] = ()
     image_folder: Path
+    """Where the images are."""
     table: Path | None = None
-    """Where the table was; None also where this was not recorded."""
+    """Where the table is; None also where this was not recorded."""
     file_column: str | None = None
     understood: tuple[str, ...] = ()
     """What was understood of the data, as the screen said it."""
@@ -162,9 +163,17 @@ class Manifest(Frozen):
         """Of all sessions."""
         return [facts for session in self.sessions for facts in session.devices]
 
-    def with_configuration(self, asked: Configuration) -> "Manifest":
-        """The run is asked for something else from now on; what is worth sharing will be decided anew."""
-        return self._with(configurations=(*self.configurations, asked), sharing=None)
+    def with_configuration(self, asked: Configuration, sharing_stays: bool = False) -> "Manifest":
+        """The run is asked for something else from now on; what is worth sharing will be decided anew, or stays."""
+        sharing = self.sharing if sharing_stays else None
+        return self._with(configurations=(*self.configurations, asked), sharing=sharing)
+
+    def with_places(self, images: Path, table: Path | None, weights: str) -> "Manifest":
+        """The same images, table and weights lie there from now on; the caller has compared their digests."""
+        settings = self.settings and self.settings.model_copy(
+            update={"images": images, "weights": weights}
+        )
+        return self._with(image_folder=images, table=table, settings=settings)
 
     def with_session(self, session: Session) -> "Manifest":
         return self._with(sessions=(*self.sessions, session))

@@ -146,7 +146,8 @@ def read_attributes(config: SweepConfig, manifest: Manifest) -> pd.DataFrame:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise RequestError(
-            f"accuracy within groups takes the table {path}, but reading it says: {error.strerror}"
+            f"accuracy within groups takes the table {path}, but reading it says: {error.strerror}; "
+            "`sweep resume RUN data.table=PLACE` says where it lies now"
         ) from None
     if digest != recorded:
         raise RequestError(

@@ -160,12 +160,14 @@ def _overlap(found: Overlap | None) -> str:
 
 
 def _commands(run: Run) -> list[str]:
-    again = f"{run.config.name}-again"
-    folder = shlex.quote(str(run.config.storage / again))
+    again, storage = f"{run.config.name}-again", run.folder.path.absolute().parent
+    moved = storage != run.config.storage
+    folder = shlex.quote(str(storage / again))
     commit = run.manifest.git_commit
     return [
         *([f"git checkout {commit}"] if commit else []),
-        f"sweep run {shlex.quote(str(run.folder.config.absolute()))} name={again}",
+        f"sweep run {shlex.quote(str(run.folder.config.absolute()))} name={again}"
+        + (f" storage={shlex.quote(str(storage))}" if moved else ""),
         f"analysis test {folder}",
         f"analysis report {folder}",
     ]
