@@ -84,7 +84,7 @@ def refuse_another_text(folder: RunFolder, manifest: Manifest) -> None:
     if digest_of(_text(folder)) not in [asked.sha256 for asked in manifest.configurations]:
         raise RequestError(
             f"{folder.config} must stay as the run has it, but it was changed; take the change back or delete the "
-            "file (it is made again), and change the run by `sweep extend`"
+            "file (it is made again), and change the run by `sweep extend` or `sweep resume RUN KEY=VALUE`"
         )
 
 

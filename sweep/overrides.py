@@ -21,7 +21,7 @@ CHANGEABLE: Final = {
     "data.table": "where the same table lies",
     "model.weights": "where the same weights lie",
 }
-"""Each key with what it decides, which is no result."""
+"""Each key with what it decides, which is no trial's result."""
 
 
 @dataclass(frozen=True)

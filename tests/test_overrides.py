@@ -137,6 +137,15 @@ def test_the_same_asked_again_writes_nothing(run: RunFolder) -> None:
     assert len(lines) == len(given) and all("as before" in line for line in lines)
 
 
+def test_limits_are_taken_away_again(run: RunFolder) -> None:
+    ask(run, *GIVEN)
+    gone = ["search.time_limit=null", "guards.hung_after=off", "store.limit=null"]
+    assert ask(run, *gone)[0] == "search.time_limit: 5400s → none"
+    config = open_run(run.path).config
+    assert (config.search.time_limit, config.guards.hung_after, config.store.limit) == (None,) * 3
+    assert config.resources.concurrent == EACH["resources.concurrent"], "it stays changed"
+
+
 def test_an_extension_and_what_it_changes_are_one_request(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "moved").mkdir()
     images = shutil.copytree(open_run(run.path).config.data.images, tmp_path / "moved" / "faces")
@@ -278,7 +287,9 @@ def test_a_finished_run_is_moved_with_all_it_has_and_is_tested_and_reported_ther
     tested = final_test(run)
     assert tested.opening.result is not None and tested.opening.result.images == 8
     assert judge(run).remarks == ()
-    assert "can't be read any more" not in render(run)
+    page = render(run)
+    assert "can't be read any more" not in page
+    assert f"name=smiling-again storage={new_place}" in page, "not where the run was made"
 
 
 def test_a_run_that_has_not_ended_is_changed_by_its_places_and_then_goes_on(
@@ -402,7 +413,7 @@ def test_other_cpus_change_how_many_trials_run_and_not_their_threads(
     resolved, said = session_of(run, monkeypatch, node)
     assert (resolved.granted.cpus, resolved.granted.concurrent) == (4, 2)
     assert resolved.settings.threads == 1
-    assert "keeps 1 threads, as at the start" in said
+    assert "CPUs a trial: 4; its threads stay 1, as at the start" in said
     ask(run, "resources.cpus_per_trial=1")
     resolved, said = session_of(run, monkeypatch, node)
     assert (resolved.granted.concurrent, resolved.settings.threads, said) == (8, 1, "")
@@ -434,7 +445,9 @@ def test_a_refusal_of_a_key_does_not_even_hold_the_run(
     assert content(run) == before
 
 
-def test_the_help_of_both_commands_names_all_that_may_be_changed() -> None:
+def test_the_readme_and_the_help_of_both_commands_name_all_that_may_be_changed() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert all(f"`{key}`" in readme for key in CHANGEABLE)
     for command in ("resume", "extend"):
         said = "".join(
             CliRunner().invoke(app, [command, "--help"], terminal_width=999).output.split()

@@ -183,7 +183,7 @@ def test_an_interrupted_sweep_that_was_moved_goes_on_is_tested_and_reported_wher
     code, out, err = end(process)
     assert code == 0, out + err
     assert "2 trials at a time" in out
-    assert "keep" not in out, "threads and CPUs are what they were"
+    assert "its threads stay" not in out, "a trial's CPUs are what they were"
     assert_as_calm(run, trials=2)
     manifest = read_manifest(run)
     assert manifest.table == there / "faces.csv"
