@@ -83,8 +83,8 @@ def _go_on(
     granted = share(resources, found, config.trials)
     if before is not None and granted.cpus != before.cpus_per_trial:
         console.print(
-            f"CPUs a trial: {granted.cpus}; its threads stay {settings.threads}, as at the start: others give other last "
-            "digits",
+            f"CPUs a trial: {granted.cpus}; its threads stay {settings.threads}, as at the start: others give other "
+            "last digits",
             soft_wrap=True,
         )
     if before is not None and granted.gpus != before.gpus_per_trial:
