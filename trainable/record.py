@@ -24,10 +24,13 @@ from trainable.files import (
     Disk,
     append_json,
     now,
+    parse_json,
+    parse_json_lines,
+    read_bytes,
     read_json,
-    read_json_lines,
     replaced,
     sync_folder,
+    whole_lines,
     write_atomically,
     write_json,
 )
@@ -248,9 +251,11 @@ class TrialRecord:
         """status.json; without one the trial counts as interrupted."""
         path = self.folder / "status.json"
         with readable(path, "delete it, and the trial counts as interrupted"):
-            if not self.has_status:
+            try:
+                content = read_bytes(path)
+            except FileNotFoundError:
                 return StatusRecord(Status.INTERRUPTED, "its status.json was gone")
-            return StatusRecord.from_json(read_json(path))
+            return StatusRecord.from_json(parse_json(content, path))
 
     def write_status(self, status: StatusRecord) -> None:
         self._may_write()
@@ -293,8 +298,16 @@ class TrialRecord:
 
     def rows(self) -> list[Row]:
         """One row per finished epoch, in order."""
+        return self.parse_rows(self.read_rows())
+
+    def read_rows(self) -> bytes:
+        """The whole lines of epochs.jsonl, as they are."""
+        return whole_lines(self._rows)
+
+    def parse_rows(self, lines: bytes) -> list[Row]:
+        """The rows in what `read_rows` gave."""
         with readable(self._rows, "delete it, and the trial starts again"):
-            rows = [Row.from_json(facts) for facts in read_json_lines(self._rows)]
+            rows = [Row.from_json(facts) for facts in parse_json_lines(lines, self._rows)]
             for number, row in enumerate(rows, start=1):
                 if row.epoch != number:
                     raise ValueError(f"line {number} is of epoch {row.epoch}")
