@@ -21,6 +21,7 @@ from analysis.columns import (
 from analysis.cost import cost_of
 from analysis.select import select, why_unfinished
 from analysis.snapshot import ReadTrial, RunPath, Snapshot, Source
+from analysis.snapshot.collector import paused_collector
 from analysis.statistics import wilson
 from analysis.wording import SECONDARY
 from sweep.config import SweepConfig
@@ -53,6 +54,7 @@ def read(run: Source) -> Snapshot:
     return Snapshot.of(run)
 
 
+@paused_collector()
 def trials(run: Source) -> pd.DataFrame:
     """One row a trial in the order of suggestion; losses and rates are those of its best validation epoch.
 
@@ -64,9 +66,11 @@ def trials(run: Source) -> pd.DataFrame:
     """
     snapshot = read(run)
     metric = snapshot.config.metric
-    rows = [_trial(trial, metric) for trial in snapshot.trials]
     kinds = dtypes(TRIALS)
-    return _typed({name: [row.get(name) for row in rows] for name in kinds}, kinds)
+    unknown = dict.fromkeys(kinds)
+    rows = [tuple((unknown | _trial(trial, metric)).values()) for trial in snapshot.trials]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
+    return _typed(dict(zip(kinds, columns, strict=True)), kinds)
 
 
 def epochs(run: Source) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from trainable.config import RequestError, TrialConfig
 from trainable.files import (
     DISK,
     Disk,
+    StrPath,
     append_json,
     now,
     parse_json,
@@ -50,7 +52,7 @@ class StaleSession(Exception):
 
 
 @contextmanager
-def readable(path: Path, remedy: str) -> Iterator[None]:
+def readable(path: StrPath, remedy: str) -> Iterator[None]:
     """Whatever is wrong with what is read from `path` becomes one line that names it and the remedy."""
     try:
         yield
@@ -164,8 +166,10 @@ class RunFolder:
 
     def trials(self) -> list["TrialRecord"]:
         """Every trial on record, in the order of suggestion."""
-        found = [TrialRecord(path.parent) for path in self.path.glob("trials/*/config.json")]
-        return sorted(found, key=lambda record: (record.origin.number, record.trial_id))
+        folder = self.path / "trials"
+        found = [TrialRecord(folder / name) for name in DISK.names(folder)]
+        there = [record for record in found if record.is_there()]
+        return sorted(there, key=lambda record: (record.origin.number, record.trial_id))
 
 
 # ---------------------------------------------------------------- one trial
@@ -231,17 +235,37 @@ class TrialRecord:
         sync_folder(record.folder.parent)
         return record
 
+    def is_there(self) -> bool:
+        """Has the trial a config.json? With it, it exists."""
+        try:
+            self._origin = self._read_origin()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     @property
     def origin(self) -> OriginRecord:
         """config.json, read once: it never changes."""
         if self._origin is None:
-            path = self.folder / "config.json"
-            remedy = f"put the old one back, or delete {self.folder}: the search will make it anew"
-            with readable(path, remedy):
-                self._origin = OriginRecord.from_json(read_json(path))
-                if self._origin.trial_id != self.trial_id:
-                    raise ValueError(f"its settings are those of {self._origin.trial_id}")
+            try:
+                self._origin = self._read_origin()
+            except FileNotFoundError:
+                raise RequestError(
+                    f"there is no file {self.folder / 'config.json'}; {self._remedy()}"
+                ) from None
         return self._origin
+
+    def _read_origin(self) -> OriginRecord:
+        path = os.path.join(self.folder, "config.json")
+        content = read_bytes(path)
+        with readable(path, self._remedy()):
+            origin = OriginRecord.from_json(parse_json(content, path))
+            if origin.trial_id != self.trial_id:
+                raise ValueError(f"its settings are those of {origin.trial_id}")
+        return origin
+
+    def _remedy(self) -> str:
+        return f"put the old one back, or delete {self.folder}: the search will make it anew"
 
     @property
     def has_status(self) -> bool:
@@ -249,7 +273,7 @@ class TrialRecord:
 
     def status(self) -> StatusRecord:
         """status.json; without one the trial counts as interrupted."""
-        path = self.folder / "status.json"
+        path = os.path.join(self.folder, "status.json")
         with readable(path, "delete it, and the trial counts as interrupted"):
             try:
                 content = read_bytes(path)
@@ -302,7 +326,7 @@ class TrialRecord:
 
     def read_rows(self) -> bytes:
         """The whole lines of epochs.jsonl, as they are."""
-        return whole_lines(self._rows)
+        return whole_lines(os.path.join(self.folder, "epochs.jsonl"))
 
     def parse_rows(self, lines: bytes) -> list[Row]:
         """The rows in what `read_rows` gave."""

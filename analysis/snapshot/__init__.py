@@ -11,6 +11,7 @@ from functools import cached_property
 from os import PathLike
 
 from analysis.ledger import Opening, parse_ledger
+from analysis.snapshot.collector import paused_collector
 from analysis.snapshot.epochs import Epochs, TrialEpochs, parse_epochs
 from sweep.asha import Decision
 from sweep.open_run import Run, open_run
@@ -106,6 +107,7 @@ Source = RunPath | Snapshot
 """A run: its folder, or what was read from it."""
 
 
+@paused_collector()
 def _read(run: RunPath) -> Snapshot:
     opened = open_run(run)
     folder = opened.folder
