@@ -164,9 +164,14 @@ def plots(
 ) -> None:
     """Write every plot of the report as a picture; needs a Chrome or Chromium."""
     from analysis.pictures import write_pictures
+    from analysis.shown import shown_of
+    from analysis.snapshot import Snapshot
 
-    for path in write_pictures(run, kind, out):
+    read = Snapshot.of(run)
+    for path in write_pictures(read, kind, out):
         _line(str(path))
+    if said := shown_of(read).said():
+        _line(said, "yellow")
 
 
 @app.command()

@@ -118,6 +118,6 @@ def compare_finalists(run: Source, top: int) -> Finalists:
 
 def _right(trial: ReadTrial, epoch: int) -> Right:
     """Which validation images the trial got right at its best epoch, in the split's order."""
-    found = trial.record.predictions(epoch)
+    found = trial.record.predictions(epoch, ["label", "logit"])
     right: Right = ((found["logit"] > 0) == (found["label"] > 0.5)).to_numpy()
     return right

@@ -412,8 +412,8 @@ class TrialRecord:
     def has_predictions(self, epoch: int) -> bool:
         return self._best(epoch, "parquet").exists()
 
-    def predictions(self, epoch: int) -> "pd.DataFrame":
-        """Validation predictions of the best epoch: file, label, logit.
+    def predictions(self, epoch: int, columns: list[str] | None = None) -> "pd.DataFrame":
+        """Validation predictions of the best epoch: file, label, logit, or some of these columns.
 
         Raises:
             RequestError: the file is missing or damaged.
@@ -422,7 +422,7 @@ class TrialRecord:
 
         path = self._best(epoch, "parquet")
         try:
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, columns=columns)
         except (OSError, ValueError) as error:
             raise RequestError(
                 f"{path} must hold validation predictions, but reading it says: {error}"

@@ -24,6 +24,7 @@ from analysis.report.notices import notices, scale_of
 from analysis.report.provenance import provenance
 from analysis.report.summary import summary
 from analysis.select import select, why_unfinished
+from analysis.shown import shown_of
 from analysis.snapshot import Snapshot, Source
 from sweep.study import asked_in_all
 from trainable.command import frozen_work_said
@@ -60,7 +61,9 @@ def render(run: Source) -> str:
     winner = selection.winner.trial_id if selection.winner is not None else None
     lacks = why_unfinished(read)
     effects = effects_of(read)
-    cards = cards_of(read, trials, epochs, selection, settings)
+    shown = shown_of(read)
+    drawn = shown.of(trials), shown.of(epochs)
+    cards = cards_of(read, *drawn, selection, settings)
     won = next((card for card in cards if card.trial_id == winner), None)
     finalists, replication, cost = _finalists(read), compare_replicates(read), cost_of(read)
     return render_page(
@@ -77,6 +80,7 @@ def render(run: Source) -> str:
         notices=list(notices(manifest, selection, openings, lacks)),
         alarm=alarm_of(config.data.target, folder.split, openings),
         cards=cards,
+        thinned=shown.said(),
         summary=summary(
             selection,
             won.setting if won else "",
@@ -101,8 +105,9 @@ def render(run: Source) -> str:
         scale=scale_of(openings),
         effects=effects,
         written=now(),
-        **_figures(trials, epochs, effects, config.metric, settings, winner),
-        rungs=_rungs(results.decisions(read), trials, config.metric, settings, winner),
+        **_figures(*drawn, effects, config.metric, settings, winner),
+        heat_map=_heat_map(trials, config.metric),
+        rungs=_rungs(shown.of(results.decisions(read)), drawn[0], config.metric, settings, winner),
         costs=figure_json(plots.costs(spent(trials, cost))),
         **judged(read),
         **provenance(read),
@@ -132,7 +137,6 @@ def _figures(
         "parallel": figure_json(plots.parallel(trials, metric, settings, winner)),
         "history": figure_json(plots.history(trials, metric, settings, winner)),
         "timeline": figure_json(plots.timeline(trials, settings, winner)),
-        "heat_map": _heat_map(trials, metric),
         "importances": figure_json(plots.importances(effects.importances))
         if effects.importances
         else None,

@@ -92,7 +92,7 @@ def _matrix(trial: ReadTrial, best_epoch: int | None) -> tuple[Confusion | None,
     if not trial.record.has_predictions(best_epoch):
         return None, "the validation predictions of its best epoch were not kept"
     try:
-        found = trial.record.predictions(best_epoch)
+        found = trial.record.predictions(best_epoch, ["label", "logit"])
     except RequestError as error:
         return None, str(error)
     return confusion(found["logit"].to_numpy(), found["label"].to_numpy()), ""
