@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analysis.final_test import Tested
     from analysis.finalists import Finalists
     from analysis.replicates import Replication
+    from analysis.snapshot import Snapshot
 
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
@@ -76,8 +77,9 @@ def results(
     """Write every trial and every epoch as Parquet and CSV, and show the trials, best first."""
     from analysis import results as frames
 
-    facts = read_results(run)
-    facts["files"] = [str(path) for path in frames.write(run)]
+    read = frames.read(run)
+    facts = read_results(read)
+    facts["files"] = [str(path) for path in frames.write(read)]
     if as_json:
         print(json.dumps(facts, indent=2, allow_nan=False))
     else:
@@ -94,9 +96,11 @@ def select(
     from analysis.effects import effects_of
     from analysis.finalists import compare_finalists
     from analysis.replicates import compare_replicates
+    from analysis.snapshot import Snapshot
 
-    finalists, replication = compare_finalists(run, top), compare_replicates(run)
-    effects = effects_of(run)
+    read = Snapshot.of(run)
+    finalists, replication = compare_finalists(read, top), compare_replicates(read)
+    effects = effects_of(read)
     if as_json:
         facts = {
             "finalists": finalists.to_json(),
@@ -160,9 +164,14 @@ def plots(
 ) -> None:
     """Write every plot of the report as a picture; needs a Chrome or Chromium."""
     from analysis.pictures import write_pictures
+    from analysis.shown import shown_of
+    from analysis.snapshot import Snapshot
 
-    for path in write_pictures(run, kind, out):
+    read = Snapshot.of(run)
+    for path in write_pictures(read, kind, out):
         _line(str(path))
+    if said := shown_of(read).said():
+        _line(said, "yellow")
 
 
 @app.command()
@@ -215,30 +224,27 @@ def _line(text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=True)
 
 
-def read_results(run: Path) -> dict[str, Any]:
+def read_results(run: "Snapshot") -> dict[str, Any]:
     """Everything that `results` shows, as plain JSON.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: a damaged record.
     """
     from analysis import results as frames
-    from analysis.ledger import read_ledger
     from analysis.select import select, why_unfinished
-    from trainable.record import RunFolder
 
-    config, folder = frames.load_config(run), RunFolder(run)
-    trials, selection = frames.trials(run), select(folder, config.metric)
-    lacks = why_unfinished(folder)
+    trials, selection = frames.trials(run), select(run)
+    lacks = why_unfinished(run)
     return {
-        "run": str(run),
-        "name": config.name,
-        "metric": config.metric.value,
+        "run": str(run.folder.path),
+        "name": run.config.name,
+        "metric": run.config.metric.value,
         "finished": lacks is None,
         "winner": selection.winner and selection.winner.trial_id,
         "ranking": [each.trial_id for each in selection.ranked],
         "remarks": selection.remarks() + ([f"the sweep is not finished: {lacks}"] if lacks else []),
         "frozen_work": frames.work(run),
-        "times_test_opened": len(read_ledger(folder)),
+        "times_test_opened": len(run.openings),
         "differing_settings": frames.varied(trials),
         "trials": frames.to_records(trials),
         "epochs": frames.to_records(frames.epochs(run)),
@@ -348,16 +354,16 @@ def show_replication(replication: "Replication") -> None:
 def show_tested(run: Path, tested: "Tested") -> None:
     """Print the final numbers, how often the test set was opened, and what must be said beside them."""
     from analysis.judgement import judge
-    from analysis.ledger import Step, how_often, read_ledger, reasons
+    from analysis.ledger import Step, how_often, reasons
+    from analysis.snapshot import Snapshot
     from analysis.wording import number, percent
-    from sweep.open_run import open_run
-    from trainable.record import RunFolder
 
-    folder = RunFolder(run)
+    read = Snapshot.of(run)
+    folder = read.folder
     opening, result = tested.opening, tested.opening.result
     assert result is not None
     winner, interval, counts = opening.winner, result.accuracy_interval, result.confusion
-    negative, positive = open_run(run).manifest.classes
+    negative, positive = read.manifest.classes
     if tested.step is Step.SHOW:
         _line(f"as stored on {opening.completed}; no test image was read", "bright_black")
     _line(
@@ -380,10 +386,10 @@ def show_tested(run: Path, tested: "Tested") -> None:
     table.add_row(f"actual {negative}", f"{counts.true_negative:,}", f"{counts.false_positive:,}")
     table.add_row(f"actual {positive}", f"{counts.false_negative:,}", f"{counts.true_positive:,}")
     console.print(table)
-    for sentence in judge(run).briefly():
+    for sentence in judge(read).briefly():
         _line(sentence)
-    _line(how_often(read_ledger(folder)))
-    for text in (*reasons(read_ledger(folder)), *tested.remarks):
+    _line(how_often(read.openings))
+    for text in (*reasons(read.openings), *tested.remarks):
         _line(text, "yellow")
     if tested.alarm:
         _line(tested.alarm, "bold red")

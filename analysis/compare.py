@@ -13,6 +13,7 @@ from markupsafe import Markup
 from analysis import plots, results
 from analysis.page import figure_json, render_page
 from analysis.select import select
+from analysis.snapshot import Snapshot, Source
 from analysis.statistics import Right, holm, mcnemar
 from analysis.wording import counted, percent, points, setting
 from trainable.config import RequestError
@@ -38,23 +39,25 @@ class Comparison:
     said: tuple[str, ...]
 
 
-def compare_runs(paths: Sequence[Path]) -> Comparison:
-    """The runs in the folders `paths`, side by side.
+def compare_runs(given: Sequence[Source]) -> Comparison:
+    """The runs side by side.
 
     Raises:
         RequestError: one of them is no run folder, is given twice, or has a damaged record.
     """
+    read = [Snapshot.of(run) for run in given]
+    paths = [run.folder.path for run in read]
     resolved = [path.resolve() for path in paths]
     for path in paths:
         if resolved.count(path.resolve()) > 1:
             raise RequestError(f"each RUN must be another one, but {path} was given twice")
-    runs = results.compare(paths)
+    runs = results.compare(read)
     runs["name"] = pd.array(_names(runs), dtype="string")
     return Comparison(
         runs,
-        tuple(map(_winner_setting, paths)),
-        tuple(differences([results.load_config(path).model_dump(mode="json") for path in paths])),
-        tuple(_said(paths, runs)),
+        tuple(map(_winner_setting, read)),
+        tuple(differences([run.config.model_dump(mode="json") for run in read])),
+        tuple(_said(read, runs)),
     )
 
 
@@ -67,9 +70,9 @@ def _names(runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def _winner_setting(path: Path) -> str:
-    trials = results.trials(path)
-    winner = select(RunFolder(path), results.load_config(path).metric).winner
+def _winner_setting(run: Snapshot) -> str:
+    trials = results.trials(run)
+    winner = select(run).winner
     if winner is None:
         return ""
     (row,) = results.to_records(trials[trials["trial_id"] == winner.trial_id])
@@ -94,24 +97,24 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
             yield f"{above}{key}", text
 
 
-def _said(paths: Sequence[Path], runs: pd.DataFrame) -> Iterator[str]:
+def _said(read: Sequence[Snapshot], runs: pd.DataFrame) -> Iterator[str]:
     """What the winners' validation predictions tell, where they are of the same images."""
     for column, noun in (("target", "attributes"), ("metric", "metrics")):
         if runs[column].nunique() > 1:
             found = ", ".join(dict.fromkeys(runs[column]))
             yield f"the runs have different {noun} ({found}): their values are not of one kind"
     won = [
-        (row["name"], path, row["winner"])
-        for (_, row), path in zip(runs.iterrows(), paths, strict=True)
+        (row["name"], run, row["winner"])
+        for (_, row), run in zip(runs.iterrows(), read, strict=True)
     ]
-    won = [(name, path, winner) for name, path, winner in won if not pd.isna(winner)]
+    won = [(name, run, winner) for name, run, winner in won if not pd.isna(winner)]
     if len(won) < 2:
         yield "fewer than two of the runs have a winner"
         return
     frames = {}
-    for name, path, winner in won:
+    for name, run, winner in won:
         try:
-            frames[name] = results.predictions(path, [winner])[["file", "label", "logit"]]
+            frames[name] = results.predictions(run, [winner])[["file", "label", "logit"]]
         except RequestError as error:
             yield f"{name} is not compared image by image: {error}"
     if len(frames) < 2:
@@ -159,24 +162,25 @@ def write_comparison(paths: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         RequestError: one of them is no run folder, is given twice, or has a damaged record; or `out` is no .html.
     """
-    found = compare_runs(paths)
-    bare = "-".join(dict.fromkeys(results.load_config(path).name for path in paths))
+    read = [Snapshot.of(path) for path in paths]
+    found = compare_runs(read)
+    bare = "-".join(dict.fromkeys(run.config.name for run in read))
     page = out or Path(f"compare-{bare}.html")
     if page.suffix != ".html":
         raise RequestError(f"--out must be a file that ends in .html, but it is {page}")
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(page, _page(paths, found).encode())
+    write_atomically(page, _page(read, found).encode())
     return page
 
 
-def _page(paths: Sequence[Path], found: Comparison) -> str:
+def _page(read: Sequence[Snapshot], found: Comparison) -> str:
     runs = found.runs
     return render_page(
         "compare.html",
         runs=[
-            row | {"setting": setting, "href": _href(path)}
-            for row, setting, path in zip(
-                results.to_records(runs), found.settings, paths, strict=True
+            row | {"setting": setting, "href": _href(run.folder)}
+            for row, setting, run in zip(
+                results.to_records(runs), found.settings, read, strict=True
             )
         ],
         differences=found.differences,
@@ -184,22 +188,22 @@ def _page(paths: Sequence[Path], found: Comparison) -> str:
         accuracies=figure_json(plots.accuracies(runs.assign(name=runs["name"].map(escape))))
         if runs["winner"].notna().any()
         else None,
-        best_by_time=_best_by_time(paths, runs),
+        best_by_time=_best_by_time(read, runs),
         written=now(),
     )
 
 
-def _best_by_time(paths: Sequence[Path], runs: pd.DataFrame) -> Markup | None:
+def _best_by_time(read: Sequence[Snapshot], runs: pd.DataFrame) -> Markup | None:
     """None where runs have different metrics: they have no common axis."""
     if runs["metric"].nunique() > 1:
         return None
     frames = {
-        escape(name): results.trials(path) for name, path in zip(runs["name"], paths, strict=True)
+        escape(name): results.trials(run) for name, run in zip(runs["name"], read, strict=True)
     }
     return figure_json(plots.best_by_time(frames, Metric(runs["metric"][0])))
 
 
-def _href(path: Path) -> str | None:
+def _href(folder: RunFolder) -> str | None:
     """The run's own report, where there is one."""
-    report = RunFolder(path).report.resolve()
+    report = folder.report.resolve()
     return report.as_uri() if report.is_file() else None

@@ -2,20 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from analysis.select import select
+from analysis.snapshot import ReadTrial, Snapshot, Source
 from analysis.statistics import Interval, wilson
 from analysis.wording import counted, percent
-from sweep.open_run import open_run
 from sweep.ranking import BY_THEMSELVES, Standing, best_so_far
 from trainable.command import duration
 from trainable.files import read_json_lines
-from trainable.record import TrialRecord
 from trainable.rows import Status, frozen_work
 
 FEWEST_FINISHED: Final = 5
@@ -158,15 +156,14 @@ class Cost:
         }
 
 
-def cost_of(run: Path) -> Cost:
-    """The cost of the run in folder `run`.
+def cost_of(run: Source) -> Cost:
+    """The cost of the run.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    opened = open_run(run)
-    config, folder, manifest = opened.config, opened.folder, opened.manifest
-    records = folder.trials()
+    read = Snapshot.of(run)
+    config, manifest, records = read.config, read.manifest, read.trials
     device = manifest.settings.device if manifest.settings else "cpu"
     granted = manifest.resources
     share: float = 1
@@ -176,12 +173,12 @@ def cost_of(run: Path) -> Cost:
     pruned = [r for r in records if r.status().status is Status.PRUNED and rows[r.trial_id]]
     unrun = {r.trial_id: config.epochs - len(rows[r.trial_id]) for r in pruned}
     metric = config.metric
-    best = select(folder, metric).single
+    best = select(read).single
     curves = {
         trial_id: [metric.score(value) for value in best_so_far(found, metric)]
         for trial_id, found in rows.items()
     }
-    lost = [facts for record in records for facts in read_json_lines(record.lost)]
+    lost = [facts for record in records for facts in read_json_lines(record.record.lost)]
     lost_seconds = sum(facts["seconds"] for facts in lost)
     return Cost(
         trials=len(records),
@@ -204,7 +201,7 @@ def cost_of(run: Path) -> Cost:
     )
 
 
-def _audits(records: Sequence[TrialRecord]) -> dict[str, TrialRecord]:
+def _audits(records: Sequence[ReadTrial]) -> dict[str, ReadTrial]:
     """Audits that came to an end of their own, by the pruned trial."""
     return {
         record.origin.audits: record
@@ -214,7 +211,7 @@ def _audits(records: Sequence[TrialRecord]) -> dict[str, TrialRecord]:
 
 
 def _audit(
-    records: Sequence[TrialRecord],
+    records: Sequence[ReadTrial],
     pruned: int,
     curves: Mapping[str, Sequence[float]],
     best: Standing | None,
@@ -244,8 +241,8 @@ def spent(trials: pd.DataFrame, cost: Cost) -> dict[str, float]:
 
 
 def _rungs(
-    records: Sequence[TrialRecord],
-    pruned: Sequence[TrialRecord],
+    records: Sequence[ReadTrial],
+    pruned: Sequence[ReadTrial],
     curves: Mapping[str, Sequence[float]],
     best: Standing | None,
 ) -> Iterator[Foresight]:
@@ -256,7 +253,7 @@ def _rungs(
         if record.status().status is Status.FINISHED and record.origin.origin != "replicate"
     ]
     audited = _audits(records)
-    by_epoch: dict[int, list[TrialRecord]] = {}
+    by_epoch: dict[int, list[ReadTrial]] = {}
     for record in pruned:
         by_epoch.setdefault(len(curves[record.trial_id]), []).append(record)
     for epoch, stopped in sorted(by_epoch.items()):

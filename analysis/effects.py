@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,16 +12,18 @@ import pandas as pd
 from analysis import results
 from analysis.plots.style import LISTED, in_order
 from analysis.select import select
+from analysis.snapshot import Snapshot, Source
 from analysis.statistics import Difference, holm, welch
 from analysis.wording import counted, is_rate, number, points, setting_value
 from sweep.config import SweepConfig
 from sweep.space import Choice
-from sweep.study import study_of
+from sweep.study import study_from
 from trainable.metric import Metric
-from trainable.record import RunFolder
 
 FEWEST_TRIALS: Final = 6
 """Complete trials that importances are estimated from."""
+MOST_TRIALS: Final = 300
+"""The same: of more, so many are taken, evenly in the order of suggestion. A forest of thousands takes minutes."""
 FEWEST_RESIDUALS: Final = 4
 """Trials more than a model has parameters, for the interaction to be tested."""
 EDGE: Final = 0.1
@@ -141,36 +142,44 @@ class Effects:
         return {**asdict(self), "metric": self.metric.value, "said": list(self.said())}
 
 
-def effects_of(run: Path) -> Effects:
-    """What mattered in the run in folder `run`.
+def effects_of(run: Source) -> Effects:
+    """What mattered in the run.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    config = results.load_config(run)
-    frame = results.trials(run)
+    read = Snapshot.of(run)
+    config, frame = read.config, results.trials(read)
     search = frame[(frame["origin"] == "search") & frame[config.metric.value].notna()]
     return Effects(
         config.metric,
-        importances_of(run),
+        importances_of(read),
         tuple(_effects(search, config)),
         interaction_of(search, config.metric),
-        tuple(_edges(run, config)),
-        _curves(run, search),
+        tuple(_edges(read)),
+        _curves(read, search),
     )
 
 
-def importances_of(run: Path) -> dict[str, float]:
-    """fANOVA over the complete trials, for settings that all of them have; {} where they are too few or all alike."""
+def importances_of(run: Source) -> dict[str, float]:
+    """fANOVA over the complete trials, for settings that all of them have; {} where they are too few or all alike.
+
+    Of more than MOST_TRIALS, over so many of them.
+    """
     import optuna
 
-    study = study_of(run)
+    read = Snapshot.of(run)
+    study = study_from(read.config, read.trials)
     done = [t for t in study.trials if t.state is optuna.trial.TrialState.COMPLETE]
     common = set.intersection(*(set(t.params) for t in done)) if done else set()
     varied = [name for name in common if len({t.params[name] for t in done}) > 1]
     values = {t.value for t in done}
     if len(done) < FEWEST_TRIALS or not varied or len(values) < 2:
         return {}
+    if len(done) > MOST_TRIALS:
+        chosen = [done[place * len(done) // MOST_TRIALS] for place in range(MOST_TRIALS)]
+        study = optuna.create_study(direction=study.direction)
+        study.add_trials(chosen)
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
     return {str(name): float(share) for name, share in found.items()}
@@ -235,13 +244,13 @@ def interaction_of(search: pd.DataFrame, metric: Metric) -> Interaction | None:
     return Interaction(len(search), float(p), found)
 
 
-def _edges(run: Path, config: SweepConfig) -> Iterator[Edge]:
+def _edges(run: Snapshot) -> Iterator[Edge]:
     """Settings in numbers whose best value lies at an end of what was searched."""
-    winner = select(RunFolder(run), config.metric).winner
+    winner = select(run).winner
     if winner is None:
         return
-    settings = RunFolder(run).trial(winner.trial_id).origin.settings.effective()
-    for dimension in config.space.dimensions:
+    settings = run.by_id[winner.trial_id].origin.settings.effective()
+    for dimension in run.config.space.dimensions:
         value = settings.get(dimension.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
@@ -277,7 +286,7 @@ def _shifted(low: float, high: float, logarithmic: bool, upper: bool) -> tuple[f
     return (low + half, high + half) if upper else (low - half, high - half)
 
 
-def _curves(run: Path, search: pd.DataFrame) -> Curves:
+def _curves(run: Snapshot, search: pd.DataFrame) -> Curves:
     finished = search[search["status"] == "finished"]
     if finished.empty:
         return Curves(0, 0, None, None)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis import results
 from analysis.columns import SETTINGS
+from analysis.snapshot import Snapshot, Source
 from trainable.config import RequestError
 
 CURVES: Final = (
@@ -22,7 +23,7 @@ CURVES: Final = (
 )
 
 
-def to_tensorboard(run: Path, folder: Path) -> int:
+def to_tensorboard(run: Source, folder: Path) -> int:
     """Write each trial's curves and settings into a folder of its own in `folder`; how many trials.
 
     Scalars stand at their epoch and at the time when it ended. The hparams tab has each trial's settings with the
@@ -35,7 +36,8 @@ def to_tensorboard(run: Path, folder: Path) -> int:
         raise RequestError(
             f"--tensorboard must be a new or empty folder, but {folder} holds something"
         )
-    trials, epochs = results.trials(run), results.epochs(run)
+    read = Snapshot.of(run)
+    trials, epochs = results.trials(read), results.epochs(read)
     lines = dict(list(epochs.groupby("trial_id", sort=False)))
     for row in results.to_records(trials):
         _write(folder / row["trial_id"], row, lines.get(row["trial_id"]))

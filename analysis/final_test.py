@@ -26,10 +26,10 @@ from analysis.ledger import (
     Winner,
     alarm_of,
     next_step,
-    read_ledger,
     write_ledger,
 )
 from analysis.select import Selection, select, why_unfinished
+from analysis.snapshot import Snapshot
 from analysis.statistics import confusion, wilson
 from sweep.open_run import Run, open_run
 from trainable.config import RequestError, RunSettings
@@ -75,12 +75,11 @@ def final_test(
     """
     run = open_run(path).folder
     with _alone(run):
-        opened = open_run(path)
-        selection = select(run, opened.config.metric)
+        opened = Snapshot.of(path)
+        selection, openings = select(opened), opened.openings
         winner, split_sha256 = _winner(run, selection), opened.manifest.digests.split
-        openings = read_ledger(run)
         step = next_step(openings, winner, split_sha256, reopen)
-        lacks = why_unfinished(run)
+        lacks = why_unfinished(opened)
         if step is not Step.SHOW:
             begun_so = step is Step.COMPLETE and not openings[-1].sweep_finished
             if lacks is not None and not (unfinished or begun_so):
@@ -103,7 +102,8 @@ def final_test(
     remarks = selection.remarks()
     if lacks is not None:
         remarks.append(f"the sweep is not finished: {lacks}")
-    return Tested(openings[-1], len(openings), step, tuple(remarks), alarm_of(run, openings))
+    alarm = alarm_of(opened.config.data.target, run.split, openings)
+    return Tested(openings[-1], len(openings), step, tuple(remarks), alarm)
 
 
 @contextmanager
@@ -241,7 +241,7 @@ def evaluate(
     logits: Tensor, labels: Tensor, digests: tuple[str, str], settings: RunSettings
 ) -> Result:
     """All numbers of `logits` (n,) against `labels` (n,) of 0 and 1; `digests`: of predictions, of mistakes."""
-    measured, counts = measure(logits, labels), confusion(logits, labels)
+    measured, counts = measure(logits, labels), confusion(logits.numpy(), labels.numpy())
     return Result(
         images=counts.images,
         loss=_finite(measured.loss),

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from analysis import results
 from analysis.select import select
+from analysis.snapshot import ReadTrial, Snapshot, Source
 from analysis.statistics import Interval, Paired, Right, holm, mcnemar, optimism, wilson
 from analysis.wording import counted, percent, points, setting
-from sweep.ranking import Standing
 from trainable.config import RequestError
-from trainable.record import RunFolder
 from trainable.rows import Status
 
 ALPHA: Final = 0.05
@@ -78,27 +76,27 @@ class Finalists:
         return {**asdict(self), "said": list(self.said())}
 
 
-def compare_finalists(run: Path, top: int) -> Finalists:
+def compare_finalists(run: Source, top: int) -> Finalists:
     """The winner and the best finished trials after it, `top` in all.
 
     Raises:
         RequestError: no run folder, fewer than two finished trials, or damaged predictions.
     """
-    config, folder = results.load_config(run), RunFolder(run)
-    frame = results.trials(run)
+    read = Snapshot.of(run)
+    frame = results.trials(read)
     names = results.varied(frame)
     settings = {row["trial_id"]: setting(row, names) for row in results.to_records(frame)}
     finished = [
         standing
-        for standing in select(folder, config.metric).ranked
+        for standing in select(read).ranked
         if standing.status is Status.FINISHED and standing.origin == "search"
     ]
     if len(finished) < 2:
         raise RequestError(
-            f"a comparison needs two finished trials, but {run} has {len(finished)}; "
-            f"`sweep status {run}` shows how it stands"
+            f"a comparison needs two finished trials, but {read.folder.path} has {len(finished)}; "
+            f"`sweep status {read.folder.path}` shows how it stands"
         )
-    right = [_right(folder, standing) for standing in finished]
+    right = [_right(read.by_id[each.trial_id], each.best.epoch) for each in finished]
     versus = [mcnemar(right[0], other) for other in right[1:top]]
     adjusted = holm([pair.p for pair in versus])
     each = tuple(
@@ -118,8 +116,8 @@ def compare_finalists(run: Path, top: int) -> Finalists:
     return Finalists(len(right[0]), each, len(finished), optimism(np.stack(right)))
 
 
-def _right(run: RunFolder, standing: Standing) -> Right:
+def _right(trial: ReadTrial, epoch: int) -> Right:
     """Which validation images the trial got right at its best epoch, in the split's order."""
-    found = run.trial(standing.trial_id).predictions(standing.best.epoch)
+    found = trial.record.predictions(epoch, ["label", "logit"])
     right: Right = ((found["logit"] > 0) == (found["label"] > 0.5)).to_numpy()
     return right

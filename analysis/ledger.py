@@ -5,16 +5,16 @@ Nothing here can reach a test image; final_test.py does.
 
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from analysis.results import load_config
 from analysis.statistics import Confusion, Interval
 from analysis.wording import metric_name, percent, times
 from trainable.config import Frozen, RequestError
-from trainable.files import read_json, write_json
+from trainable.files import parse_json, read_bytes, write_json
 from trainable.metric import Metric
 from trainable.record import RunFolder
 
@@ -78,9 +78,20 @@ def read_ledger(run: RunFolder) -> tuple[Opening, ...]:
     Raises:
         RequestError: test.json is damaged, or of a newer format.
     """
-    if not run.test.exists():
+    try:
+        content = read_bytes(run.test)
+    except FileNotFoundError:
         return ()
-    facts = read_json(run.test)
+    return parse_ledger(content, run)
+
+
+def parse_ledger(content: bytes, run: RunFolder) -> tuple[Opening, ...]:
+    """Every opening in the `content` of the run's test.json.
+
+    Raises:
+        RequestError: it is damaged, or of a newer format.
+    """
+    facts = parse_json(content, run.test)
     if facts.get("format_version") != VERSION:
         raise RequestError(
             f"{run.test} must have format_version {VERSION}, but it has {facts.get('format_version')}; "
@@ -174,12 +185,11 @@ def leak_alarm(target: str, images: int, accuracy: float) -> str | None:
     )
 
 
-def alarm_of(run: RunFolder, openings: Sequence[Opening]) -> str | None:
-    """The leak alarm of the newest result, if there is one and it raises it."""
+def alarm_of(target: str, split: Path, openings: Sequence[Opening]) -> str | None:
+    """The leak alarm of the newest result, if there is one and it raises it; `split` is the run's split.parquet."""
     if not openings or openings[-1].result is None:
         return None
-    target = load_config(run.path).data.target
-    images: int = pq.read_metadata(run.split).num_rows
+    images: int = pq.read_metadata(split).num_rows
     return leak_alarm(target, images, openings[-1].result.accuracy)
 
 

@@ -11,50 +11,50 @@ from analysis.drawing import KINDS, draw_pictures
 from analysis.effects import importances_of
 from analysis.judgement import judge
 from analysis.select import select
+from analysis.shown import shown_of
+from analysis.snapshot import Snapshot, Source
 from analysis.wording import positive_said
-from sweep.open_run import open_run
 from trainable.config import RequestError
 from trainable.files import write_atomically
-from trainable.record import RunFolder
 
 
-def figures_of(run: Path) -> Iterator[tuple[str, go.Figure]]:
+def figures_of(run: Source) -> Iterator[tuple[str, go.Figure]]:
     """Each plot with its name.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    opened = open_run(run)
-    config, folder = opened.config, opened.folder
-    trials, epochs = results.trials(run), results.epochs(run)
-    winner = select(folder, config.metric).winner
+    read = Snapshot.of(run)
+    config, trials, epochs = read.config, results.trials(read), results.epochs(read)
+    winner = select(read).winner
     best = winner.trial_id if winner else None
-    settings = results.varied(trials)
-    yield "curves", plots.validation_by_epoch(epochs, trials, config.metric, settings, best)
-    yield "history", plots.history(trials, config.metric, settings, best)
-    if len(decisions := results.decisions(run)):
-        yield "rungs", plots.rungs(decisions, trials, config.metric, settings, best)
-    yield "settings", plots.parallel(trials, config.metric, settings, best)
-    yield "cost", plots.costs(spent(trials, cost_of(run)))
-    yield "timeline", plots.timeline(trials, settings, best)
+    settings, shown = results.varied(trials), shown_of(read)
+    drawn, lines = shown.of(trials), shown.of(epochs)
+    yield "curves", plots.validation_by_epoch(lines, drawn, config.metric, settings, best)
+    yield "history", plots.history(drawn, config.metric, settings, best)
+    if len(decisions := shown.of(results.decisions(read))):
+        yield "rungs", plots.rungs(decisions, drawn, config.metric, settings, best)
+    yield "settings", plots.parallel(drawn, config.metric, settings, best)
+    yield "cost", plots.costs(spent(trials, cost_of(read)))
+    yield "timeline", plots.timeline(drawn, settings, best)
     for name in settings:
         if trials[f"config/{name}"].nunique() > 1:
-            yield f"by-{name}", plots.best_by_setting(trials, config.metric, name, settings, best)
+            yield f"by-{name}", plots.best_by_setting(drawn, config.metric, name, settings, best)
     if min(trials["config/strategy"].nunique(), trials["config/lr"].nunique()) > 1:
         yield "strategy-and-rate", plots.heat_map(trials, config.metric)
-    if shares := importances_of(run):
+    if shares := importances_of(read):
         yield "importances", plots.importances(shares)
     if winner is not None:
         mine = epochs[epochs["trial_id"] == best]
         yield "winner-loss", plots.loss(mine, winner.best.epoch)
         yield "winner-accuracy", plots.accuracy(mine, winner.best.epoch)
-    positive = positive_said(config.data.target, opened.manifest.classes)
-    for judgement in judge(run).parts:
+    positive = positive_said(config.data.target, read.manifest.classes)
+    for judgement in judge(read).parts:
         for name, _, figure in plots.judgement_figures(judgement, positive):
             yield f"{judgement.part}-{name}", figure
 
 
-def write_pictures(run: Path, kind: str = "png", out: Path | None = None) -> list[Path]:
+def write_pictures(run: Source, kind: str = "png", out: Path | None = None) -> list[Path]:
     """Write them into `out`, else into the run's results folder; the paths.
 
     Raises:
@@ -62,8 +62,9 @@ def write_pictures(run: Path, kind: str = "png", out: Path | None = None) -> lis
     """
     if kind not in KINDS:
         raise RequestError(f"--format must be {' or '.join(KINDS)}, but it is {kind!r}")
-    folder = out or RunFolder(run).results
-    found = dict(figures_of(run))
+    read = Snapshot.of(run)
+    folder = out or read.folder.results
+    found = dict(figures_of(read))
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in zip(found, draw_pictures(list(found.values()), kind), strict=True):

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from analysis import results
+from analysis.snapshot import Snapshot, Source
 from analysis.statistics import wilson
 from trainable.data import read_split
-from trainable.record import RunFolder
 from trainable.rows import Status
 
 
@@ -59,7 +58,7 @@ DTYPES: Final = {
 }
 
 
-def beside_reports(run: Path) -> pd.DataFrame:
+def beside_reports(run: Source) -> pd.DataFrame:
     """One row a trial that has a report's setting: theirs, the repetitions', ours on validation with its interval.
 
     `difference` is ours less theirs: their validation figure where there is one, else their test figure. `majority` is
@@ -68,12 +67,12 @@ def beside_reports(run: Path) -> pd.DataFrame:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    return pd.DataFrame(list(_rows(run)), columns=list(DTYPES)).astype(DTYPES)
+    return pd.DataFrame(list(_rows(Snapshot.of(run))), columns=list(DTYPES)).astype(DTYPES)
 
 
-def _rows(run: Path) -> Iterator[dict[str, Any]]:
-    target = results.load_config(run).data.target
-    split = read_split(RunFolder(run).split, ("validation",))
+def _rows(run: Snapshot) -> Iterator[dict[str, Any]]:
+    target = run.config.data.target
+    split = read_split(run.folder.split, ("validation",))
     images = len(split)
     positive = split["label"].mean()
     for trial in results.to_records(results.trials(run)):

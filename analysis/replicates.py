@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from analysis import results
 from analysis.select import select
+from analysis.snapshot import Snapshot, Source
 from analysis.statistics import Difference, Mean, holm, mean_of, welch
 from analysis.wording import counted, is_rate, metric_name, metric_value, number, points, setting
 from sweep.ranking import replicates, single_winner
 from trainable.metric import Metric
-from trainable.record import RunFolder
 
 ALPHA: Final = 0.05
 
@@ -75,17 +74,17 @@ class Replication:
         return {**asdict(self), "metric": self.metric.value, "said": list(self.said())}
 
 
-def compare_replicates(run: Path) -> Replication:
-    """The settings of the run in folder `run` that were replicated; none where there are no replicates.
+def compare_replicates(run: Source) -> Replication:
+    """The settings of the run that were replicated; none where there are no replicates.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    metric = results.load_config(run).metric
-    frame = results.trials(run)
+    read = Snapshot.of(run)
+    metric, frame = read.config.metric, results.trials(read)
     names = [name for name in results.varied(frame) if name != "seed"]
     said = {row["trial_id"]: setting(row, names) for row in results.to_records(frame)}
-    ranked = select(RunFolder(run), metric).ranked
+    ranked = select(read).ranked
     groups = {
         runs[0].trial_id: [each.score for each in runs] for runs in replicates(ranked).values()
     }

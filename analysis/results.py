@@ -1,9 +1,7 @@
 """Records → tidy frames of trials, epochs, predictions and runs; Parquet and CSV. Also for a run under way."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from io import BytesIO
-from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,24 +18,22 @@ from analysis.columns import (
     TRIALS,
     dtypes,
 )
+from analysis.cost import cost_of
 from analysis.select import select, why_unfinished
+from analysis.snapshot import ReadTrial, RunPath, Snapshot, Source
+from analysis.snapshot.collector import paused_collector
 from analysis.statistics import wilson
 from analysis.wording import SECONDARY
-from sweep.asha import Decision
 from sweep.config import SweepConfig
 from sweep.open_run import open_run
-from sweep.ranking import best_row
 from trainable.config import RequestError
-from trainable.files import read_json_lines, write_atomically
+from trainable.files import write_atomically
 from trainable.metric import Metric
-from trainable.record import RunFolder, TrialRecord, readable
-from trainable.rows import RESULT_COLUMNS, frozen_work
+from trainable.record import RunFolder
+from trainable.rows import FROZEN_COLUMNS, RESULT_COLUMNS, ROW_COLUMNS, with_saved_seconds
 
 ENDS: Final = ("finished", "pruned", "diverged", "collapsed", "failed")
 BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting
-
-
-RunPath = str | PathLike[str]
 
 
 def load_config(run: RunPath) -> SweepConfig:
@@ -49,7 +45,17 @@ def load_config(run: RunPath) -> SweepConfig:
     return open_run(run).config
 
 
-def trials(run: RunPath) -> pd.DataFrame:
+def read(run: Source) -> Snapshot:
+    """What is on record of a run now. Given to the functions below, what they say is of one moment, and read once.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    return Snapshot.of(run)
+
+
+@paused_collector()
+def trials(run: Source) -> pd.DataFrame:
     """One row a trial in the order of suggestion; losses and rates are those of its best validation epoch.
 
     A setting that does not act in a trial (momentum under Adam, say) is missing there, as is what is not known yet.
@@ -58,40 +64,42 @@ def trials(run: RunPath) -> pd.DataFrame:
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    metric = load_config(run).metric
-    return _frame(
-        [_trial(record, metric) for record in RunFolder(Path(run)).trials()], dtypes(TRIALS)
-    )
+    snapshot = read(run)
+    metric = snapshot.config.metric
+    kinds = dtypes(TRIALS)
+    unknown = dict.fromkeys(kinds)
+    rows = [tuple((unknown | _trial(trial, metric)).values()) for trial in snapshot.trials]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
+    return _typed(dict(zip(kinds, columns, strict=True)), kinds)
 
 
-def epochs(run: RunPath) -> pd.DataFrame:
+def epochs(run: Source) -> pd.DataFrame:
     """One row a finished epoch, trials in the order of suggestion.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    load_config(run)
-    rows = [
-        {"trial_id": record.trial_id, "number": record.origin.number}
-        | row.to_json()
-        | {"ended_at": _time(row.ended_at)}
-        for record in RunFolder(Path(run)).trials()
-        for row in record.rows()
-    ]
-    return _frame(rows, dtypes(EPOCHS))
+    snapshot = read(run)
+    counts = [len(trial.epochs) for trial in snapshot.trials]
+    which = {
+        "trial_id": np.repeat([trial.trial_id for trial in snapshot.trials], counts),
+        "number": np.repeat([trial.origin.number for trial in snapshot.trials], counts),
+    }
+    columns = {name: snapshot.epochs.table[name] for name in ROW_COLUMNS}
+    return _typed(which | columns, dtypes(EPOCHS))
 
 
-def winner(run: RunPath) -> str | None:
+def winner(run: Source) -> str | None:
     """The trial that wins by validation, as `analysis select` and `analysis test` have it; None while there is none.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    found = select(RunFolder(Path(run)), load_config(run).metric).winner
+    found = select(run).winner
     return found.trial_id if found is not None else None
 
 
-def predictions(run: RunPath, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+def predictions(run: Source, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
     """What trials said of the validation images at their best epoch, one row a trial and image.
 
     Of all trials whose predictions are on record, or of `trial_ids` alone: 3,000 images are 3,000 rows a trial.
@@ -99,36 +107,35 @@ def predictions(run: RunPath, trial_ids: Sequence[str] | None = None) -> pd.Data
     Raises:
         RequestError: no run folder, a damaged record, or a trial of `trial_ids` without predictions.
     """
-    metric, folder = load_config(run).metric, RunFolder(Path(run))
-    found = []
-    for record in folder.trials() if trial_ids is None else map(folder.trial, trial_ids):
-        best = best_row(record.rows(), metric)
-        if best is None or not record.has_predictions(best.epoch):
+    snapshot = read(run)
+    metric, found = snapshot.config.metric, []
+    for trial_id in snapshot.by_id if trial_ids is None else trial_ids:
+        trial = snapshot.by_id.get(trial_id)
+        best = trial.best(metric) if trial else None
+        if trial is None or best is None or not trial.record.has_predictions(best.epoch):
             if trial_ids is None:
                 continue
             raise RequestError(
-                f"a trial must have predictions on record, but {record.trial_id} of {run} has none"
+                "a trial must have predictions on record, but "
+                f"{trial_id} of {snapshot.folder.path} has none"
             )
-        frame = record.predictions(best.epoch)
+        frame = trial.record.predictions(best.epoch)
         probability = 1 / (1 + np.exp(-frame["logit"].astype(float)))
-        found.append(
-            frame.assign(trial_id=record.trial_id, epoch=best.epoch, probability=probability)
-        )
+        found.append(frame.assign(trial_id=trial_id, epoch=best.epoch, probability=probability))
     columns = dtypes(PREDICTIONS)
     return (pd.concat(found, ignore_index=True) if found else _frame([], columns))[
         list(columns)
     ].astype(columns)
 
 
-def decisions(run: RunPath) -> pd.DataFrame:
+def decisions(run: Source) -> pd.DataFrame:
     """One row a decision of ASHA, in the order in which they were taken; values in the metric's own sign.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    metric, rungs = load_config(run).metric, RunFolder(Path(run)).rungs
-    with readable(rungs, "put the old one back"):
-        found = [Decision.from_json(facts) for facts in read_json_lines(rungs)]
+    snapshot = read(run)
+    metric = snapshot.config.metric
     rows = [
         {
             "sequence": one.sequence,
@@ -138,34 +145,31 @@ def decisions(run: RunPath) -> pd.DataFrame:
             "cutoff": None if one.cutoff is None else metric.score(one.cutoff),
             "verdict": one.verdict,
         }
-        for one in found
+        for one in snapshot.decisions
     ]
     return _frame(rows, dtypes(DECISIONS))
 
 
-def compare(runs: Sequence[RunPath]) -> pd.DataFrame:
+def compare(runs: Sequence[Source]) -> pd.DataFrame:
     """One row a run, in the order given: what was tried, what it cost, who won, how the test went where it was opened.
 
     Raises:
         RequestError: one of them is no run folder, or has a damaged record.
     """
-    return _frame([_run(Path(run)) for run in runs], dtypes(RUNS))
+    return _frame([_run(read(run)) for run in runs], dtypes(RUNS))
 
 
-def _run(run: Path) -> dict[str, Any]:
-    from analysis.cost import cost_of  # these two read frames themselves
-    from analysis.ledger import read_ledger
-
-    config, folder, frame = load_config(run), RunFolder(Path(run)), trials(run)
-    won, cost, openings = select(folder, config.metric).winner, cost_of(run), read_ledger(folder)
+def _run(run: Snapshot) -> dict[str, Any]:
+    config, frame = run.config, trials(run)
+    won, cost, openings = select(run).winner, cost_of(run), run.openings
     ends = frame["status"].value_counts()
     facts: dict[str, Any] = {
-        "run": str(run),
+        "run": str(run.folder.path),
         "name": config.name,
         "target": config.data.target,
         "metric": config.metric.value,
         "method": config.search.method,
-        "finished_sweep": why_unfinished(folder) is None,
+        "finished_sweep": why_unfinished(run) is None,
         "trials": len(frame),
         **{name: int(ends.get(name, 0)) for name in ENDS},
         "epochs": cost.epochs,
@@ -178,7 +182,7 @@ def _run(run: Path) -> dict[str, Any]:
         row = frame.set_index("trial_id").loc[won.trial_id]
         facts |= {"winner": won.trial_id, "best_epoch": won.best.epoch}
         facts |= {name: row[name] for name in (*SETTINGS, *BEST_COLUMNS)}
-        images = _validation_images(folder)
+        images = _validation_images(run.folder)
         interval = wilson(round(won.best.val_accuracy * images), images)
         facts |= {"validation_images": images, "val_low": interval.low, "val_high": interval.high}
     if openings and (result := openings[-1].result) is not None:
@@ -192,35 +196,43 @@ def _validation_images(run: RunFolder) -> int:
     return int((pd.read_parquet(run.split, columns=["part"])["part"] == "validation").sum())
 
 
-def _trial(record: TrialRecord, metric: Metric) -> dict[str, Any]:
-    origin, status, rows = record.origin, record.status(), record.rows()
-    best = best_row(rows, metric)
+def _trial(trial: ReadTrial, metric: Metric) -> dict[str, Any]:
+    origin, status, epochs, best = trial.origin, trial.status(), trial.epochs, trial.best(metric)
     facts: dict[str, Any] = {
-        "trial_id": record.trial_id,
+        "trial_id": trial.trial_id,
         "number": origin.number,
         "status": status.status.value,
         "reason": status.reason or None,
         "origin": origin.origin,
-        "epochs": len(rows),
-        "seconds": sum(row.seconds for row in rows),
+        "epochs": len(epochs),
+        "seconds": float(sum(epochs.column("seconds"))),
         "attempt": status.attempt,
         "host": status.host or None,
         "device": status.device or None,
         "slot": status.slot or None,
-        "started": _time(status.started),
-        "ended": _time(status.ended),
+        "started": status.started or None,
+        "ended": status.ended or None,
     }
     facts |= {f"config/{name}": value for name, value in origin.settings.effective().items()}
     if best is not None:
         facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in BEST_COLUMNS}
-        facts["gpu_memory_bytes"] = max(row.gpu_memory_bytes for row in rows)
-        facts |= frozen_work(rows)
-        facts["skipped_steps"] = sum(row.skipped_steps for row in rows)
+        facts["gpu_memory_bytes"] = max(epochs.column("gpu_memory_bytes"))
+        facts |= with_saved_seconds({name: sum(epochs.column(name)) for name in FROZEN_COLUMNS})
+        facts["skipped_steps"] = sum(epochs.column("skipped_steps"))
     return facts
 
 
-def _time(iso: str) -> datetime | None:
-    return datetime.fromisoformat(iso) if iso else None
+def _typed(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Columns of these dtypes, in their order; times are ISO 8601."""
+    return pd.DataFrame({name: _column(columns[name], kind) for name, kind in dtypes.items()})
+
+
+def _column(values: Any, dtype: str) -> Any:
+    if dtype != TIME:
+        return pd.array(values, dtype=dtype)
+    return pd.to_datetime(pd.array(values, dtype="string"), utc=True, format="ISO8601").as_unit(
+        "us"
+    )
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
@@ -236,9 +248,10 @@ def varied(frame: pd.DataFrame) -> list[str]:
     return ["strategy", "lr", *names]
 
 
-def work(run: RunPath) -> dict[str, float]:
-    """What all trials took from frozen layers, and what sharing saved; see trainable.record.frozen_work."""
-    return frozen_work(row for record in RunFolder(Path(run)).trials() for row in record.rows())
+def work(run: Source) -> dict[str, float]:
+    """What all trials took from frozen layers, and what sharing saved; see trainable.rows.frozen_work."""
+    table = read(run).epochs.table
+    return with_saved_seconds({name: sum(table[name].to_pylist(), 0.0) for name in FROZEN_COLUMNS})
 
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -281,14 +294,15 @@ def read_frame(path: RunPath) -> pd.DataFrame:
     ).astype(kinds)
 
 
-def write(run: RunPath) -> list[Path]:
+def write(run: Source) -> list[Path]:
     """Write both frames into the run's results folder, as Parquet and CSV; the paths.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    frames = {"trials": trials(run), "epochs": epochs(run)}
-    folder = RunFolder(Path(run)).results
+    snapshot = read(run)
+    frames = {"trials": trials(snapshot), "epochs": epochs(snapshot)}
+    folder = snapshot.folder.results
     folder.mkdir(exist_ok=True)
     written = []
     for name, frame in frames.items():

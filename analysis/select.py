@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from analysis.snapshot import Snapshot, Source
 from analysis.wording import counted, metric_name, metric_value
-from sweep.ranking import Standing, rank, single_winner, standing, winner
-from trainable.manifest import SessionEnd, read_manifest
+from sweep.ranking import Standing, rank, single_winner, winner
+from trainable.manifest import SessionEnd
 from trainable.metric import Metric
-from trainable.record import RunFolder
 from trainable.rows import Status
 
 NAMED = 3  # best others that are named where there is no winner
@@ -78,25 +78,26 @@ class Selection:
             yield "no trial has finished an epoch, so there is no winner"
 
 
-def select(run: RunFolder, metric: Metric) -> Selection:
+def select(run: Source) -> Selection:
     """Rank the trials on record by their best validation epoch.
 
     Raises:
-        RequestError: a damaged record.
+        RequestError: no run folder, or a damaged record.
     """
-    found = (standing(record, metric) for record in run.trials())
-    ranked = rank(each for each in found if each is not None)
-    return Selection(metric, winner(ranked), tuple(ranked), single_winner(ranked))
+    read = Snapshot.of(run)
+    ranked = rank(read.standings)
+    return Selection(read.config.metric, winner(ranked), tuple(ranked), single_winner(ranked))
 
 
-def why_unfinished(run: RunFolder) -> str | None:
+def why_unfinished(run: Source) -> str | None:
     """What the sweep still lacks; None once every trial has ended and the last session ended by itself.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    sessions = read_manifest(run).sessions
-    going = sum(not record.status().status.has_ended for record in run.trials())
+    read = Snapshot.of(run)
+    sessions = read.manifest.sessions
+    going = sum(not trial.status().status.has_ended for trial in read.trials)
     if not sessions:
         return "it has not been started"
     if going:

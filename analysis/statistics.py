@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CONFIDENCE = 0.95
 EXACT_BELOW = 25  # discordant images; beyond them McNemar's chi-squared with continuity correction
 BOOTSTRAPS = 2_000
 
+Numbers = np.ndarray[Any, np.dtype[Any]]
 Right = np.ndarray[Any, np.dtype[np.bool_]]
 """(images,): was the prediction right?"""
 
@@ -73,7 +71,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def confusion(logits: "Tensor", labels: "Tensor") -> Confusion:
+def confusion(logits: Numbers, labels: Numbers) -> Confusion:
     """Counts from logits (n,) and labels (n,) of 0 and 1; sigmoid > 0.5 predicts 1."""
     predicted, actual = logits > 0, labels > 0.5
     return Confusion(

@@ -4,10 +4,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Protocol
 
 from trainable.metric import Metric
-from trainable.record import TrialRecord
-from trainable.rows import Origin, Row, Status, is_better, key_of
+from trainable.rows import Origin, OriginRecord, Row, Status, StatusRecord, is_better, key_of
+
+
+class OnRecord(Protocol):
+    """One trial as ranking and study ask for it: read from the disk when asked, or held in memory."""
+
+    @property
+    def trial_id(self) -> str: ...
+
+    @property
+    def origin(self) -> OriginRecord: ...
+
+    def status(self) -> StatusRecord: ...
+
+    def rows(self) -> Sequence[Row]: ...
 
 
 def best_row(rows: Iterable[Row], metric: Metric) -> Row | None:
@@ -52,7 +66,7 @@ class Standing:
         return key_of(self.metric, self.best, self.trial_id)
 
 
-def standing(record: TrialRecord, metric: Metric) -> Standing | None:
+def standing(record: OnRecord, metric: Metric) -> Standing | None:
     """The standing of a trial on record; None before its first row."""
     best = best_row(record.rows(), metric)
     if best is None:

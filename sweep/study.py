@@ -24,11 +24,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.config import SweepConfig
 from sweep.open_run import open_run
-from sweep.ranking import best_so_far
+from sweep.ranking import OnRecord, best_so_far
 from sweep.space import Choice, Point, Range, SearchSpace, Value
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.record import TrialRecord
 from trainable.rows import Origin, Status, trial_id_of
 
 LOG = logging.getLogger(__name__)
@@ -59,14 +58,14 @@ class Recorded:
         return self.status.has_ended and not goes_on
 
 
-def recorded(record: TrialRecord, metric: Metric) -> Recorded:
+def recorded(record: OnRecord, metric: Metric) -> Recorded:
     """What is on record for one trial."""
     asked = record.origin
     values = tuple(best_so_far(record.rows(), metric))
     return Recorded(asked.settings, asked.number, record.status().status, values, asked.origin)
 
 
-def asked_in_all(config: SweepConfig, records: Iterable[TrialRecord]) -> int:
+def asked_in_all(config: SweepConfig, records: Iterable[OnRecord]) -> int:
     """How many trials there will be: of the search, and what is on record besides (replicates, audits)."""
     origins = [(record.trial_id, record.origin.origin) for record in records]
     search = [trial_id for trial_id, origin in origins if origin == "search"]
@@ -154,8 +153,12 @@ def study_of(folder: str | PathLike[str]) -> optuna.Study:
         RequestError: no run folder, or a damaged record.
     """
     run = open_run(folder)
-    config = run.config
-    records = {r.trial_id: r for r in run.folder.trials() if r.origin.origin == "search"}
+    return study_from(run.config, run.folder.trials())
+
+
+def study_from(config: SweepConfig, on_record: Iterable[OnRecord]) -> optuna.Study:
+    """`study_of` the trials `on_record` of a run with this configuration."""
+    records = {r.trial_id: r for r in on_record if r.origin.origin == "search"}
     trials = [recorded(record, config.metric) for record in records.values()]
     study, _ = build_study(config.space, config.metric, (), name=config.name)
     for trial in trials:

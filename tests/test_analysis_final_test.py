@@ -156,7 +156,7 @@ def test_counts_and_rates_are_those_that_scikit_learn_gives(
 ) -> None:
     label, logit = [label for label, _ in images], [logit for _, logit in images]
     predicted = [int(each > 0) for each in logit]
-    counts = confusion(torch.tensor(logit), torch.tensor(label, dtype=torch.float32))
+    counts = confusion(np.array(logit), np.array(label))
     matrix = metrics.confusion_matrix(label, predicted, labels=[0, 1])
     assert matrix.ravel().tolist() == list(counts.__dict__.values())
     for own, theirs in (

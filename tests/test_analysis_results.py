@@ -23,7 +23,6 @@ from analysis.columns import EPOCHS as EPOCH_COLUMNS
 from analysis.columns import PREDICTIONS, RUNS, TRIALS, as_markdown, dtypes
 from analysis.select import select, why_unfinished
 from trainable.config import RequestError, TrialConfig
-from trainable.metric import Metric
 from trainable.record import RunFolder
 from trainable.rows import Status
 
@@ -168,7 +167,7 @@ def test_a_trial_without_a_finished_epoch_is_a_row_of_its_own(tmp_path: Path) ->
     assert frame["best_epoch"].isna().tolist() == [False, True, True]
     assert frame["val_accuracy"].isna().tolist() == [False, True, True]
     assert frame["reason"].tolist()[2] == "no memory"
-    assert why_unfinished(RunFolder(run)) == "1 trial of it has not ended"
+    assert why_unfinished(run) == "1 trial of it has not ended"
 
 
 def test_a_half_written_last_line_is_left_out(run: Path) -> None:
@@ -207,7 +206,7 @@ def test_the_winner_is_the_best_finished_trial_and_a_better_unfinished_one_is_na
 ) -> None:
     best = results.trials(run)["trial_id"][1]
     set_status(run, best, Status.FAILED)
-    selection = select(RunFolder(run), Metric.VAL_ACCURACY)
+    selection = select(run)
     assert selection.winner is not None and selection.winner.trial_id != best
     assert selection.winner.status is Status.FINISHED
     (remark,) = selection.remarks()
@@ -218,7 +217,7 @@ def test_without_a_finished_trial_there_is_no_winner_and_the_best_others_are_nam
     tmp_path: Path,
 ) -> None:
     run = make_run(tmp_path, [FAILED])
-    selection = select(RunFolder(run), Metric.VAL_ACCURACY)
+    selection = select(run)
     assert selection.winner is None
     assert selection.ranked[0].trial_id in selection.remarks()[0]
 
@@ -227,12 +226,12 @@ def test_a_sweep_is_finished_when_all_trials_have_ended_and_the_last_session_say
     run: Path,
 ) -> None:
     folder = RunFolder(run)
-    assert why_unfinished(folder) is None
+    assert why_unfinished(run) is None
     set_how(run, "time limit")
-    assert "time limit" in str(why_unfinished(folder))
+    assert "time limit" in str(why_unfinished(run))
     set_how(run, "finished")
     set_status(run, folder.trials()[0].trial_id, Status.INTERRUPTED)
-    assert "not ended" in str(why_unfinished(folder))
+    assert "not ended" in str(why_unfinished(run))
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_the_first_epochs_of_an_audit_are_those_of_the_pruned_trial_bit_by_bit(
 ) -> None:
     """Trained for real; the winner keeps its weights, and the audit its predictions alone."""
     run = RunFolder(copy_of(unchanged, tmp_path / "trained"))
-    before, kept = search_files(run), select(run, Metric.VAL_ACCURACY).winner
+    before, kept = search_files(run), select(run.path).winner
     ask(run, 1)
     (audit,) = audits(run)
     recorded = read_manifest(run).settings
@@ -202,7 +202,7 @@ def test_the_first_epochs_of_an_audit_are_those_of_the_pruned_trial_bit_by_bit(
     stopped = pruned(run)[audit.origin.audits or ""].rows()
     assert 0 < len(stopped) < len(rows)
     assert result_rows(audit.rows())[: len(stopped)] == result_rows(stopped)
-    assert search_files(run) == before and select(run, Metric.VAL_ACCURACY).winner == kept
+    assert search_files(run) == before and select(run.path).winner == kept
     assert {path.suffix for path in audit.folder.glob("best-*")} == {".json", ".parquet"}
     assert not audit.last.exists()
     assert "(audit)" in render(run.path)
@@ -237,12 +237,12 @@ def test_audits_enter_neither_search_nor_rungs_and_are_what_is_left_to_do(
 def test_an_audit_that_is_better_than_the_winner_does_not_win(
     run: RunFolder, config: SweepConfig
 ) -> None:
-    before, effects = select(run, config.metric), effects_of(run.path)
+    before, effects = select(run.path), effects_of(run.path)
     history = plots.history(results.trials(run.path), config.metric, ["lr"], None)
     ask(run, 2)
     for record in audits(run):
         train(record, [0.6] + [0.99] * (EPOCHS - 1))
-    found = select(run, config.metric)
+    found = select(run.path)
     assert (found.winner, found.single) == (before.winner, before.single)
     assert found.ranked[0].trial_id in {record.trial_id for record in audits(run)}
     assert before.remarks() == []

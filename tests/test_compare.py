@@ -27,7 +27,7 @@ def other(run: Path, tmp_path: Path) -> Path:
     asked = yaml.safe_load((folder / "sweep.yaml").read_text())
     asked["name"], asked["search"]["seed"] = "other", 7
     ask_instead(RunFolder(folder), yaml.safe_dump(asked))
-    winner = select(RunFolder(folder), Metric.VAL_ACCURACY).winner
+    winner = select(folder).winner
     assert winner is not None
     status = folder / "trials" / winner.trial_id / "status.json"
     status.write_text(json.dumps(json.loads(status.read_text()) | {"status": "failed"}))

@@ -146,7 +146,7 @@ def test_the_setting_with_the_best_mean_wins_without_the_run_that_made_it_stand_
         train(record, value)
     for record, value in zip(of(run, 3e-3), (0.86, 0.88, 0.87), strict=True):
         train(record, value)
-    found = select(run, config.metric)
+    found = select(run.path)
     assert found.single is not None and found.winner is not None
     assert found.single.trial_id == of(run, 1e-3, "search")[0].trial_id, "0.90, by luck"
     assert found.winner.trial_id == of(run, 3e-3)[1].trial_id, "0.88, of the better setting"
@@ -164,7 +164,7 @@ def test_a_setting_is_judged_by_its_collapses_too(run: RunFolder, config: SweepC
     for lr, values in ((1e-3, (0.95, 0.58)), (3e-3, (0.88, 0.87))):
         for record, value in zip(of(run, lr), values, strict=True):
             train(record, value, Status.COLLAPSED if value < 0.6 else Status.FINISHED)
-    found = select(run, config.metric).winner
+    found = select(run.path).winner
     assert found is not None and found.trial_id == of(run, 3e-3)[0].trial_id
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -79,6 +79,9 @@ def _known_head(value: str) -> str:
 Head = Annotated[str, BeforeValidator(_head), AfterValidator(_known_head)]
 
 
+CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 class TrialConfig(Frozen):
     """The settings of one trial that change its result. How many epochs it may train is a budget of the run."""
 
@@ -140,8 +143,7 @@ class TrialConfig(Frozen):
     @cached_property
     def trial_id(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON of the settings that act."""
-        canonical = json.dumps(self.effective(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hashlib.sha256(CANONICAL(self.effective()).encode()).hexdigest()[:12]
 
 
 class SplitConfig(Frozen):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,12 +23,16 @@ from trainable.config import RequestError, TrialConfig
 from trainable.files import (
     DISK,
     Disk,
+    StrPath,
     append_json,
     now,
+    parse_json,
+    parse_json_lines,
+    read_bytes,
     read_json,
-    read_json_lines,
     replaced,
     sync_folder,
+    whole_lines,
     write_atomically,
     write_json,
 )
@@ -47,7 +52,7 @@ class StaleSession(Exception):
 
 
 @contextmanager
-def readable(path: Path, remedy: str) -> Iterator[None]:
+def readable(path: StrPath, remedy: str) -> Iterator[None]:
     """Whatever is wrong with what is read from `path` becomes one line that names it and the remedy."""
     try:
         yield
@@ -161,8 +166,10 @@ class RunFolder:
 
     def trials(self) -> list["TrialRecord"]:
         """Every trial on record, in the order of suggestion."""
-        found = [TrialRecord(path.parent) for path in self.path.glob("trials/*/config.json")]
-        return sorted(found, key=lambda record: (record.origin.number, record.trial_id))
+        folder = self.path / "trials"
+        found = [TrialRecord(folder / name) for name in DISK.names(folder)]
+        there = [record for record in found if record.is_there()]
+        return sorted(there, key=lambda record: (record.origin.number, record.trial_id))
 
 
 # ---------------------------------------------------------------- one trial
@@ -228,17 +235,37 @@ class TrialRecord:
         sync_folder(record.folder.parent)
         return record
 
+    def is_there(self) -> bool:
+        """Has the trial a config.json? With it, it exists."""
+        try:
+            self._origin = self._read_origin()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     @property
     def origin(self) -> OriginRecord:
         """config.json, read once: it never changes."""
         if self._origin is None:
-            path = self.folder / "config.json"
-            remedy = f"put the old one back, or delete {self.folder}: the search will make it anew"
-            with readable(path, remedy):
-                self._origin = OriginRecord.from_json(read_json(path))
-                if self._origin.trial_id != self.trial_id:
-                    raise ValueError(f"its settings are those of {self._origin.trial_id}")
+            try:
+                self._origin = self._read_origin()
+            except FileNotFoundError:
+                raise RequestError(
+                    f"there is no file {self.folder / 'config.json'}; {self._remedy()}"
+                ) from None
         return self._origin
+
+    def _read_origin(self) -> OriginRecord:
+        path = os.path.join(self.folder, "config.json")
+        content = read_bytes(path)
+        with readable(path, self._remedy()):
+            origin = OriginRecord.from_json(parse_json(content, path))
+            if origin.trial_id != self.trial_id:
+                raise ValueError(f"its settings are those of {origin.trial_id}")
+        return origin
+
+    def _remedy(self) -> str:
+        return f"put the old one back, or delete {self.folder}: the search will make it anew"
 
     @property
     def has_status(self) -> bool:
@@ -246,11 +273,13 @@ class TrialRecord:
 
     def status(self) -> StatusRecord:
         """status.json; without one the trial counts as interrupted."""
-        path = self.folder / "status.json"
+        path = os.path.join(self.folder, "status.json")
         with readable(path, "delete it, and the trial counts as interrupted"):
-            if not self.has_status:
+            try:
+                content = read_bytes(path)
+            except FileNotFoundError:
                 return StatusRecord(Status.INTERRUPTED, "its status.json was gone")
-            return StatusRecord.from_json(read_json(path))
+            return StatusRecord.from_json(parse_json(content, path))
 
     def write_status(self, status: StatusRecord) -> None:
         self._may_write()
@@ -293,8 +322,16 @@ class TrialRecord:
 
     def rows(self) -> list[Row]:
         """One row per finished epoch, in order."""
+        return self.parse_rows(self.read_rows())
+
+    def read_rows(self) -> bytes:
+        """The whole lines of epochs.jsonl, as they are."""
+        return whole_lines(os.path.join(self.folder, "epochs.jsonl"))
+
+    def parse_rows(self, lines: bytes) -> list[Row]:
+        """The rows in what `read_rows` gave."""
         with readable(self._rows, "delete it, and the trial starts again"):
-            rows = [Row.from_json(facts) for facts in read_json_lines(self._rows)]
+            rows = [Row.from_json(facts) for facts in parse_json_lines(lines, self._rows)]
             for number, row in enumerate(rows, start=1):
                 if row.epoch != number:
                     raise ValueError(f"line {number} is of epoch {row.epoch}")
@@ -375,8 +412,8 @@ class TrialRecord:
     def has_predictions(self, epoch: int) -> bool:
         return self._best(epoch, "parquet").exists()
 
-    def predictions(self, epoch: int) -> "pd.DataFrame":
-        """Validation predictions of the best epoch: file, label, logit.
+    def predictions(self, epoch: int, columns: list[str] | None = None) -> "pd.DataFrame":
+        """Validation predictions of the best epoch: file, label, logit, or some of these columns.
 
         Raises:
             RequestError: the file is missing or damaged.
@@ -385,7 +422,7 @@ class TrialRecord:
 
         path = self._best(epoch, "parquet")
         try:
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, columns=columns)
         except (OSError, ValueError) as error:
             raise RequestError(
                 f"{path} must hold validation predictions, but reading it says: {error}"

@@ -103,22 +103,25 @@ def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
     return key > best_key
 
 
+FROZEN_COLUMNS: Final = tuple(
+    name for name in ROW_COLUMNS if name.startswith(("frozen_", "saved_", "shared_", "waited_"))
+)
+
+
 def frozen_work(rows: Iterable[Row]) -> dict[str, float]:
     """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved at the rate measured here."""
-    names = [
-        c.name
-        for c in fields(Row)
-        if c.name.startswith(("frozen_", "saved_", "shared_", "waited_"))
-    ]
-    sums = dict.fromkeys(names, 0.0)
+    sums = dict.fromkeys(FROZEN_COLUMNS, 0.0)
     for row in rows:
-        for name in names:
+        for name in FROZEN_COLUMNS:
             sums[name] += getattr(row, name)
+    return with_saved_seconds(sums)
+
+
+def with_saved_seconds(sums: Mapping[str, float]) -> dict[str, float]:
+    """Sums of FROZEN_COLUMNS, and the seconds that were saved at the rate measured there."""
     done = sums["frozen_multiply_adds"]
-    sums["saved_seconds"] = (
-        sums["saved_multiply_adds"] * sums["frozen_seconds"] / done if done else 0.0
-    )
-    return sums
+    saved = sums["saved_multiply_adds"] * sums["frozen_seconds"] / done if done else 0.0
+    return {**sums, "saved_seconds": saved}
 
 
 def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:

@@ -7,7 +7,6 @@ predictions on record. No image is opened here.
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import pandas as pd
@@ -18,11 +17,11 @@ from analysis.judgement.calibration import Calibration, calibration_of
 from analysis.judgement.groups import Groups, groups_of, read_attributes
 from analysis.judgement.mistakes import most_confident, read_checked
 from analysis.judgement.predicted import probabilities, rights
-from analysis.ledger import Opening, read_ledger
+from analysis.ledger import Opening
 from analysis.select import select
+from analysis.snapshot import Snapshot, Source
 from analysis.statistics import Difference, two_shares
 from analysis.wording import points
-from sweep.open_run import open_run
 from trainable.config import RequestError
 from trainable.record import RunFolder
 
@@ -164,21 +163,21 @@ class Judged:
         }
 
 
-def judge(run: Path) -> Judged:
-    """The judgement of the run in folder `run`; nothing where it has no winner yet.
+def judge(run: Source) -> Judged:
+    """The judgement of the run; nothing where it has no winner yet.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    opened = open_run(run)
-    config, folder = opened.config, opened.folder
-    winner, openings = select(folder, config.metric).winner, read_ledger(folder)
+    read = Snapshot.of(run)
+    config, folder = read.config, read.folder
+    winner, openings = select(read).winner, read.openings
     tested = openings[-1] if openings and openings[-1].result is not None else None
     remarks: list[str] = []
     attributes = None
     if winner is not None or tested is not None:
         try:
-            attributes = read_attributes(config, opened.manifest)
+            attributes = read_attributes(config, read.manifest)
         except RequestError as error:
             remarks.append(str(error))
     parts = []

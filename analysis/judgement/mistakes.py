@@ -4,9 +4,9 @@ Nothing here opens a part of the split by itself: whoever asks hands over the op
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from io import BytesIO
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -14,7 +14,7 @@ from PIL import Image
 
 from analysis.judgement.predicted import rights
 from trainable.config import ChangedInput, RequestError
-from trainable.data import LabelledImages
+from trainable.data import LabelledImages, decoded_pixels
 from trainable.record import RunFolder
 
 SHOWN: Final = 12
@@ -32,26 +32,25 @@ def most_confident(predictions: pd.DataFrame) -> pd.DataFrame:
     return order.drop(columns="sure").head(SHOWN).reset_index(drop=True)
 
 
-def thumbnail(images: LabelledImages, file: str) -> bytes:
-    """A JPEG of the image `file` of `images`.
+def thumbnail(path: Path, sha256: str) -> bytes:
+    """A JPEG of the image at `path`, which had this digest when the run began.
 
     Raises:
         OSError: it can't be read or decoded.
         ChangedInput: it has changed since the run began.
     """
-    small = replace(images, image_size=SIDE, kept=None)
-    pixels = small.pixels(small.files.index(file))
+    pixels = decoded_pixels(path, SIDE, sha256)
     content = BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, "JPEG", quality=QUALITY)
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(content, "JPEG", quality=QUALITY)
     return content.getvalue()
 
 
-def thumbnails_still_there(images: LabelledImages, files: Sequence[str]) -> dict[str, bytes]:
-    """Thumbnails by file, of those of `files` that are in `images` and on the disk as they were."""
+def thumbnails_still_there(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
+    """Thumbnails by file, of those in `digests` that are in the folder of images as they were."""
     found = {}
-    for file in files:
+    for file, sha256 in digests.items():
         try:
-            found[file] = thumbnail(images, file)
+            found[file] = thumbnail(folder / file, sha256)
         except (OSError, ChangedInput, ValueError):
             continue
     return found
@@ -63,8 +62,10 @@ def as_parquet(mistakes: pd.DataFrame, images: LabelledImages) -> bytes:
     Raises:
         OSError, ChangedInput: as `thumbnail`.
     """
-    content = BytesIO()
-    jpegs = pd.Series([thumbnail(images, file) for file in mistakes["file"]], dtype=object)
+    content, digests = BytesIO(), dict(zip(images.files, images.digests, strict=True))
+    jpegs = pd.Series(
+        [thumbnail(images.folder / file, digests[file]) for file in mistakes["file"]], dtype=object
+    )
     mistakes.assign(jpeg=jpegs).to_parquet(content, index=False)
     return content.getvalue()
 

@@ -14,7 +14,7 @@ from analysis import plots, results, wording
 from analysis.cost import cost_of, spent
 from analysis.effects import Effects, effects_of
 from analysis.finalists import Finalists, compare_finalists
-from analysis.ledger import alarm_of, how_often, read_ledger
+from analysis.ledger import alarm_of, how_often
 from analysis.page import figure_json, render_page
 from analysis.reference import beside_reports
 from analysis.replicates import compare_replicates
@@ -24,47 +24,48 @@ from analysis.report.notices import notices, scale_of
 from analysis.report.provenance import provenance
 from analysis.report.summary import summary
 from analysis.select import select, why_unfinished
-from sweep.open_run import open_run
+from analysis.shown import shown_of
+from analysis.snapshot import Snapshot, Source
 from sweep.study import asked_in_all
 from trainable.command import frozen_work_said
 from trainable.config import RequestError
 from trainable.files import now, write_atomically
 from trainable.metric import Metric
-from trainable.record import RunFolder
 from trainable.rows import Status
 
 FINALISTS: Final = 5
 MANY: Final = 30  # trials; a longer table scrolls in a frame of its own
 
 
-def write_report(run: Path) -> Path:
-    """Write report.html into the run folder `run`; its path.
+def write_report(run: Source) -> Path:
+    """Write report.html into the run's folder; its path.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    path = RunFolder(run).report
-    write_atomically(path, render(run).encode())
-    return path
+    read = Snapshot.of(run)
+    write_atomically(read.folder.report, render(read).encode())
+    return read.folder.report
 
 
-def render(run: Path) -> str:
+def render(run: Source) -> str:
     """The report as HTML that loads nothing from anywhere.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
-    opened = open_run(run)
-    config, folder, manifest = opened.config, opened.folder, opened.manifest
-    trials, epochs = results.trials(run), results.epochs(run)
-    selection, openings = select(folder, config.metric), read_ledger(folder)
+    read = Snapshot.of(run)
+    folder, config, manifest, openings = read.folder, read.config, read.manifest, read.openings
+    trials, epochs, selection = results.trials(read), results.epochs(read), select(read)
     settings = results.varied(trials)
     winner = selection.winner.trial_id if selection.winner is not None else None
-    lacks = why_unfinished(folder)
-    effects = effects_of(run)
-    cards = cards_of(folder, trials, epochs, selection, settings)
+    lacks = why_unfinished(read)
+    effects = effects_of(read)
+    shown = shown_of(read)
+    drawn = shown.of(trials), shown.of(epochs)
+    cards = cards_of(read, *drawn, selection, settings)
     won = next((card for card in cards if card.trial_id == winner), None)
-    finalists, replication, cost = _finalists(run), compare_replicates(run), cost_of(run)
+    finalists, replication, cost = _finalists(read), compare_replicates(read), cost_of(read)
     return render_page(
         "report/page.html",
         name=config.name,
@@ -75,10 +76,11 @@ def render(run: Path) -> str:
         lacks=lacks,
         ended=manifest.sessions[-1].ended if manifest.sessions else None,
         statuses=[(s.value, int((trials["status"] == s.value).sum())) for s in Status],
-        asked_for=asked_in_all(config, folder.trials()),
-        notices=list(notices(folder, manifest, selection, openings, lacks)),
-        alarm=alarm_of(folder, openings),
+        asked_for=asked_in_all(config, read.trials),
+        notices=list(notices(manifest, selection, openings, lacks)),
+        alarm=alarm_of(config.data.target, folder.split, openings),
         cards=cards,
+        thinned=shown.said(),
         summary=summary(
             selection,
             won.setting if won else "",
@@ -89,29 +91,30 @@ def render(run: Path) -> str:
             cost,
         ),
         winner=won,
-        winner_settings=winner_settings(folder, winner),
+        winner_settings=winner_settings(read, winner),
         settings=settings,
         many=len(cards) > MANY,
         finalists=finalists,
         replication=replication,
-        beside=results.to_records(beside_reports(run)),
+        beside=results.to_records(beside_reports(read)),
         cost=list(cost.said()),
-        frozen_work=frozen_work_said(results.work(run)),
+        frozen_work=frozen_work_said(results.work(read)),
         openings=openings,
         how_often=how_often(openings),
-        test_command=f"analysis test {shlex.quote(str(run))}",
+        test_command=f"analysis test {shlex.quote(str(folder.path))}",
         scale=scale_of(openings),
         effects=effects,
         written=now(),
-        **_figures(trials, epochs, effects, config.metric, settings, winner),
-        rungs=_rungs(results.decisions(run), trials, config.metric, settings, winner),
+        **_figures(*drawn, effects, config.metric, settings, winner),
+        heat_map=_heat_map(trials, config.metric),
+        rungs=_rungs(shown.of(results.decisions(read)), drawn[0], config.metric, settings, winner),
         costs=figure_json(plots.costs(spent(trials, cost))),
-        **judged(run, config.data.target, manifest),
-        **provenance(opened),
+        **judged(read),
+        **provenance(read),
     )
 
 
-def _finalists(run: Path) -> Finalists | None:
+def _finalists(run: Snapshot) -> Finalists | None:
     """The best finished trials compared; None where there are not two, or their predictions are gone."""
     try:
         return compare_finalists(run, FINALISTS)
@@ -134,7 +137,6 @@ def _figures(
         "parallel": figure_json(plots.parallel(trials, metric, settings, winner)),
         "history": figure_json(plots.history(trials, metric, settings, winner)),
         "timeline": figure_json(plots.timeline(trials, settings, winner)),
-        "heat_map": _heat_map(trials, metric),
         "importances": figure_json(plots.importances(effects.importances))
         if effects.importances
         else None,

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 from markupsafe import Markup
 
 from analysis import plots, results, wording
 from analysis.page import figure_json
 from analysis.select import Selection
+from analysis.snapshot import ReadTrial, Snapshot
 from analysis.statistics import Confusion, confusion
 from trainable.config import RequestError
 from trainable.metric import Metric
-from trainable.record import RunFolder, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Card:
 
 
 def cards_of(
-    run: RunFolder,
+    run: Snapshot,
     trials: pd.DataFrame,
     epochs: pd.DataFrame,
     selection: Selection,
@@ -51,7 +50,7 @@ def cards_of(
     )
     return [
         _card(
-            run.trial(row["trial_id"]),
+            run.by_id[row["trial_id"]],
             row,
             place.get(row["trial_id"]),
             curves.get(row["trial_id"]),
@@ -63,7 +62,7 @@ def cards_of(
 
 
 def _card(
-    record: TrialRecord,
+    trial: ReadTrial,
     row: dict[str, Any],
     rank: int | None,
     curve: pd.DataFrame | None,
@@ -71,10 +70,10 @@ def _card(
     settings: Sequence[str],
 ) -> Card:
     best_epoch = row["best_epoch"]
-    matrix, no_matrix = _matrix(record, best_epoch)
+    matrix, no_matrix = _matrix(trial, best_epoch)
     return Card(
         rank=rank,
-        trial_id=record.trial_id,
+        trial_id=trial.trial_id,
         facts=row,
         value=wording.metric_value(metric, row[metric.value]),
         setting=wording.setting(row, settings),
@@ -86,23 +85,22 @@ def _card(
     )
 
 
-def _matrix(record: TrialRecord, best_epoch: int | None) -> tuple[Confusion | None, str]:
+def _matrix(trial: ReadTrial, best_epoch: int | None) -> tuple[Confusion | None, str]:
     """The confusion matrix of the best validation epoch, or why there is none."""
     if best_epoch is None:
         return None, "no epoch was finished"
-    if not record.has_predictions(best_epoch):
+    if not trial.record.has_predictions(best_epoch):
         return None, "the validation predictions of its best epoch were not kept"
     try:
-        found = record.predictions(best_epoch)
+        found = trial.record.predictions(best_epoch, ["label", "logit"])
     except RequestError as error:
         return None, str(error)
-    logits, labels = (torch.tensor(found[name].to_numpy()) for name in ("logit", "label"))
-    return confusion(logits, labels), ""
+    return confusion(found["logit"].to_numpy(), found["label"].to_numpy()), ""
 
 
-def winner_settings(run: RunFolder, winner: str | None) -> list[tuple[str, str]]:
+def winner_settings(run: Snapshot, winner: str | None) -> list[tuple[str, str]]:
     """Every setting that acts in the winner."""
     if winner is None:
         return []
-    settings = run.trial(winner).origin.settings.effective()
+    settings = run.by_id[winner].origin.settings.effective()
     return [(name, wording.setting_value(value)) for name, value in settings.items()]

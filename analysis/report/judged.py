@@ -2,7 +2,6 @@
 
 import base64
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -10,14 +9,12 @@ from markupsafe import Markup
 from analysis import plots
 from analysis.judgement import Judgement, judge
 from analysis.judgement.groups import Attribute
-from analysis.judgement.mistakes import SIDE, read_test_mistakes, thumbnails_still_there
-from analysis.ledger import read_ledger
+from analysis.judgement.mistakes import read_test_mistakes, thumbnails_still_there
 from analysis.page import figure_json
+from analysis.snapshot import Snapshot
 from analysis.wording import percent, positive_said
 from trainable.config import RequestError
-from trainable.data import open_training_data
-from trainable.manifest import Manifest
-from trainable.record import RunFolder
+from trainable.data import read_split
 
 
 @dataclass(frozen=True)
@@ -50,31 +47,25 @@ class Shown:
         return self.judgement.groups.each if self.judgement.groups else ()
 
 
-def judged(run: Path, target: str, manifest: Manifest) -> dict[str, Any]:
+def judged(run: Snapshot) -> dict[str, Any]:
     """The facts of the section."""
-    found, folder = judge(run), RunFolder(run)
-    classes = manifest.classes
+    found = judge(run)
     return {
-        "judgements": [_shown(folder, each, target, classes, manifest) for each in found.parts],
+        "judgements": [_shown(run, each) for each in found.parts],
         "gap": list(found.gap.said()) if found.gap else [],
         "judgement_remarks": found.remarks,
     }
 
 
-def _shown(
-    run: RunFolder,
-    judgement: Judgement,
-    target: str,
-    classes: tuple[str, str],
-    manifest: Manifest,
-) -> Shown:
+def _shown(run: Snapshot, judgement: Judgement) -> Shown:
+    target, classes = run.config.data.target, run.manifest.classes
     positive = positive_said(target, classes)
     figures = {
         name: (title, figure_json(figure))
         for name, title, figure in plots.judgement_figures(judgement, positive)
     }
     groups = figures.pop("groups", None)
-    pictures, note = _pictures(run, judgement, manifest)
+    pictures, note = _pictures(run, judgement)
     faces = [
         Face(
             mistake.file,
@@ -87,21 +78,23 @@ def _shown(
     return Shown(judgement, list(figures.values()), groups and groups[1], positive, faces, note)
 
 
-def _pictures(
-    run: RunFolder, judgement: Judgement, manifest: Manifest
-) -> tuple[dict[str, bytes], str]:
+def _pictures(run: Snapshot, judgement: Judgement) -> tuple[dict[str, bytes], str]:
     """Thumbnails by file: of validation images from the folder of images, of test images from their opening alone."""
     files = [mistake.file for mistake in judgement.mistakes]
     try:
         if judgement.part == "test":
-            result = read_ledger(run)[-1].result
+            result = run.openings[-1].result
             assert result is not None
-            found = read_test_mistakes(run, result.mistakes_sha256)
+            found = read_test_mistakes(run.folder, result.mistakes_sha256)
         else:
-            if manifest.settings is None:
+            if run.manifest.settings is None:
                 return {}, "no session of this run resolved where its images are"
-            images = open_training_data(run.split, manifest.settings.images, SIDE).validation
-            found = thumbnails_still_there(images, files)
+            rows = read_split(run.folder.split, ("validation",))
+            digests = dict(zip(rows["file"], rows["sha256"], strict=True))
+            found = thumbnails_still_there(
+                run.manifest.settings.images,
+                {file: digests[file] for file in files if file in digests},
+            )
     except RequestError as error:
         return {}, str(error)
     lost = [file for file in files if file not in found]

@@ -8,11 +8,9 @@ from analysis.ledger import Opening, how_often, reasons
 from analysis.select import Selection
 from trainable.manifest import Manifest
 from trainable.metric import Metric
-from trainable.record import RunFolder
 
 
 def notices(
-    run: RunFolder,
     manifest: Manifest,
     selection: Selection,
     openings: Sequence[Opening],

@@ -8,6 +8,7 @@ from trainable.data.finding import find_images, find_table
 from trainable.data.images import (
     LabelledImages,
     TrainingData,
+    decoded_pixels,
     load_pixels,
     open_test_data,
     open_training_data,
@@ -34,6 +35,7 @@ __all__ = [
     "add_digests",
     "attributes_by_file",
     "balance",
+    "decoded_pixels",
     "find_images",
     "find_table",
     "load_pixels",

@@ -1,4 +1,7 @@
-"""Images opened and decoded: training and validation for a trial, test for the final test alone."""
+"""Images opened and decoded: training and validation for a trial, test for the final test alone.
+
+torch is imported where images become tensors: commands that read tables and splits, or a thumbnail, start without it.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -6,21 +9,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from trainable.config import ChangedInput
 from trainable.data.split import read_split
-from trainable.decoding.decoder import decode, is_content
+from trainable.decoding.decoder import Pixels, decode, is_content
 from trainable.decoding.pool import Decodable, Decoders
-from trainable.views import ORIGINAL, View, look
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainable.views import View
 
 
-def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
+def load_pixels(path: Path, size: int, sha256: str | None = None) -> "Tensor":
+    """`decoded_pixels` as a tensor."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(decoded_pixels(path, size, sha256)))
+
+
+def decoded_pixels(path: Path, size: int, sha256: str | None = None) -> Pixels:
     """The image at `path`, `upright`, resized bilinearly to a square: (3, `size`, `size`) uint8.
 
     Raises:
@@ -34,10 +46,9 @@ def load_pixels(path: Path, size: int, sha256: str | None = None) -> Tensor:
             "put the old one back, or begin another run"
         )
     try:
-        pixels = decode(content, size)
+        return decode(content, size)
     except (OSError, SyntaxError) as error:  # Pillow raises both for a damaged image
         raise OSError(f"{path} can't be decoded: {error}") from error
-    return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
 @dataclass
@@ -46,7 +57,7 @@ class LabelledImages:
 
     folder: Path
     files: tuple[str, ...]
-    labels: Tensor  # (images,) float32 of 0 and 1
+    labels: "Tensor"  # (images,) float32 of 0 and 1
     image_size: int
     digests: tuple[str, ...]
     """SHA-256 of each file when the run began; a file that has changed since is refused."""
@@ -58,30 +69,37 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.files)
 
-    def pixels(self, index: int) -> Tensor:
+    def pixels(self, index: int) -> "Tensor":
         """Image `index`: (3, image_size, image_size) uint8."""
+        import torch
+
         if self.kept is not None:
             return torch.from_numpy(self.kept(index).copy())
         return load_pixels(self.folder / self.files[index], self.image_size, self.digests[index])
 
     def pixel_batches(
         self, order: Sequence[int], batch_size: int, workers: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> "Iterator[tuple[Tensor, Tensor]]":
         """`batches` of the original view."""
+        from trainable.views import ORIGINAL
+
         return self.batches(order, batch_size, lambda file: ORIGINAL, workers)
 
     def batches(
-        self, order: Sequence[int], batch_size: int, see: Callable[[str], View], workers: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, order: Sequence[int], batch_size: int, see: "Callable[[str], View]", workers: int
+    ) -> "Iterator[tuple[Tensor, Tensor]]":
         """Positions (batch,) int64 and pixels (batch, 3, size, size) uint8 in `order`, decoded ahead.
 
         `decoders` decode, or `workers` threads; threads make the views. Pillow and torch release the interpreter's
         lock where they work, so a few threads work side by side, but not sixteen: they wait for it between.
         """
+        import torch
+
+        from trainable.views import ORIGINAL, look
 
         def assemble(
-            positions: Sequence[int], pixels: Callable[[], Tensor]
-        ) -> tuple[Tensor, Tensor]:
+            positions: Sequence[int], pixels: "Callable[[], Tensor]"
+        ) -> "tuple[Tensor, Tensor]":
             views, batch = [see(self.files[index]) for index in positions], pixels()
             if any(each != ORIGINAL for each in views):
                 batch = torch.stack(list(map(look, batch, views)))
@@ -106,8 +124,10 @@ class LabelledImages:
         usable = self.kept is None and self.decoders is not None and self.decoders.running
         return self.decoders if usable else None
 
-    def _decode(self, positions: Sequence[int]) -> Callable[[], Tensor]:
+    def _decode(self, positions: Sequence[int]) -> "Callable[[], Tensor]":
         """Begin to decode, where processes do it; what is returned gives (images, 3, size, size) uint8."""
+        import torch
+
         decoders = self._processes()
         if decoders is None:
             return lambda: torch.stack([self.pixels(index) for index in positions])
@@ -116,7 +136,7 @@ class LabelledImages:
         )
         begun = decoders.pixels([self.files[index] for index in positions], batch.numpy())
 
-        def finish() -> Tensor:
+        def finish() -> "Tensor":
             for place in begun.undecoded():
                 batch[place] = self.pixels(positions[place])  # which says what is wrong with it
             return batch
@@ -158,6 +178,8 @@ def open_test_data(split: Path, images: Path, image_size: int) -> LabelledImages
 
 
 def _open(rows: pd.DataFrame, images: Path, image_size: int) -> LabelledImages:
+    import torch
+
     return LabelledImages(
         folder=images,
         files=tuple(rows["file"]),

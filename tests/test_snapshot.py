@@ -1,0 +1,244 @@
+"""One read of a run for all that a command says of it: each record once, of one moment, without torch."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analysis_runs import PENDING, POOR, make_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis import results
+from analysis.report import render
+from analysis.report import select as ranked
+from analysis.shown import BEST, MOST, shown_of
+from analysis.snapshot import Snapshot
+from analysis.snapshot.epochs import parse_epochs
+from benchmarks.read import write_run
+from sweep.ranking import best_row, standing
+from trainable.config import RequestError
+from trainable.metric import Metric
+from trainable.record import RunFolder, TrialRecord
+from trainable.rows import ROW_COLUMNS, Row
+
+ROOT = Path(__file__).parent.parent
+RECORDS = (
+    "status.json",
+    "config.json",
+    "epochs.jsonl",
+    "sweep.yaml",
+    "manifest.json",
+    "rungs.jsonl",
+    "test.json",
+)
+WATCHED = """
+import json, sys
+opened = []
+sys.addaudithook(lambda event, facts: event == "open" and opened.append(str(facts[0])))
+from analysis.__main__ import app
+try:
+    app(sys.argv[2:])
+finally:
+    with open(sys.argv[1], "w") as file:
+        json.dump({"opened": opened, "torch": "torch" in sys.modules}, file)
+"""
+
+
+def watched(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """What `analysis` with these arguments opened, as the interpreter tells it, and whether torch came with it."""
+    out = tmp_path / "watched.json"
+    command = [sys.executable, "-c", WATCHED, str(out), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(out.read_text())
+    return facts
+
+
+@pytest.mark.parametrize(
+    "command", [["report"], ["results", "--json"], ["select"], ["cost", "--json"]], ids=" ".join
+)
+def test_a_command_opens_each_record_once_and_does_not_import_torch(
+    run: Path, tmp_path: Path, command: list[str]
+) -> None:
+    facts = watched(tmp_path, command[0], str(run), *command[1:])
+    times = Counter(path for path in facts["opened"] if path.startswith(str(run)))
+    records = {path: count for path, count in times.items() if Path(path).name in RECORDS}
+    trials = len(list((run / "trials").iterdir()))
+    assert len(records) >= 3 * trials + 2
+    assert set(records.values()) == {1}, {path: n for path, n in records.items() if n > 1}
+    assert not facts["torch"]
+
+
+def test_reading_a_status_does_not_import_torch(run: Path) -> None:
+    code = (
+        "import sys, pathlib; from sweep.status import read_status\n"
+        "read_status(pathlib.Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(run)], cwd=ROOT).returncode == 0
+
+
+def test_what_was_read_stays_of_one_moment_whatever_the_run_does_since(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.report.now", lambda: "2026-01-01T00:00:00+00:00")
+    read = results.read(run)
+    page, trials, epochs = render(read), results.trials(read), results.epochs(read)
+    for record in RunFolder(run).trials():
+        (record.folder / "status.json").write_text(json.dumps({"status": "interrupted"}))
+        (record.folder / "epochs.jsonl").unlink(missing_ok=True)
+    assert results.trials(read).equals(trials) and results.epochs(read).equals(epochs)
+    assert render(read) == page
+    assert results.epochs(run).empty
+
+
+def test_a_page_written_while_the_run_changes_is_of_the_moment_of_its_read(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on as soon as its last record was read: the page is that of a copy that never changed."""
+    monkeypatch.setattr("analysis.report.now", lambda: "2026-01-01T00:00:00+00:00")
+    before = render(run)
+    first = RunFolder(run).trials()[0]
+    last = RunFolder(run).trials()[-1].trial_id
+    read_rows = TrialRecord.read_rows
+
+    def then_go_on(record: TrialRecord) -> bytes:
+        lines = read_rows(record)
+        if record.trial_id == last:
+            (first.folder / "status.json").write_text(json.dumps({"status": "running"}))
+            (first.folder / "epochs.jsonl").write_text("")
+        return lines
+
+    monkeypatch.setattr(TrialRecord, "read_rows", then_go_on)
+    assert render(run) == before
+    monkeypatch.undo()
+    assert first.rows() == []
+
+
+def test_a_decision_on_a_trial_that_began_after_the_read_is_left_out(run: Path) -> None:
+    decision = {"sequence": 1, "rung": 1, "score": 0.5, "cutoff": None, "verdict": "go on"}
+    known = RunFolder(run).trials()[0].trial_id
+    lines = [json.dumps(decision | {"trial_id": each}) + "\n" for each in (known, "0" * 12)]
+    RunFolder(run).rungs.write_text("".join(lines))
+    assert results.decisions(run)["trial_id"].tolist() == [known]
+    render(run)
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+COUNTS = st.integers(0, 2**53)
+WHOLE = {
+    name: COUNTS
+    for name in ROW_COLUMNS
+    if isinstance(getattr(Row(1, *[0.5] * 9, 0, ""), name), int)
+}
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            name: WHOLE.get(name, NUMBERS)
+            for name in ROW_COLUMNS
+            if name not in ("epoch", "ended_at")
+        }
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(ROWS, max_size=4), st.sampled_from(Metric), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_rows_parsed_at_once_are_those_parsed_line_by_line(
+    trials: list[list[dict[str, Any]]], metric: Metric, older: bool
+) -> None:
+    """To the last bit; also those of an older version, which lack a column."""
+    lines = []
+    for rows in trials:
+        text = ""
+        for number, row in enumerate(rows, start=1):
+            facts = {"epoch": number, "ended_at": "2026-01-01T00:00:00+00:00", **row}
+            if older:
+                del facts["skipped_steps"]
+            text += json.dumps(facts) + "\n"
+        lines.append(text.encode())
+    records = [TrialRecord(Path(f"runs/x/trials/{number}")) for number in range(len(trials))]
+    found = parse_epochs(records, lines)
+    for place, (record, each) in enumerate(zip(records, lines, strict=True)):
+        expected = record.parse_rows(each)
+        assert list(found.of(place).rows) == expected
+        assert found.of(place).best(metric) == best_row(expected, metric)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ('"epoch": 1,', "line 1 is of epoch 7"),
+        ('"train_loss": ', "train_loss is 'much'"),
+        ('"val_auc": ', "'val_auc' is missing"),
+        ("{", "line 1 of .* must hold JSON"),
+    ],
+)
+def test_a_damaged_row_is_named_with_its_file_and_remedy(run: Path, damage: str, said: str) -> None:
+    record = next(each for each in RunFolder(run).trials() if each.rows())
+    path = record.folder / "epochs.jsonl"
+    row = json.loads(path.read_text().splitlines()[0])
+    changed = {
+        '"epoch": 1,': json.dumps(row | {"epoch": 7}),
+        '"train_loss": ': json.dumps(row | {"train_loss": "much"}),
+        '"val_auc": ': json.dumps(
+            {name: value for name, value in row.items() if name != "val_auc"}
+        ),
+        "{": "{",
+    }[damage]
+    path.write_text(changed + "\n")
+    with pytest.raises(RequestError, match=said) as caught:
+        results.epochs(run)
+    assert record.trial_id in str(caught.value) and "delete it" in str(caught.value)
+
+
+def test_what_was_read_ranks_as_the_files_do(run: Path) -> None:
+    read = Snapshot.of(run)
+    metric = read.config.metric
+    from_files = [s for record in RunFolder(run).trials() if (s := standing(record, metric))]
+    assert list(read.standings) == from_files
+    assert ranked(read) == ranked(run)
+    assert Snapshot.of(read) is read
+
+
+# ---------------------------------------------------------------- more trials than a page can hold
+
+
+def test_a_small_run_is_shown_whole_and_says_nothing(tmp_path: Path) -> None:
+    read = results.read(make_run(tmp_path, [POOR, PENDING]))
+    assert len(shown_of(read).trial_ids) == 2 and shown_of(read).said() is None
+    assert "drawn and listed one by one" not in render(read)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("large") / "large"
+    write_run(folder, 3 * MOST, 4, 40)
+    return folder
+
+
+def test_of_a_large_run_the_best_and_a_fair_share_of_the_rest_are_shown(large: Path) -> None:
+    read = results.read(large)
+    shown = shown_of(read)
+    frame = results.trials(read)
+    assert len(shown.trial_ids) == MOST
+    best = frame.sort_values("val_accuracy", ascending=False)["trial_id"][:BEST]
+    assert set(best) <= shown.trial_ids and results.winner(read) in shown.trial_ids
+    drawn = shown.of(frame)
+    assert drawn["val_accuracy"].cummax().iloc[-1] == frame["val_accuracy"].max()
+    line = frame["val_accuracy"].cummax()
+    assert line[drawn.index].tolist() == drawn["val_accuracy"].cummax().tolist(), "the best so far"
+    thirds = drawn["number"] // MOST
+    assert thirds.value_counts().between(MOST // 6, MOST // 2).all()
+
+
+def test_the_page_of_a_large_run_says_what_it_shows_and_counts_all(large: Path) -> None:
+    page = render(large)
+    assert f"Of {3 * MOST} trials, {MOST} are drawn and listed one by one" in page
+    assert page.count('<details id="t-') == MOST
+    assert f"{2 * MOST} finished" in page and f"{MOST} pruned" in page
+    assert len(page) < 10 * 2**20
