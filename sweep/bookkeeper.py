@@ -77,7 +77,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             outcome.status if outcome else status.status,
             epoch=len(rows),
             value=getattr(rows[-1], metric.value) if rows else None,
-            best=metric.score(found.score) if found else None,
+            standing=found,
             slot=status.slot,
             origin=record.origin.origin,
         )
@@ -111,9 +111,8 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._terminal.say(f"frozen features are not shared any more: {result['remark']}")
         if "epoch" in result:
             trial_id = trial.config["trial_id"]
-            if result["epoch"] == 1 or not self._terminal.board.lines[trial_id].slot:
-                self._terminal.started(trial_id, self._run.trial(trial_id).status().slot)
-            self._terminal.epoch(trial_id, result["epoch"], result["value"], result["best_value"])
+            self._note(trial_id)
+            self._terminal.board.epochs_done += 1
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """See what is written by now; now and then, too, what running trials say of a long step, which of them are

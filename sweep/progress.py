@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.ranking import Standing, leader
 from trainable.command import duration
 from trainable.config import TrialConfig
 from trainable.metric import Metric
@@ -38,11 +39,17 @@ class Line:
     status: Status
     epoch: int = 0
     value: float | None = None
-    best: float | None = None
+    standing: Standing | None = None
+    """None before its first epoch."""
     slot: str = ""
     note: str = ""
     """What a long step is doing."""
     origin: Origin = "search"
+
+    @property
+    def best(self) -> float | None:
+        """The metric's value at the best epoch."""
+        return None if self.standing is None else self.standing.value
 
     @property
     def setting(self) -> str:
@@ -73,18 +80,12 @@ class Board:
         return sum(self.is_over(line) for line in self.lines.values())
 
     def is_over(self, line: Line) -> bool:
-        """Does nothing remain to be done? One that finished may have been given more epochs since."""
-        goes_on = line.status is Status.FINISHED and line.epoch < self.epochs
-        return line.status.has_ended and not goes_on
+        """Does nothing remain to be done?"""
+        return line.status.is_over(line.epoch, self.epochs)
 
-    def leader(self) -> tuple[str, Line] | None:
-        """The trial with the best value so far; an audit does not count."""
-        known = [
-            (trial_id, line)
-            for trial_id, line in self.lines.items()
-            if line.best is not None and line.origin != "audit"
-        ]
-        return max(known, key=lambda item: self.metric.score(item[1].best or 0.0), default=None)
+    def leader(self) -> Standing | None:
+        """The best trial so far of those that can win."""
+        return leader(line.standing for line in self.lines.values() if line.standing)
 
     def seconds_left(self) -> float | None:
         """From this session's epochs per second; trials to come are taken to last as long as those that ended."""
@@ -183,14 +184,13 @@ class Terminal:
         )
 
     def _best(self) -> Text:
-        leader = self.board.leader()
-        if leader is None:
+        first = self.board.leader()
+        if first is None:
             return Text("best so far  –", style="bright_black")
-        trial_id, line = leader
         return Text.assemble(
             ("best so far  ", "bright_black"),
-            (f"{line.best:.4f}", "bold green"),
-            f"  {trial_id}  {line.setting}",
+            (f"{first.value:.4f}", "bold green"),
+            f"  {first.trial_id}  {self.board.lines[first.trial_id].setting}",
         )
 
     def say(self, text: str) -> None:
@@ -200,11 +200,6 @@ class Terminal:
     def started(self, trial_id: str, slot: str) -> None:
         line = self.board.lines[trial_id]
         line.status, line.slot = Status.RUNNING, slot
-
-    def epoch(self, trial_id: str, epoch: int, value: float, best: float) -> None:
-        line = self.board.lines[trial_id]
-        line.epoch, line.value, line.best = epoch, value, best
-        self.board.epochs_done += 1
 
     def ended(self, trial_id: str, status: Status, reason: str) -> None:
         """A trial is over; said in a line where nothing is redrawn."""

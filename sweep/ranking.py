@@ -56,9 +56,14 @@ class Standing:
     metric: Metric
 
     @property
+    def value(self) -> float:
+        """Of the metric at the best epoch."""
+        return float(getattr(self.best, self.metric.value))
+
+    @property
     def score(self) -> float:
-        """Of the best epoch, turned so that higher is better."""
-        return self.metric.score(getattr(self.best, self.metric.value))
+        """The same, turned so that higher is better."""
+        return self.metric.score(self.value)
 
     @property
     def key(self) -> tuple[float, float, int, str]:
@@ -68,23 +73,29 @@ class Standing:
 
 def standing(record: OnRecord, metric: Metric) -> Standing | None:
     """The standing of a trial on record; None before its first row."""
-    best = best_row(record.rows(), metric)
+    status = record.status().status
+    return standing_of(record.trial_id, record.origin, status, record.rows(), metric)
+
+
+def standing_of(
+    trial_id: str, origin: OriginRecord, status: Status, rows: Sequence[Row], metric: Metric
+) -> Standing | None:
+    """The standing of a trial of which this is on record; None before its first row."""
+    best = best_row(rows, metric)
     if best is None:
         return None
-    origin = record.origin
-    return Standing(
-        record.trial_id,
-        origin.settings.setting_id,
-        record.status().status,
-        origin.origin,
-        best,
-        metric,
-    )
+    return Standing(trial_id, origin.settings.setting_id, status, origin.origin, best, metric)
 
 
 def rank(standings: Iterable[Standing]) -> list[Standing]:
     """Best first."""
     return sorted(standings, key=lambda each: each.key)
+
+
+def leader(standings: Iterable[Standing]) -> Standing | None:
+    """The best so far of the trials that can win, whatever becomes of them; None before a first epoch has ended."""
+    known = [each for each in standings if each.origin != "audit"]
+    return min(known, key=lambda each: each.key, default=None)
 
 
 def single_winner(standings: Iterable[Standing]) -> Standing | None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from sweep.hold import WATCH_SECONDS, Hold, read_hold
 from sweep.open_run import open_run
 from sweep.progress import COLOURS, describe
-from sweep.ranking import best_row
+from sweep.ranking import Standing, leader, standing_of
 from sweep.study import asked_in_all
 from trainable.command import devices_said, duration, frozen_work_said
 from trainable.manifest import Session, SessionEnd
@@ -30,9 +30,12 @@ def read_status(folder: Path) -> dict[str, Any]:
     metric = config.metric
     trials: list[dict[str, Any]] = []
     epochs: list[Row] = []
+    standings: list[Standing] = []
     for record in run.trials():
         asked, rows, status = record.origin, record.rows(), record.status()
-        best = best_row(rows, metric)
+        standing = standing_of(record.trial_id, asked, status.status, rows, metric)
+        best = standing.best if standing else None
+        standings += [standing] if standing else []
         epochs += rows
         trials.append(
             {
@@ -53,8 +56,8 @@ def read_status(folder: Path) -> dict[str, Any]:
                 "attempt": status.attempt,
             }
         )
-    known = [t for t in trials if t["best"] is not None and t["origin"] != "audit"]
-    leader = max(known, key=lambda trial: metric.score(trial["best"]), default=None)
+    first = leader(standings)
+    shown = next((trial for trial in trials if first and trial["trial_id"] == first.trial_id), None)
     return {
         "run": str(folder),
         "name": config.name,
@@ -66,8 +69,8 @@ def read_status(folder: Path) -> dict[str, Any]:
             for status in Status
             if (count := sum(trial["status"] == status for trial in trials))
         },
-        "best": leader
-        and {key: leader[key] for key in ("trial_id", "best", "best_epoch", "setting")},
+        "best": shown
+        and {key: shown[key] for key in ("trial_id", "best", "best_epoch", "setting")},
         "state": _state(run, manifest.sessions),
         "sessions": [session.model_dump(mode="json") for session in manifest.sessions],
         "frozen_work": frozen_work(epochs),

@@ -53,9 +53,8 @@ class Recorded:
         return trial_id_of(self.settings, self.origin)
 
     def is_over(self, epochs: int) -> bool:
-        """Does nothing remain to be done? One that finished may have been given more `epochs` since."""
-        goes_on = self.status is Status.FINISHED and len(self.values) < epochs
-        return self.status.has_ended and not goes_on
+        """Does nothing remain to be done of so many `epochs`?"""
+        return self.status.is_over(len(self.values), epochs)
 
 
 def recorded(record: OnRecord, metric: Metric) -> Recorded:

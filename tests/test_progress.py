@@ -1,27 +1,38 @@
 """What the terminal shows, drawn by rich itself."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from sweep.progress import Board, Line, Terminal, describe
+from sweep.ranking import Standing
 from trainable.command import duration, frozen_work_said
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.rows import Status, frozen_work
+from trainable.rows import Row, Status, frozen_work
 
 
 def board(metric: Metric = Metric.VAL_ACCURACY) -> Board:
     made = Board("faces", metric, epochs=10, trials=4)
+    head, block5 = TrialConfig(strategy="head"), TrialConfig(lr=3e-4)
     made.lines["aaaaaaaaaaaa"] = Line(
-        TrialConfig(strategy="head"), 0, Status.FINISHED, 10, 0.7, 0.75
+        head, 0, Status.FINISHED, 10, 0.7, standing("aaaaaaaaaaaa", 0.75, metric)
     )
     made.lines["bbbbbbbbbbbb"] = Line(
-        TrialConfig(lr=3e-4), 1, Status.RUNNING, 4, 0.8, 0.8, "slot-1"
+        block5, 1, Status.RUNNING, 4, 0.8, standing("bbbbbbbbbbbb", 0.8, metric), "slot-1"
     )
     made.lines["cccccccccccc"] = Line(TrialConfig(lr=1.0), 2, Status.DIVERGED, 0)
     return made
+
+
+def standing(trial_id: str, value: float, metric: Metric, val_loss: float = 0.5) -> Standing:
+    """Of a trial whose best epoch has this value of the metric."""
+    best = replace(
+        Row(1, 0.7, 0.5, val_loss, 0.5, 0.5, 0.5, 1e-3, 1.0, 1.0, 0, ""), **{metric.value: value}
+    )
+    return Standing(trial_id, trial_id, Status.RUNNING, "search", best, metric)
 
 
 def drawn(made: Board) -> str:
@@ -39,6 +50,12 @@ def test_the_picture_names_counts_slots_and_the_best_so_far() -> None:
 
 def test_with_a_loss_the_lowest_is_best() -> None:
     assert "best so far  0.7500  aaaaaaaaaaaa" in drawn(board(Metric.VAL_LOSS))
+
+
+def test_of_two_with_the_same_value_the_lower_loss_leads_as_in_the_ranking() -> None:
+    made = board()
+    made.lines["aaaaaaaaaaaa"].standing = standing("aaaaaaaaaaaa", 0.8, made.metric, val_loss=0.4)
+    assert "best so far  0.8000  aaaaaaaaaaaa" in drawn(made)
 
 
 def test_elsewhere_than_on_a_terminal_each_end_is_one_plain_line() -> None:

@@ -34,6 +34,10 @@ class Status(StrEnum):
         """Nothing more happens to this trial unless somebody asks for it."""
         return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
 
+    def is_over(self, done: int, epochs: int) -> bool:
+        """Does nothing remain to be done after `done` epochs? One that finished may have been given more since."""
+        return self.has_ended and not (self is Status.FINISHED and done < epochs)
+
 
 @dataclass(frozen=True)
 class Row:
