@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 
 from analysis.__main__ import app as analysis
 from sweep.__main__ import app as sweep
+from sweep.open_run import open_run
+from sweep.prepare import check_unchanged
 from sweep.study import study_of
 
 pytestmark = pytest.mark.usefixtures("own_store")
@@ -278,6 +280,50 @@ def test_an_old_run_whose_images_have_changed_is_refused(tmp_path: Path) -> None
     resume = ["resume", str(old.path), "--take-over", "--address", NOBODY]
     done = CliRunner().invoke(sweep, resume)
     assert "000001.jpg has changed" in str(done.exception)
+
+
+class AsItCame(OldRun):
+    """Its records still name the places where it was made."""
+
+    def _move(self) -> None:
+        pass
+
+
+def test_an_old_run_is_moved_by_resume_as_it_is_by_hand(tmp_path: Path) -> None:
+    old = AsItCame("finished", tmp_path / "old")
+    first = (old.path / "manifest.json").read_bytes()
+    wrong = CliRunner().invoke(sweep, ["resume", str(old.path), f"data.images={old.path}"])
+    assert "data.images must hold the images that the run began with" in str(wrong.exception)
+    assert (old.path / "manifest.json").read_bytes() == first
+    places = {
+        "data.images": old.root / "images",
+        "data.table": old.root / "faces.csv",
+        "model.weights": old.root / "backbone.safetensors",
+    }
+    said = ask(sweep, "resume", old.path, *(f"{key}={place}" for key, place in places.items()))
+    for key, place in places.items():
+        assert f"{key}: {MADE_IN}/{place.name} → {place}" in said
+    assert "nothing is left to do" in said
+    assert (old.path / "manifest.1.json").read_bytes() == first
+    by_hand = OldRun("finished", tmp_path / "by_hand")
+    moved, other = open_run(old.path), open_run(by_hand.path)
+    assert check_unchanged(moved) == []
+    for run, root in ((moved, old.root), (other, by_hand.root)):
+        assert (run.manifest.image_folder, run.manifest.table) == (
+            root / "images",
+            root / "faces.csv",
+        )
+        assert run.manifest.settings is not None
+        assert run.manifest.settings.images == root / "images"
+        assert run.manifest.settings.weights == run.config.model.weights
+        assert run.config.model.weights == str(root / "backbone.safetensors")
+    places_apart = {"data": {"images", "table"}, "model": {"weights"}, "storage": True}
+    assert moved.config.model_dump(exclude=places_apart) == other.config.model_dump(
+        exclude=places_apart
+    )
+    again = ask(analysis, "test", old.path, "--reopen", "is it the same elsewhere?")
+    (then,) = (line for line in old.tested.splitlines() if line.startswith("test acc"))
+    assert then.split(",")[0] in again
 
 
 @pytest.mark.ray
