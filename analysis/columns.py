@@ -171,6 +171,8 @@ def as_markdown() -> str:
         "",
         "`analysis.results` makes them from a run folder, of a run under way too. `analysis results RUN` writes the",
         "first two as Parquet and CSV into the run's `results/`; `results.read_frame(path)` gives either back exactly.",
+        "Each call takes a run's folder, which it reads, or what `results.read(run)` gave: then frames, winner and",
+        "decisions of a run under way are of one moment, and it is read once.",
         "Settings stand in columns `config/…`; whatever is not known, or does not act in a trial, is missing.",
     ]
     for call, (meaning, columns) in FRAMES.items():

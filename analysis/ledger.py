@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from analysis.statistics import Confusion, Interval
 from analysis.wording import metric_name, percent, times
 from trainable.config import Frozen, RequestError
-from trainable.files import parse_json, read_bytes, write_json
+from trainable.files import parse_json, write_json
 from trainable.metric import Metric
 from trainable.record import RunFolder
 
@@ -70,19 +70,6 @@ class Opening(Frozen):
     winner: Winner
     split_sha256: str
     result: Result | None = None
-
-
-def read_ledger(run: RunFolder) -> tuple[Opening, ...]:
-    """Every opening of the run's test set, in order; none where there is no test.json.
-
-    Raises:
-        RequestError: test.json is damaged, or of a newer format.
-    """
-    try:
-        content = read_bytes(run.test)
-    except FileNotFoundError:
-        return ()
-    return parse_ledger(content, run)
 
 
 def parse_ledger(content: bytes, run: RunFolder) -> tuple[Opening, ...]:

@@ -27,7 +27,7 @@ from analysis import ledger as ledger_module
 from analysis import results
 from analysis.__main__ import app, main
 from analysis.final_test import evaluate, final_test
-from analysis.ledger import Step, leak_alarm, read_ledger
+from analysis.ledger import Step, leak_alarm
 from analysis.statistics import confusion, wilson
 from tests.manifests import edit_manifest
 from trainable.config import RequestError, RunSettings
@@ -373,7 +373,7 @@ def test_a_damaged_ledger_is_refused(run: Path) -> None:
     final_test(run)
     (run / "test.json").write_text('{"format_version": 1, "ledger": [{"number": 1}]}')
     with pytest.raises(RequestError, match="must hold a ledger"):
-        read_ledger(RunFolder(run))
+        _ = results.read(run).openings
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from PIL import Image
 from test_analysis_report import page_of
 from typer.testing import CliRunner
 
+from analysis import results
 from analysis.__main__ import app
 from analysis.final_test import final_test
 from analysis.judgement import judge
 from analysis.judgement.mistakes import most_confident
-from analysis.ledger import read_ledger
 from analysis.report import render
 from tests.conftest import write_faces
 from tests.manifests import edit_manifest
@@ -150,7 +150,7 @@ def test_an_opening_without_its_thumbnails_is_not_completed(
         patched.setattr("analysis.final_test.as_parquet", fail)
         with pytest.raises(RequestError, match="the disk is gone"):
             final_test(wrong)
-    (entry,) = read_ledger(RunFolder(wrong))
+    (entry,) = results.read(wrong).openings
     assert entry.result is None and not RunFolder(wrong).test_mistakes.exists()
     assert final_test(wrong).times_opened == 1
 
