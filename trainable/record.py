@@ -169,7 +169,7 @@ class RunFolder:
         folder = self.path / "trials"
         found = [TrialRecord(folder / name) for name in DISK.names(folder)]
         there = [record for record in found if record.is_there()]
-        return sorted(there, key=lambda record: (record.origin.number, record.trial_id))
+        return sorted(there, key=lambda record: (record.origin.number, record.origin.trial_id))
 
 
 # ---------------------------------------------------------------- one trial

@@ -36,7 +36,7 @@ class ReadTrial:
 
     @property
     def trial_id(self) -> str:
-        return self.record.trial_id
+        return self.origin.trial_id
 
     def status(self) -> StatusRecord:
         return self.state
