@@ -155,9 +155,7 @@ def test_the_status_of_an_old_run_is_what_it_was(old: OldRun) -> None:
     ended = then.pop("state")
     then.pop("run")
     if old.path.name == "killed_in_extend":
-        then["epochs"] = (
-            8  # as manifest.json has it; the old code went by sweep.yaml, which is one behind
-        )
+        then["epochs"] = 8  # of manifest.json; the old code went by sweep.yaml, which is behind
     now = status_of(old.path)
     assert_says(now, then)
     shown = ask(sweep, "status", old.path)
