@@ -272,12 +272,14 @@ def _change(
 
 def _go_on(run: Path, session: int, address: str, store_limit: int | None) -> int:
     """A session of a run that is held, where something is left to do."""
+    from sweep.finish import finish
     from sweep.proposals import nothing_left
     from sweep.status import read_status
 
     held = open_held_run(RunFolder(run))
     if nothing_left(held.folder, held.config):
         counts = ", ".join(f"{n} {status}" for status, n in read_status(run)["counts"].items())
+        finish(held.folder, held.config, session)
         console.print(f"nothing is left to do in {run}: {counts}", soft_wrap=True)
         return 0
     with _own_ray(held.config, address) as own:

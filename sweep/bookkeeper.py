@@ -13,7 +13,7 @@ from sweep.ranking import Standing, bar, standing, to_keep
 from sweep.searcher import RecordSearcher
 from sweep.shares import Share, at_a_time
 from sweep.workers import Silence, Unwritten, give_up
-from trainable.files import write_json
+from trainable.files import current_disk, write_json
 from trainable.manifest import SessionEnd
 from trainable.record import NOTE_SECONDS, RunFolder, StaleSession, TrialRecord
 from trainable.rows import Outcome, Status
@@ -55,7 +55,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """Trials whose failed capture was not counted as a failure: their next try is the eager one."""
         self._remarked = False
         self._look_again = 0.0
-        run.bar.unlink(missing_ok=True)  # a finished trial may have been asked to go on since
+        current_disk().unlink(run.bar)  # a finished trial may have been asked to go on since
         for record in run.trials():
             self._note(record.trial_id)
         self._let_go()

@@ -22,7 +22,7 @@ from typing import Any, Final
 from sweep.processes import Process, lives, why_unseen
 from trainable.config import RequestError
 from trainable.faults import folder_gone
-from trainable.files import DISK, Disk, now, to_json
+from trainable.files import Disk, current_disk, now, to_json
 from trainable.manifest import read_manifest, session_numbers
 from trainable.record import RunFolder
 
@@ -78,7 +78,7 @@ class Driver:
     tell: Callable[[str], None] = lambda text: None
     process: Process = field(default_factory=Process.this)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    disk: Disk = DISK
+    disk: Disk = field(default_factory=current_disk)
     lives: Callable[[Process], bool | None] = lives
     sleep: Callable[[float], None] = time.sleep
     session: int = field(init=False, default=0)
@@ -298,6 +298,6 @@ def read_hold(run: RunFolder) -> Hold | None:
         holder = driver._read(path) or UNREADABLE
     else:
         return None
-    moved = DISK.moved(path)
+    moved = driver.disk.moved(path)
     silent = 0.0 if moved is None else max(0.0, time.time() - moved / 1e9)
     return Hold(holder, lives(holder.process), silent)

@@ -1,7 +1,6 @@
 """A run folder is made, asked for something else, and its sessions begin and end."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweep.config import SweepConfig, dump_config
 from sweep.open_run import Run, open_held_run
 from trainable.config import RequestError, TrialConfig
-from trainable.files import now, sha256_of, sync_folder, write_json
+from trainable.files import current_disk, make_folders, now, sha256_of, write_json
 from trainable.manifest import (
     Configuration,
     Digests,
@@ -52,27 +51,36 @@ def create_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]
     """
     folder = config.folder
     refuse_existing(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = partial_of(folder)
+    run, disk = RunFolder(partial), current_disk()
     try:
-        (partial / "trials").mkdir(parents=True)
-        run = RunFolder(partial)
-        prepared.data.split.to_parquet(run.split, index=False)
-        run.config.write_text(dump_config(config), encoding="utf-8")
+        disk.remove_folder(partial)
+        make_folders(partial / "trials")
+        split = prepared.data.split.to_parquet(index=False)
+        disk.write(run.split, split)
+        disk.write(run.config, dump_config(config).encode())
         write_manifest(run, _begun_with(config, prepared, run, command))
-        sync_folder(partial)
-        partial.rename(folder)
+        disk.rename(partial, folder)
     except OSError as error:
         raise RequestError(f"the run folder {folder} can't be made: {error.strerror}") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync_folder(folder.parent)
+        disk.remove_folder(partial)
+    disk.sync(folder.parent)
     return RunFolder(folder)
 
 
 def forget_unbegun(run: RunFolder) -> None:
-    """Take back a run folder of which no session ever began: what was asked for was refused."""
+    """Take back a run folder of which no session ever began: what was asked for was refused. It goes at once, too."""
     if not read_manifest(run).sessions:
-        shutil.rmtree(run.path, ignore_errors=True)
+        partial, disk = partial_of(run.path), current_disk()
+        disk.rename(run.path, partial)
+        disk.sync(partial.parent)
+        disk.remove_folder(partial)
+
+
+def partial_of(folder: Path) -> Path:
+    """Where a run folder lies that is being made or taken back; one that was left there is in nobody's way."""
+    return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
 
 
 def refuse_existing(folder: Path) -> None:

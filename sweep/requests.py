@@ -4,7 +4,6 @@
 """
 
 import math
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweep.config import SweepConfig, check_config, place_of, read_given
-from sweep.manifest import refuse_existing
+from sweep.manifest import partial_of, refuse_existing
 from trainable.config import RequestError
 
 DURATIONS: Final[tuple[tuple[str, ...], ...]] = (("search", "time_limit"), ("guards", "hung_after"))
@@ -127,10 +126,11 @@ def tried_folder(config: SweepConfig) -> Iterator[Path]:
         RequestError: the run's is there already, or can't be made.
     """
     refuse_existing(config.folder)
-    folder = config.folder.with_name(f".{config.folder.name}.{os.getpid()}.partial")
+    folder = partial_of(config.folder)
     made = missing(config.storage)
     try:
         try:
+            shutil.rmtree(folder, ignore_errors=True)  # of a process of this number that was killed
             folder.mkdir(parents=True)
             (folder / "mark").write_text("")
         except OSError as error:

@@ -9,7 +9,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweep.asha import Decision, Rungs, Verdict
 from sweep.config import SweepConfig
 from sweep.study import recorded
-from trainable.files import append_json, now, read_json_lines
+from trainable.files import append_json, now, read_json_lines, settle_file
 from trainable.metric import Metric
 from trainable.record import RunFolder, readable
 from trainable.rows import Status
@@ -41,7 +41,11 @@ def decisions(run: RunFolder) -> list[Decision]:
 
 
 def settle(run: RunFolder, metric: Metric, session: int) -> None:
-    """Mark as pruned what a decision on record stopped, where the driver died before it could say so."""
+    """Mark as pruned what a decision on record stopped, where the driver died before it could say so.
+
+    It may even have died before its last decision was on the disk; from here on that one is acted on.
+    """
+    settle_file(run.rungs)
     for decision in decisions(run):
         record = run.trial(decision.trial_id, session)
         if decision.verdict == "stop" and not record.status().status.has_ended:
@@ -69,6 +73,7 @@ def catch_up(rungs: Rungs, config: SweepConfig, run: RunFolder, session: int) ->
         if trial_id not in stopped:
             decision = rungs.decide(trial_id, epoch, config.metric.score(value))
             assert decision is not None
+            run.trial(trial_id, session).settle_rows()
             if take(decision, rungs, config.metric, run, session) == "stop":
                 stopped.add(trial_id)
 

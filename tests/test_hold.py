@@ -26,7 +26,7 @@ from tests.manifests import put_manifest, session
 from tests.old_hold import Holder as OldHolder
 from tests.old_hold import OldDriver
 from trainable.config import RequestError
-from trainable.files import DISK, write_json
+from trainable.files import Disk, write_json
 from trainable.record import RunFolder
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
@@ -286,7 +286,7 @@ def test_the_living_hold_of_an_older_version_is_respected(
 
 def test_an_older_version_starts_nothing_while_a_run_is_held(run: RunFolder) -> None:
     me = OldHolder("mine", "here", os.getpid(), 1.0, "today")
-    older = OldDriver(run.driver, me, DISK, lambda pid: True, time.sleep)
+    older = OldDriver(run.driver, me, Disk(), lambda pid: True, time.sleep)
     with only_driver(run), pytest.raises(RequestError, match="damaged"):
         older.acquire()
     older.acquire()

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from trainable.config import RequestError, TrialConfig
 from trainable.files import (
+    LONGEST_LINE,
     append_json,
     now,
     read_json,
@@ -174,6 +175,28 @@ def test_a_half_written_line_is_told_when_it_is_dropped(
         read_json_lines(path)
         append_json(path, {"epoch": 2})
     assert len([r for r in caplog.records if "16 bytes" in r.getMessage()]) == 2
+
+
+@pytest.mark.parametrize("torn", [b"\0" * 40 + b'ch": 2}\n', b"\0" * 9, b"}\n"])
+def test_a_last_line_that_a_power_cut_tore_is_left_out_and_written_over(
+    tmp_path: Path, torn: bytes
+) -> None:
+    """Its end may be there without its beginning."""
+    path = tmp_path / "rows.jsonl"
+    for whole in (b"", b'{"epoch": 1}\n'):
+        path.write_bytes(whole + torn)
+        found = [{"epoch": 1}] if whole else []
+        assert read_json_lines(path) == found
+        append_json(path, {"epoch": 2})
+        assert read_json_lines(path) == [*found, {"epoch": 2}]
+
+
+def test_a_line_longer_than_what_is_looked_at_is_no_half_written_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    long = {"epoch": 1, "long": "x" * 3 * LONGEST_LINE}
+    append_json(path, long)
+    append_json(path, {"epoch": 2})
+    assert read_json_lines(path) == [long, {"epoch": 2}]
 
 
 @pytest.mark.parametrize("line", [b"{", b"nonsense", b"7", b"null", b"[1]"])

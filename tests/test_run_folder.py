@@ -13,16 +13,20 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from analysis.select import why_unfinished
 from sweep.__main__ import app
 from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extended
+from sweep.finish import finish
 from sweep.hold import only_driver
-from sweep.manifest import change_config, close_session, create_run, open_session
+from sweep.manifest import change_config, close_session, create_run, open_session, partial_of
 from sweep.open_run import open_run
 from sweep.prepare import check_unchanged, prepare
 from sweep.proposals import nothing_left
+from sweep.requests import check_folder
 from sweep.status import read_status
 from tests.conftest import Faces, sweep_facts, write_faces
+from tests.test_asha_audit import row
 from trainable.config import RequestError, TrialConfig
 from trainable.files import now
 from trainable.manifest import SessionEnd, read_manifest
@@ -90,6 +94,48 @@ def test_a_birth_that_fails_leaves_nothing(
     with pytest.raises(RequestError, match="No space left"):
         create_run(config, prepared, [])
     assert list(config.storage.iterdir()) == []
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
+    config: SweepConfig,
+) -> None:
+    """In a container a process often gets the number again that it had before the power went."""
+    left = partial_of(config.folder)
+    (left / "trials" / "old").mkdir(parents=True)
+    check_folder(config)
+    (left / "trials" / "old").mkdir(parents=True)
+    run = create_run(config, prepare(config), [])
+    assert run.trials() == [] and list((run.path / "trials").iterdir()) == []
+    assert list(config.storage.iterdir()) == [run.path]
+
+
+@pytest.mark.parametrize("how", [None, SessionEnd.SIGINT])
+def test_a_run_whose_driver_ended_just_after_its_last_trial_is_finished_by_the_next_command(
+    config: SweepConfig, how: SessionEnd | None
+) -> None:
+    """The test set was not opened for it else: its last session had not ended, and none came after it."""
+    run = create_run(config, prepare(config), [])
+    with only_driver(run) as session:
+        open_session(run, session)
+    accuracies = {"head": 0.7, "block5": 0.8}
+    for number, (strategy, accuracy) in enumerate(accuracies.items()):
+        settings = config.space.settings({"strategy": strategy})
+        record = TrialRecord.create(run, settings, number, None)
+        for epoch in range(1, config.epochs + 1):
+            record.append(row(epoch, accuracy))
+        record.last.write_bytes(b"state")
+        record.end(Status.FINISHED)
+    if how:
+        close_session(run, session, how)
+    assert why_unfinished(run) is not None
+    kept = config.model_copy(update={"keep": config.keep.model_copy(update={"best": 1})})
+    assert nothing_left(run, config)
+    for _ in range(2):
+        with only_driver(run) as session:
+            finish(run, kept, session)
+    assert why_unfinished(run) is None
+    assert [each.how for each in read_manifest(run).sessions] == [how, SessionEnd.FINISHED]
+    assert [record.last.exists() for record in run.trials()] == [False, True]
 
 
 def test_the_command_refuses_to_be_a_second_driver(config: SweepConfig) -> None:

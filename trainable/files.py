@@ -5,8 +5,9 @@ import io
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,31 +17,60 @@ from trainable.config import RequestError
 LOG = logging.getLogger(__name__)
 STREAMED_BYTES: Final = 2**25
 StrPath = str | Path
+LONGEST_LINE: Final = 2**16
+"""So many bytes are looked at for the last line of a file, unless it is longer."""
+
+
+class File(io.FileIO):
+    """An open file without a buffer: `write` writes all of it, `sync` brings it to the disk."""
+
+    def write(self, content: Any, /) -> int:
+        left = memoryview(content).cast("B")
+        size = len(left)
+        while left:
+            left = left[super().write(left) :]
+        return size
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+    def sync(self) -> None:
+        os.fsync(self.fileno())
 
 
 class Disk:
-    """What is done to files, in steps between any two of which a process may be killed.
+    """Everything that is done to the records, in steps between any two of which a process may be killed.
 
-    A test puts a disk in memory in its place, and goes through every order of the steps of several processes. Each is
-    one step for those who look on, but `write`, of which a part may be seen. `create` is O_EXCL.
+    Tests put others in its place: one goes through every order of the steps of several processes, one lets the power
+    go after any of them. Each is one step for those who look on, but what is written to an open file, of which a part
+    may be seen. Unless it says so, a step may be undone by a power cut until the file or its folder is synced.
     """
 
-    def create(self, path: Path) -> None:
-        """Make an empty file.
+    def open(self, path: Path, mode: str) -> File:
+        """Open a file to write to it; `mode` is wb, ab+ or rb+ as in Python, xb where nobody else may have made it.
 
         Raises:
-            FileExistsError: it is there; of many who try, one alone makes it.
+            FileExistsError: mode xb, and it is there; of many who try, one alone makes it.
         """
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        return File(path, mode)
+
+    def create(self, path: Path) -> None:
+        """Make an empty file that nobody else has made (O_EXCL).
+
+        Raises:
+            FileExistsError: it is there.
+        """
+        self.open(path, "xb").close()
 
     def write(self, path: Path, content: bytes) -> None:
-        """Let the file hold `content`; it is on the disk when this returns."""
-        with path.open("wb") as file:
+        """Let the file hold `content`; it is on the disk when this returns, but not the name of a new file."""
+        with self.open(path, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            file.sync()
 
     def rename(self, old: Path, new: Path) -> None:
+        """Within one folder."""
         old.rename(new)
 
     def unlink(self, path: Path) -> None:
@@ -77,31 +107,57 @@ class Disk:
         os.utime(path)
 
     def make_folder(self, path: Path) -> None:
+        """Make it, if it is not there; the folder around it is."""
         path.mkdir(exist_ok=True)
 
+    def remove_folder(self, path: Path) -> None:
+        """Delete the folder with all that is in it, in any order, as far as that can be done."""
+        shutil.rmtree(path, ignore_errors=True)
+
     def sync(self, folder: Path) -> None:
-        """Make what was created and renamed in the folder survive a power cut."""
-        sync_folder(folder)
+        """Make what was created, renamed and deleted in the folder survive a power cut."""
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
-DISK: Final = Disk()
+_disk = Disk()
+
+
+def current_disk() -> Disk:
+    """The one that records are written to."""
+    return _disk
+
+
+@contextmanager
+def writing_to(disk: Disk) -> Iterator[None]:
+    """Put another disk in the place of the real one, for a test."""
+    global _disk
+    before, _disk = _disk, disk
+    try:
+        yield
+    finally:
+        _disk = before
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place at the end.
+    """A file to write beside `path`, through the current disk, which takes its place at the end.
 
     A reader, or a crash at any moment, sees the old or the new file whole.
     """
+    disk = current_disk()
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.rename(path)
+        with disk.open(aside, "rb+") as file:
+            file.sync()
+        disk.rename(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        disk.unlink(aside)
+    disk.sync(path.parent)
 
 
 class Streamed(io.RawIOBase):
@@ -113,8 +169,8 @@ class Streamed(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._file = path.open("wb", buffering=0)
-        self._written = self._settled = 0
+        self._file = current_disk().open(path, "wb")
+        self._settled = 0
 
     def writable(self) -> bool:
         return True
@@ -122,19 +178,16 @@ class Streamed(io.RawIOBase):
     def write(self, content: Any) -> int:
         view = memoryview(content).cast("B")
         for start in range(0, len(view), STREAMED_BYTES):
-            part = view[start : start + STREAMED_BYTES]
-            while part:
-                part = part[self._file.write(part) :]
-            self._written = self._file.tell()
-            if self._written - self._settled >= STREAMED_BYTES:
+            self._file.write(view[start : start + STREAMED_BYTES])
+            if self._file.tell() - self._settled >= STREAMED_BYTES:
                 self._settle()
         return len(view)
 
     def _settle(self) -> None:
+        self._settled = self._file.tell()
         if hasattr(os, "posix_fadvise"):  # not on macOS
             os.fdatasync(self._file.fileno())
-            os.posix_fadvise(self._file.fileno(), 0, self._written, os.POSIX_FADV_DONTNEED)
-        self._settled = self._written
+            os.posix_fadvise(self._file.fileno(), 0, self._settled, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         self._file.close()
@@ -143,17 +196,24 @@ class Streamed(io.RawIOBase):
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, wholly or not at all."""
-    with replaced(path) as aside:
-        aside.write_bytes(content)
+    with replaced(path) as aside, current_disk().open(aside, "wb") as file:
+        file.write(content)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def settle_file(path: Path) -> None:
+    """Bring what is read there to the disk, if it is there: who wrote it may have died before he did."""
+    if path.exists():
+        with current_disk().open(path, "rb+") as file:
+            file.sync()
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those around it, as far as they are not there; none of them is lost once this returns."""
+    disk = current_disk()
+    made = [path, *(each for each in path.parents if not each.exists())]
+    for each in reversed(made):
+        disk.make_folder(each)
+        disk.sync(each.parent)  # also of one that was there: who made it may have died before this
 
 
 def to_json(facts: Mapping[str, Any]) -> bytes:
@@ -211,28 +271,52 @@ def parse_json(content: bytes, path: StrPath) -> dict[str, Any]:
 
 
 def append_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Add one line; it is on the disk when this returns. A half-written line before it is cut off first."""
+    """Add one line; it is on the disk when this returns. A line before it that is not whole is cut off first."""
     line = json.dumps(facts, allow_nan=False).encode() + b"\n"
-    with path.open("ab+") as file:
-        _cut_half_line(path, file.fileno())
+    disk = current_disk()
+    with disk.open(path, "ab+") as file:
+        if (
+            not file.size
+        ):  # before its first line, so that the name of a file with lines is never lost
+            disk.sync(path.parent)
+        _cut_torn_line(path, file)
         file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+        file.sync()
 
 
-def _cut_half_line(path: Path, handle: int) -> None:
-    size = os.fstat(handle).st_size
-    if size and os.pread(handle, 1, size - 1) != b"\n":
-        whole = path.read_bytes().rfind(b"\n") + 1
-        LOG.warning("%s ended in a half-written line of %d bytes: dropped", path, size - whole)
-        os.ftruncate(handle, whole)
+def _cut_torn_line(path: Path, file: File) -> None:
+    """Cut off what a writer left that was killed, or whose power went."""
+    size = file.size
+    end = os.pread(file.fileno(), LONGEST_LINE, max(0, size - LONGEST_LINE))
+    torn = _torn_bytes(end)
+    if torn == len(end):  # of a line that may begin before
+        torn = _torn_bytes(path.read_bytes())
+    if torn:
+        LOG.warning("%s ended in a half-written line of %d bytes: dropped", path, torn)
+        file.truncate(size - torn)
+        file.sync()  # else what is written next may be mixed with what is cut off
+
+
+def _torn_bytes(content: bytes) -> int:
+    """How many bytes at the end of a file of lines are no whole line.
+
+    After a power cut a last line may have its end, and zeros where it begins. Those before it are whole: a line is
+    written once the one before it is on the disk.
+    """
+    whole = content.rfind(b"\n") + 1
+    if whole == len(content) and content:
+        whole = content.rfind(b"\n", 0, -1) + 1
+        with suppress(ValueError):
+            json.loads(content[whole:])
+            return 0
+    return len(content) - whole
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of `path`; a half-written last one is left out and logged; no file is no line.
 
     Raises:
-        RequestError: a line that is not the last holds no JSON object.
+        RequestError: a line that is not the last holds no JSON, or any of them no object.
     """
     return parse_json_lines(whole_lines(path), path)
 
@@ -243,10 +327,9 @@ def whole_lines(path: StrPath) -> bytes:
         content = read_bytes(path)
     except FileNotFoundError:
         return b""
-    whole = content.rfind(b"\n") + 1
-    if rest := len(content) - whole:
-        LOG.info("%s ends in a half-written line of %d bytes: left out", path, rest)
-    return content[:whole]
+    if torn := _torn_bytes(content):
+        LOG.info("%s ends in a half-written line of %d bytes: left out", path, torn)
+    return content[: len(content) - torn]
 
 
 def parse_json_lines(lines: bytes, path: StrPath) -> list[dict[str, Any]]:

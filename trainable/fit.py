@@ -168,6 +168,7 @@ def fit(
         else:
             record.save_best(best, data.validation.files, data.validation.labels, weights=False)
             record.forget_weights()
+            record.forget_best_but(best.row.epoch)
     return outcome
 
 

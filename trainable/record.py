@@ -21,17 +21,18 @@ from pydantic import ValidationError
 
 from trainable.config import RequestError, TrialConfig
 from trainable.files import (
-    DISK,
     Disk,
     StrPath,
     append_json,
+    current_disk,
+    make_folders,
     now,
     parse_json,
     parse_json_lines,
     read_bytes,
     read_json,
     replaced,
-    sync_folder,
+    settle_file,
     whole_lines,
     write_atomically,
     write_json,
@@ -121,9 +122,10 @@ class RunFolder:
         """Made when that driver lets go."""
         return self.sessions / f"{session}.ended"
 
-    def newest_drawn(self, disk: Disk = DISK) -> int:
+    def newest_drawn(self, disk: Disk | None = None) -> int:
         """The highest number that a driver drew; 0 before the first."""
-        found = [name.removesuffix(".json") for name in disk.names(self.sessions)]
+        names = (disk or current_disk()).names(self.sessions)
+        found = [name.removesuffix(".json") for name in names]
         return max((int(name) for name in found if name.isdecimal()), default=0)
 
     @property
@@ -167,7 +169,7 @@ class RunFolder:
     def trials(self) -> list["TrialRecord"]:
         """Every trial on record, in the order of suggestion."""
         folder = self.path / "trials"
-        found = [TrialRecord(folder / name) for name in DISK.names(folder)]
+        found = [TrialRecord(folder / name) for name in current_disk().names(folder)]
         there = [record for record in found if record.is_there()]
         return sorted(there, key=lambda record: (record.origin.number, record.origin.trial_id))
 
@@ -229,10 +231,9 @@ class TrialRecord:
         """Open the record of a new trial as `pending`. config.json comes last: with it the trial exists."""
         asked = OriginRecord(settings, number, origin)
         record = run.trial(asked.trial_id, session)
-        record.folder.mkdir(parents=True, exist_ok=True)
+        make_folders(record.folder)
         record.write_status(StatusRecord(Status.PENDING))
         write_json(record.folder / "config.json", asked.to_json())
-        sync_folder(record.folder.parent)
         return record
 
     def is_there(self) -> bool:
@@ -336,6 +337,11 @@ class TrialRecord:
                 if row.epoch != number:
                     raise ValueError(f"line {number} is of epoch {row.epoch}")
         return rows
+
+    def settle_rows(self) -> None:
+        """Before they are acted on by another than who wrote them."""
+        self._may_write()
+        settle_file(self._rows)
 
     def append(self, row: Row) -> None:
         self._may_write()
@@ -451,15 +457,18 @@ class TrialRecord:
     def forget_best_but(self, epoch: int | None) -> None:
         """Delete what was written for best epochs other than `epoch`."""
         self._may_write()
-        for path in self.folder.glob("best-*"):
-            if path.stem != f"best-{epoch}":
-                path.unlink()
+        found = sorted(self.folder.glob("best-*"))
+        others = [path for path in found if path.stem != f"best-{epoch}"]
+        for path in others:
+            current_disk().unlink(path)
+        if others:  # once the trial has ended, nobody looks for them any more
+            current_disk().sync(self.folder)
 
     def forget_unfinished(self) -> None:
         """Delete what a writer left aside when it was killed: half a state may be a gigabyte."""
         self._may_write()
         for path in self.folder.glob(".*.tmp"):
-            path.unlink()
+            current_disk().unlink(path)
 
     def load_last(self) -> dict[str, Any] | None:
         """What save_last wrote; None where nothing was written or the file is damaged (logged)."""
@@ -476,6 +485,5 @@ class TrialRecord:
     def forget_weights(self) -> None:
         """Delete weights and state, not predictions or rows. The driver calls this for trials beyond the best k."""
         self._may_write()
-        self.last.unlink(missing_ok=True)
-        for path in self.folder.glob("best-*.safetensors"):
-            path.unlink()
+        for path in (self.last, *self.folder.glob("best-*.safetensors")):
+            current_disk().unlink(path)
