@@ -127,13 +127,13 @@ def test_a_run_whose_driver_ended_just_after_its_last_trial_is_finished_by_the_n
         record.end(Status.FINISHED)
     if how:
         close_session(run, session, how)
-    assert why_unfinished(run) is not None
+    assert why_unfinished(run.path) is not None
     kept = config.model_copy(update={"keep": config.keep.model_copy(update={"best": 1})})
     assert nothing_left(run, config)
     for _ in range(2):
         with only_driver(run) as session:
             finish(run, kept, session)
-    assert why_unfinished(run) is None
+    assert why_unfinished(run.path) is None
     assert [each.how for each in read_manifest(run).sessions] == [how, SessionEnd.FINISHED]
     assert [record.last.exists() for record in run.trials()] == [False, True]
 
