@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweep.config import SweepConfig, dump_config
 from sweep.open_run import Run, open_held_run
+from sweep.requests import partial_of, refuse_existing
 from trainable.config import RequestError, TrialConfig
 from trainable.files import current_disk, make_folders, now, sha256_of, write_json
 from trainable.manifest import (
@@ -76,24 +77,6 @@ def forget_unbegun(run: RunFolder) -> None:
         disk.rename(run.path, partial)
         disk.sync(partial.parent)
         disk.remove_folder(partial)
-
-
-def partial_of(folder: Path) -> Path:
-    """Where a run folder lies that is being made or taken back; one that was left there is in nobody's way."""
-    return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-
-
-def refuse_existing(folder: Path) -> None:
-    """A run is never written over.
-
-    Raises:
-        RequestError: something is there.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise RequestError(
-            f"the run folder {folder} must be new, but it exists; "
-            f"`sweep resume {folder}` goes on with it, `name={folder.name}-2` starts another beside it"
-        )
 
 
 def _begun_with(

@@ -1,9 +1,10 @@
 """What a person asks for now: refused where a configuration on record, which must go on, is not.
 
-`sweep plan` and `sweep run` read their YAML here; a run's own is read by sweep.config.load_config alone.
+`sweep plan` and `sweep run` read their YAML here; a run's own is read by sweep.open_run alone.
 """
 
 import math
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweep.config import SweepConfig, check_config, place_of, read_given
-from sweep.manifest import partial_of, refuse_existing
 from trainable.config import RequestError
 
 DURATIONS: Final[tuple[tuple[str, ...], ...]] = (("search", "time_limit"), ("guards", "hung_after"))
@@ -106,6 +106,24 @@ def check_resources(config: SweepConfig) -> None:
 
 
 # ---------------------------------------------------------------- where the run would lie
+
+
+def refuse_existing(folder: Path) -> None:
+    """A run is never written over.
+
+    Raises:
+        RequestError: something is there.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise RequestError(
+            f"the run folder {folder} must be new, but it exists; "
+            f"`sweep resume {folder}` goes on with it, `name={folder.name}-2` starts another beside it"
+        )
+
+
+def partial_of(folder: Path) -> Path:
+    """Where a run folder lies that is being made or taken back; one that was left there is in nobody's way."""
+    return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
 
 
 def check_folder(config: SweepConfig) -> None:

@@ -19,11 +19,11 @@ from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extended
 from sweep.finish import finish
 from sweep.hold import only_driver
-from sweep.manifest import change_config, close_session, create_run, open_session, partial_of
+from sweep.manifest import change_config, close_session, create_run, open_session
 from sweep.open_run import open_run
 from sweep.prepare import check_unchanged, prepare
 from sweep.proposals import nothing_left
-from sweep.requests import check_folder
+from sweep.requests import check_folder, partial_of
 from sweep.status import read_status
 from tests.conftest import Faces, sweep_facts, write_faces
 from tests.test_asha_audit import row
