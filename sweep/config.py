@@ -9,7 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from sweep.space import LARGEST_GRID, Choice, Range, SearchSpace, SettingError, explain, parse_space
 from sweep.yaml_text import parse_yaml, read_yaml, write_yaml
@@ -25,6 +33,8 @@ from trainable.config import (
 from trainable.metric import Metric
 
 Method = Literal["grid", "random", "qmc", "tpe", "gp"]
+EPOCHS: Final = 10
+"""Of a trial, where nobody says how many."""
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -170,15 +180,35 @@ class StoreConfig(Frozen):
     """float16 halves what is computed in float32, and rounds it."""
 
 
+def _resolved_trial(given: dict[str, Any]) -> dict[str, Any]:
+    """The trial section with every default written out."""
+    epochs = given.get("epochs", EPOCHS)
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise SettingError(
+            "epochs",
+            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {epochs!r}",
+        )
+    defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
+    defaults |= {"schedule_epochs": epochs}
+    settings = {k: v for k, v in given.items() if k != "epochs"}
+    parse_space(settings)  # as it was given, so that what is missing or wrong is said of the file
+    return {"epochs": epochs, **{**defaults, **settings}}
+
+
 class SweepConfig(Frozen):
-    """A whole sweep: data, model, space, search, and how weak trials are stopped."""
+    """A whole sweep: data, model, space, search, and how weak trials are stopped.
+
+    One that exists is valid: defaults written out, paths absolute, a search that can be made.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    storage: Path = Path("runs")
+    storage: Annotated[Path, AfterValidator(lambda given: absolute(given, "storage"))] = Path(
+        "runs"
+    )
     """The folder that run folders lie in."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    trial: dict[str, Any]
+    trial: Annotated[dict[str, Any], AfterValidator(_resolved_trial)]
     """Settings of TrialConfig, fixed or searched, and epochs."""
     search: SearchConfig = SearchConfig()
     metric: Metric = Metric.VAL_ACCURACY
@@ -192,10 +222,15 @@ class SweepConfig(Frozen):
     """Frozen layers run once a node for all trials; off: for every batch of every trial, with the same result."""
     store: StoreConfig = StoreConfig()
 
+    @model_validator(mode="after")
+    def _search_can_be_made(self) -> "SweepConfig":
+        _check_search(self)
+        return self
+
     @property
     def epochs(self) -> int:
         """The budget of a trial."""
-        epochs: int = self.trial.get("epochs", 10)
+        epochs: int = self.trial["epochs"]
         return epochs
 
     @property
@@ -304,32 +339,14 @@ def check_config(
         return place_of(path, places, source)
 
     try:
-        config = SweepConfig(**facts)
+        return SweepConfig(**facts)
     except ValidationError as error:
         first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, SettingError):
+            raise RequestError(f"{cause}: see {where('trial', cause.name)}") from None
         path = tuple(str(part) for part in first["loc"])
         raise RequestError(f"{_say(error, path)}: see {where(*path)}") from None
-    try:
-        trial = _resolved_trial(config)
-        config = config.model_copy(
-            update={
-                "trial": trial,
-                "storage": absolute(config.storage, "storage"),
-                "data": config.data.model_copy(
-                    update={
-                        "images": absolute(config.data.images, "data.images"),
-                        "table": config.data.table and absolute(config.data.table, "data.table"),
-                    }
-                ),
-                "model": config.model.model_copy(
-                    update={"weights": _weights(config.model.weights)}
-                ),
-            }
-        )
-        _check_search(config)
-    except SettingError as error:
-        raise RequestError(f"{error}: see {where('trial', error.name)}") from None
-    return config
 
 
 def _say(error: ValidationError, path: tuple[str, ...]) -> str:
@@ -350,25 +367,6 @@ def _known_keys(path: Sequence[str]) -> list[str]:
         options = [annotation, *getattr(annotation, "__args__", ())]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return list(model.model_fields)
-
-
-def _resolved_trial(config: SweepConfig) -> dict[str, Any]:
-    """The trial section with every default written out."""
-    epochs = config.epochs
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise SettingError(
-            "epochs",
-            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {epochs!r}",
-        )
-    defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
-    defaults |= {"schedule_epochs": epochs}
-    given = {k: v for k, v in config.trial.items() if k != "epochs"}
-    parse_space(given)  # as it was given, so that what is missing or wrong is said of the file
-    return {"epochs": epochs, **{**defaults, **given}}
-
-
-def _weights(given: str) -> str:
-    return given if given in ("imagenet", "none") else str(absolute(given, "model.weights"))
 
 
 def _check_search(config: SweepConfig) -> None:

@@ -195,9 +195,11 @@ def _split(value: object) -> object:
 class DataConfig(Frozen):
     """Where the images and their table are, and which column is learnt."""
 
-    images: Path
+    images: Annotated[Path, AfterValidator(lambda given: absolute(given, "data.images"))]
     """A folder or a zip; images at its root or in a subfolder."""
-    table: Path | None = None
+    table: Annotated[Path, AfterValidator(lambda given: absolute(given, "data.table"))] | None = (
+        None
+    )
     """A CSV, TSV, Parquet or Excel file or CelebA's own .txt; found beside the images where it is not given."""
     file_column: str | None = None
     """The column of file names, where several might be it."""
@@ -223,10 +225,14 @@ class DataConfig(Frozen):
     split: Annotated[SplitConfig, BeforeValidator(_split)] = SplitConfig()
 
 
+def _weights(given: str) -> str:
+    return given if given in ("imagenet", "none") else str(absolute(given, "model.weights"))
+
+
 class ModelConfig(Frozen):
     """The pretrained backbone."""
 
-    weights: str = "imagenet"
+    weights: Annotated[str, AfterValidator(_weights)] = "imagenet"
     """imagenet | none | path to a state dict (.pth or .safetensors)."""
     width: float = Field(1.0, gt=0, le=1)
     """Share of VGG-16's channels."""
