@@ -262,12 +262,16 @@ def _change(
     """Hold the run, change what is asked of it, and go on with it."""
     open_run(run)
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
-    with only_driver(RunFolder(run), take_over, console.print) as session:
+    with only_driver(RunFolder(run), take_over, _line) as session:
         with progress(console) as begin:
             lines = change(RunFolder(run), ["sweep", *sys.argv[1:]], begin)
         for line in lines:
             console.print(line, soft_wrap=True)
         raise typer.Exit(_go_on(run, session, address, limit))
+
+
+def _line(text: str) -> None:
+    console.print(text, soft_wrap=True)
 
 
 def _go_on(run: Path, session: int, address: str, store_limit: int | None) -> int:

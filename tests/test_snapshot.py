@@ -190,7 +190,8 @@ def test_a_damaged_row_is_named_with_its_file_and_remedy(run: Path, damage: str,
         ),
         "{": "{",
     }[damage]
-    path.write_text(changed + "\n")
+    second = json.dumps(row | {"epoch": 2})  # a damaged last line counts as torn
+    path.write_text(f"{changed}\n{second}\n")
     with pytest.raises(RequestError, match=said) as caught:
         results.epochs(run)
     assert record.trial_id in str(caught.value) and "delete it" in str(caught.value)
