@@ -197,6 +197,75 @@ def test_a_damaged_row_is_named_with_its_file_and_remedy(run: Path, damage: str,
     assert record.trial_id in str(caught.value) and "delete it" in str(caught.value)
 
 
+ROW = Row(1, *[0.1 + 0.2] * 9, 0, "2026-01-01T00:00:00+00:00").to_json()
+
+
+def _lines(*rows: dict[str, Any]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+THREE = _lines(ROW, ROW | {"epoch": 2}, ROW | {"epoch": 3})
+FIRST, SECOND, THIRD = THREE.splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        FIRST[:-1] + SECOND[:-1] + b"\n\n" + THIRD,
+        FIRST[:-2] + b"\n}" + SECOND + THIRD,
+        FIRST.replace(b', "lr"', b',\n"lr"')[:-1] + SECOND + THIRD,
+        FIRST + b"\n" + SECOND,
+        THREE.replace(b'"2026', b'"\xff2026', 1),
+        THREE + b"\0\0\n",
+        b"\xef\xbb\xbf" + THREE,
+        b"[1]\n",
+        b"null\n",
+        _lines(ROW | {"skipped_steps": None}),
+        _lines(ROW | {"val_loss": None}),
+        _lines(ROW | {"val_loss": True}),
+        _lines(ROW | {"val_loss": "0.5"}),
+        _lines(ROW, ROW),
+        THREE.replace(b"\n", b"\r\n"),
+        THREE.replace(b"\n", b"  \n"),
+        THREE.replace(b'"val_loss"', b'"val\\u005floss"'),
+        THREE.replace(b'"val_loss": ', b'"val_loss": 0.25, "val_loss": '),
+        THREE.replace(b'"val_loss": ', b'"val_loss": 9007199254740993.0, "unknown": '),
+        _lines(ROW | {"unknown": [1, {"a": None}]}, ROW | {"epoch": 2, "unknown": "text"}),
+        _lines(ROW | {"val_loss": 1, "epoch": 1.0, "seconds": 2**60}),
+        _lines(ROW | {"val_loss": float("inf")}),
+    ],
+)
+def test_an_odd_line_is_read_or_refused_as_the_parser_of_lines_does_it(lines: bytes) -> None:
+    """Arrow alone would take some of them, cut others down, and end others without the name of the file."""
+    record = TrialRecord(Path("runs/x/trials/0"))
+    try:
+        expected = record.parse_rows(lines)
+    except RequestError as error:
+        with pytest.raises(RequestError) as caught:
+            parse_epochs([record], [lines])
+        assert str(caught.value) == str(error)
+    else:
+        assert list(parse_epochs([record], [lines]).of(0).rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"gpu_memory_bytes": 1.5}, "1.5 is no whole number"),
+        ({"gpu_memory_bytes": 2**63}, "too large"),
+        ({"gpu_memory_bytes": float("inf")}, "infinity"),
+        ({"ended_at": 3}, "3 is no text"),
+        ({"ended_at": "\ud800"}, "surrogates"),
+    ],
+)
+def test_a_value_that_no_column_holds_is_named_with_its_file_and_remedy(
+    damage: dict[str, Any], said: str
+) -> None:
+    record = TrialRecord(Path("runs/x/trials/0"))
+    with pytest.raises(RequestError, match=f"^runs/x/trials/0/epochs.jsonl .*{said}.*; delete it"):
+        parse_epochs([record], [_lines(ROW | damage)])
+
+
 def test_what_was_read_ranks_as_the_files_do(run: Path) -> None:
     read = Snapshot.of(run)
     metric = read.config.metric

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -59,7 +59,7 @@ def readable(path: StrPath, remedy: str) -> Iterator[None]:
         yield
     except RequestError as error:
         raise RequestError(f"{error}; {remedy}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         said = str(error).splitlines()[0]
         if isinstance(error, KeyError):
             said = f"{error} is missing"
@@ -331,12 +331,16 @@ class TrialRecord:
 
     def parse_rows(self, lines: bytes) -> list[Row]:
         """The rows in what `read_rows` gave."""
-        with readable(self._rows, "delete it, and the trial starts again"):
+        with self.readable_rows():
             rows = [Row.from_json(facts) for facts in parse_json_lines(lines, self._rows)]
             for number, row in enumerate(rows, start=1):
                 if row.epoch != number:
                     raise ValueError(f"line {number} is of epoch {row.epoch}")
         return rows
+
+    def readable_rows(self) -> AbstractContextManager[None]:
+        """Whatever is wrong with a row becomes one line that names epochs.jsonl and the remedy."""
+        return readable(self._rows, "delete it, and the trial starts again")
 
     def settle_rows(self) -> None:
         """Before they are acted on by another than who wrote them."""
