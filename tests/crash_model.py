@@ -75,20 +75,27 @@ class Step(NamedTuple):
 
 
 class Recorder(Disk):
-    """Works on the files in a folder, and writes down each step but those to `forget`. Nothing is really synced."""
+    """Works on the files in a folder, and writes down each step but those to `forget`. Nothing is really synced.
 
-    def __init__(self, folder: Path, forget: Callable[[Step], bool] = lambda step: False) -> None:
+    `forget` is given a step, and the one before it.
+    """
+
+    def __init__(
+        self, folder: Path, forget: Callable[[Step, Step | None], bool] = lambda step, before: False
+    ) -> None:
         self.folder = folder
         self.steps: list[Step] = []
         self._forget = forget
+        self._before: Step | None = None
 
     def note(
         self, name: Name, path: Path, new_path: Path | None = None, content: bytes = b""
     ) -> None:
         new = new_path.relative_to(self.folder) if new_path else Path()
         step = Step(name, path.relative_to(self.folder), new, content)
-        if not self._forget(step):
+        if not self._forget(step, self._before):
             self.steps.append(step)
+        self._before = step
 
     def open(self, path: Path, mode: str) -> File:
         is_new = not path.exists()

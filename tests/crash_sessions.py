@@ -89,7 +89,7 @@ class Network:
         self._steps += 1
         draw = derive_seed(self._config.seed, epoch) % 100 / 10_000
         self._number.add_(self._config.lr * PROGRESS[epoch - 1] + self._steps * draw)
-        Clock.seconds += 100 * (epoch % 2)
+        Clock.seconds += 100 * (epoch % 2 == 0)
 
     def fetch(self, logits: Tensor) -> tuple[Sums, Tensor]:
         diverged = self._config.lr == DIVERGES and self._steps > 1
@@ -128,7 +128,7 @@ def measure(logits: Tensor, labels: Tensor) -> Measured:
 
 
 class Clock:
-    """Each look takes a second, each odd epoch a hundred: so states are written, but not after each epoch."""
+    """Each look takes a second, each even epoch a hundred more: so states are written, but not after each epoch."""
 
     seconds = 0.0
 
