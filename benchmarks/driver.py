@@ -22,7 +22,7 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher
 from sweep.hold import only_driver
-from sweep.manifest import create_run
+from sweep.run_folder import create_run
 from sweep.own_ray import OwnRay
 from sweep.prepare import prepare
 from trainable import trial as trial_module

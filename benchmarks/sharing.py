@@ -38,7 +38,7 @@ import psutil
 import yaml
 from PIL import Image
 
-from sweep.manifest import git_state
+from sweep.run_folder import git_state
 from trainable.data import read_split
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status

@@ -13,10 +13,10 @@ import typer
 from sweep.config import SweepConfig, parse_bytes
 from sweep.hold import only_driver
 from sweep.interruption import Exit
-from sweep.manifest import create_run, forget_unbegun
 from sweep.open_run import open_held_run, open_run
 from sweep.overrides import CHANGEABLE, read_overrides
 from sweep.requests import check_folder, load_request, missing, take_back
+from sweep.run_folder import create_run, forget_unbegun
 from trainable.command import PlainConsole, expanded, progress, run_command
 from trainable.config import RequestError, RunFault
 from trainable.record import RunFolder

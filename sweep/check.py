@@ -15,7 +15,13 @@ from rich.console import Console
 
 from sweep.asha import Decision
 from sweep.hold import read_hold
-from sweep.open_run import Run, config_of, refuse_another_split, refuse_another_text
+from sweep.open_run import (
+    Run,
+    config_of,
+    refuse_another_split,
+    refuse_another_text,
+    run_folder,
+)
 from sweep.prepare import check_unchanged
 from sweep.ranking import Standing, best_row, standing, to_keep
 from trainable.config import RequestError
@@ -69,9 +75,7 @@ def check_run(path: Path, begin: Begin = no_progress) -> Checked:
     Raises:
         RequestError: no run folder.
     """
-    folder, found = RunFolder(path), Checked(path)
-    if not folder.manifest.is_file():
-        raise RequestError(f"RUN must be a run folder, but {path} has no manifest.json")
+    folder, found = run_folder(path), Checked(path)
     hold = read_hold(folder)
     if hold is not None and hold.living is not False:
         found.remarks.append(
@@ -87,7 +91,9 @@ def check_run(path: Path, begin: Begin = no_progress) -> Checked:
     for record, rows in records:
         standings += _check_trial(run, record, rows, images, found)
     _check_kept(run, standings, found)
-    _check_decisions(run, {record.trial_id for record, _ in records}, found)
+    known = {record.trial_id for record, _ in records}
+    _check_decisions(run, known, found)
+    _check_driver_files(run, known, found)
     _check_test(run, found)
     if images is not None:
         found.remarks += found.attempt(lambda: check_unchanged(run, begin)) or []
@@ -167,6 +173,7 @@ def _check_trial(
                 f"{wanted} must be there, since epoch {best.epoch} is the best of the finished trial, but it is gone; "
                 f"{BACK}"
             )
+    found.attempt(lambda: read_json_lines(record.lost))
     if record.last.exists():
         found.attempt(lambda: _check_last(record, rows, found))
     for path in record.folder.glob(".*.tmp"):
@@ -269,6 +276,31 @@ def _check_decisions(run: Run, known: set[str], found: Checked) -> None:
             f"{rungs} has a decision on trial {trial_id}, which must be in {rungs.parent / 'trials'}, but it is not; "
             "put its folder back"
         )
+
+
+def _check_driver_files(run: Run, known: set[str], found: Checked) -> None:
+    """What drivers wrote for trials: the newest session's number, and what must be reached to keep weights."""
+    folder = run.folder
+    numbers = [session.number for session in run.manifest.sessions]
+    if numbers != sorted(set(numbers)):
+        found.faults.append(
+            f"{folder.manifest} must have sessions in the order of their numbers, but has {numbers}; {BACK}"
+        )
+    if numbers:
+        facts = found.attempt(lambda: read_json(folder.session))
+        number = None if facts is None else facts.get("number")
+        # a higher one is of a driver that died before it was in the manifest
+        if facts is not None and not (isinstance(number, int) and number >= numbers[-1]):
+            found.faults.append(
+                f"{folder.session} must name session {numbers[-1]} or a later one, but it names {number}; {BACK}"
+            )
+    if folder.bar.exists():
+        key = (found.attempt(lambda: read_json(folder.bar)) or {}).get("key")
+        if not isinstance(key, list) or len(key) != 4 or key[-1] not in known:
+            found.faults.append(
+                f"{folder.bar} must hold the key of a trial on record, but it holds {key}; delete it: the next session "
+                "makes it anew"
+            )
 
 
 def _check_test(run: Run, found: Checked) -> None:

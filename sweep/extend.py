@@ -12,12 +12,12 @@ from typing import Any
 
 from sweep.audit import settings_to_audit
 from sweep.config import SweepConfig, check_config
-from sweep.manifest import ask_beside, change_config
 from sweep.open_run import open_held_run
 from sweep.overrides import NO_OVERRIDES, Overrides, overridden
 from sweep.prepare import check_classifier, check_heads
 from sweep.proposals import Proposals
 from sweep.resume import changes_said, moved
+from sweep.run_folder import ask_beside, change_config
 from sweep.study import recorded
 from sweep.yaml_text import read_yaml
 from trainable.config import RequestError

@@ -1,8 +1,8 @@
 """What a driver does when all has ended, for one that did not live to do it."""
 
 from sweep.config import SweepConfig
-from sweep.manifest import close_session, open_session
 from sweep.ranking import standing, to_keep
+from sweep.run_folder import close_session, open_session
 from trainable.manifest import SessionEnd, read_manifest
 from trainable.record import RunFolder
 

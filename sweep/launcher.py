@@ -10,11 +10,11 @@ from pathlib import Path
 from sweep import cluster
 from sweep.bookkeeper import Bookkeeper
 from sweep.interruption import Exit, Interruption
-from sweep.manifest import close_session, open_session
 from sweep.open_run import Run, open_held_run
 from sweep.own_ray import OwnRay
 from sweep.progress import Board, Terminal
 from sweep.resolve import Resolved, resolve
+from sweep.run_folder import close_session, open_session
 from sweep.scheduler import RungScheduler, catch_up, relearn, settle
 from sweep.searcher import RecordSearcher
 from sweep.shares import most_on_a_node, writes_behind

@@ -28,13 +28,23 @@ def open_run(path: str | PathLike[str]) -> Run:
     Raises:
         RequestError: no run folder, one of a newer format, or manifest, split or sweep.yaml were changed.
     """
-    folder = RunFolder(Path(path))
-    if not folder.manifest.is_file():
-        raise RequestError(f"RUN must be a run folder, but {path} has no manifest.json")
+    folder = run_folder(path)
     manifest = read_manifest(folder)
     refuse_another_split(folder, manifest)
     refuse_another_text(folder, manifest)
     return Run(folder, manifest, config_of(folder, manifest))
+
+
+def run_folder(path: str | PathLike[str]) -> RunFolder:
+    """The paths of a run that is there.
+
+    Raises:
+        RequestError: no run folder.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.manifest.is_file():
+        raise RequestError(f"RUN must be a run folder, but {path} has no manifest.json")
+    return folder
 
 
 def open_held_run(folder: RunFolder) -> Run:

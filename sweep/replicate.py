@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from sweep.manifest import ask_beside, change_config
 from sweep.open_run import open_held_run
 from sweep.ranking import rank, standing
+from sweep.run_folder import ask_beside, change_config
 from trainable.config import RequestError
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status

@@ -1,7 +1,7 @@
 """What all trials of a run share: resolved by its first session, and kept by all that follow."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,12 @@ from trainable.record import RunFolder
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a session of a run trains with, and what the manifest says of it."""
+    """What a session of a run trains with."""
 
     settings: RunSettings
     granted: Share
     devices: list[dict[str, Any]]
     """Every kind of device that the nodes have."""
-    manifest: Manifest
 
 
 def resolve(
@@ -43,41 +42,41 @@ def resolve(
     """
     found = cluster.nodes()
     here = address == "local" and not any(node.gpus for node in found)
-    if run.manifest.settings is None:
-        resolved = _begin(run, found, here, console)
+    manifest = run.manifest
+    if manifest.settings is None:
+        resolved, manifest = _begin(run, found, here, console)
         asked = run.config.resources.gpus_per_trial
         if address != "local" and not gpus_of(resolved.devices) and asked != 0:
             for line in cluster.unused_gpus(found):
                 console.warn(line)
     else:
-        resolved = _go_on(run, run.manifest.settings, found, here, console)
-    for remark in device_remarks(gpus_of(resolved.devices), gpus_of(run.manifest.devices)):
+        resolved = _go_on(run, manifest.settings, found, here, console)
+    for remark in device_remarks(gpus_of(resolved.devices), gpus_of(manifest.devices)):
         console.print(remark, soft_wrap=True)
-    settings, manifest = resolved.settings, resolved.manifest
+    settings = resolved.settings
     if manifest.sharing is None:  # the run begins, or was extended
         plain = settings.model_copy(update={"sharing": None})
         settings, facts = _share_work(
             run.folder, run.config, plain, resolved.granted, here, console
         )
-        manifest = manifest.with_settings(settings, facts)
-        write_manifest(run.folder, manifest)
+        write_manifest(run.folder, manifest.with_settings(settings, facts))
     if store_limit is not None and settings.sharing is not None:
         limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
         settings = settings.model_copy(update={"sharing": limited})
-    return Resolved(settings, resolved.granted, resolved.devices, manifest)
+    return replace(resolved, settings=settings)
 
 
 def _go_on(
     run: Run, recorded: RunSettings, found: list[Node], here: bool, console: PlainConsole
 ) -> Resolved:
     """As the first session resolved it, a trial's share of a GPU too, where it was not changed since."""
-    manifest, config = run.manifest, run.config
+    config, before = run.config, run.manifest.resources
     settings = recorded.model_copy(
         update={"folder": run.folder.path, "epochs": config.epochs, "store": own_store()}
     )
     devices = _inspect(run, found, settings.device == "cuda", here)
     refuse_device(settings, gpus_of(devices))
-    resources, before = config.resources, manifest.resources
+    resources = config.resources
     if resources.gpus_per_trial == "auto" and before is not None:
         resources = resources.model_copy(update={"gpus_per_trial": before.gpus_per_trial})
     granted = share(resources, found, config.trials)
@@ -89,10 +88,13 @@ def _go_on(
         )
     if before is not None and granted.gpus != before.gpus_per_trial:
         settings = settings.model_copy(update={"gpu_share": min(1.0, granted.gpus)})
-    return Resolved(settings, granted, devices, manifest)
+    return Resolved(settings, granted, devices)
 
 
-def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Resolved:
+def _begin(
+    run: Run, found: list[Node], here: bool, console: PlainConsole
+) -> tuple[Resolved, Manifest]:
+    """As the configuration and the devices have it, and the manifest that says so."""
     config, images = run.config, run.manifest.image_folder
     granted = share(config.resources, found, config.trials)
     devices = _inspect(run, found, granted.gpus > 0, here)
@@ -138,7 +140,8 @@ def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Re
         cpus_per_trial=granted.cpus,
         concurrent=granted.concurrent,
     )
-    return Resolved(settings, granted, devices, run.manifest.with_resources(got, graphs, packing))
+    manifest = run.manifest.with_resources(got, graphs, packing)
+    return Resolved(settings, granted, devices), manifest
 
 
 def _inspect(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweep.config import SweepConfig
-from sweep.manifest import change_config
 from sweep.open_run import Run, open_held_run
 from sweep.overrides import Overrides, overridden
 from sweep.prepare import check_images, check_weights, is_its_table
+from sweep.run_folder import change_config
 from trainable.config import RequestError
 from trainable.data import PARTS, find_table, read_split, unpacked
 from trainable.data.finding import files_below

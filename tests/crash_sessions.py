@@ -31,7 +31,7 @@ import trainable.state
 import trainable.trial as trial_module
 from analysis import final_test as test_module
 from analysis.final_test import final_test
-from sweep import launcher, manifest, prepare
+from sweep import launcher, prepare, run_folder
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
 from sweep.hold import Driver
@@ -309,7 +309,7 @@ def resolve(
         manifest = manifest.with_resources(resources, None, None)
         manifest = manifest.with_settings(settings, {"why": "nothing is shared"})
         write_manifest(run.folder, manifest)
-    return Resolved(settings, granted, [], manifest)
+    return Resolved(settings, granted, [])
 
 
 def refuse(*given: object) -> None:
@@ -402,7 +402,7 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(prepare, "read_split", once(prepare.read_split))
     patch.setattr(prepare, "load_backbone", lambda *given: backbone)
     patch.setattr("sweep.plan.show_data", lambda prepared, console: None)
-    patch.setattr(manifest, "git_state", lambda: (None, None))
+    patch.setattr(run_folder, "git_state", lambda: (None, None))
     patch.setattr(launcher.cluster, "cluster", lambda *given: nullcontext(""))
     patch.setattr(launcher.cluster, "nodes", list)
     patch.setattr(launcher, "resolve", resolve)

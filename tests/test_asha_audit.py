@@ -21,10 +21,10 @@ from sweep.audit import draw
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
 from sweep.interruption import Interruption
-from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
 from sweep.ranking import Standing, bar, single_winner, standing, to_keep, winner
+from sweep.run_folder import create_run, open_session
 from sweep.scheduler import catch_up, decisions
 from sweep.searcher import RecordSearcher
 from sweep.status import read_status

@@ -12,9 +12,9 @@ from ray.tune.search import Searcher
 from sweep.bookkeeper import Bookkeeper
 from sweep.config import SweepConfig, check_config
 from sweep.interruption import Interruption
-from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
 from sweep.progress import Board, Terminal
+from sweep.run_folder import create_run, open_session
 from sweep.searcher import RecordSearcher
 from sweep.shares import Share
 from sweep.workers import Unwritten, Writer

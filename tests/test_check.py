@@ -106,6 +106,17 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     "state": (lambda run: flipped(kept(run) / "last.pt"), "last.pt can't be read"),
     "decisions": (decided_twice, "must be decision 2"),
     "a decision on nobody": (decided_for_nobody, "a decision on trial 000000000000"),
+    "session": (lambda run: write_json(run.session, {"number": 0}), "must name session 1"),
+    "session damaged": (lambda run: run.session.write_text("{"), "session.json must hold JSON"),
+    "sessions": (
+        lambda run: edit_manifest(run, lambda facts: facts.update(sessions=2 * facts["sessions"])),
+        "in the order of their numbers",
+    ),
+    "bar": (lambda run: write_json(run.bar, {"key": [0, 0, 1, "nobody"]}), "delete it"),
+    "repeated epochs": (
+        lambda run: (kept(run) / "lost.jsonl").write_text("nothing\n{}\n"),
+        "lost.jsonl",
+    ),
     "test": (lambda run: run.test.write_text("{"), "test.json"),
     "test predictions": (lambda run: shuffled(run.test_predictions), "test_predictions.parquet"),
     "test mistakes": (lambda run: run.test_mistakes.unlink(), "test_mistakes.parquet"),

@@ -8,8 +8,8 @@ import pytest
 
 from analysis.cost import FEWEST_FINISHED, chance_to_beat, cost_of
 from sweep.config import check_config
-from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
+from sweep.run_folder import create_run, open_session
 from tests.conftest import Bench, Faces, sweep_facts
 from trainable.config import TrialConfig
 from trainable.record import RunFolder, TrialRecord

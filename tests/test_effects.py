@@ -11,9 +11,9 @@ import pytest
 
 from analysis.effects import effects_of, interaction_of
 from sweep.config import check_config
-from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
 from sweep.proposals import Proposals
+from sweep.run_folder import create_run, open_session
 from sweep.study import recorded
 from tests.conftest import Faces, sweep_facts
 from trainable.config import TrialConfig

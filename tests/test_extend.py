@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sweep.asha import Rungs
 from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extend, extended
-from sweep.manifest import change_config, create_run, open_session
 from sweep.open_run import open_held_run, open_run
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
+from sweep.run_folder import change_config, create_run, open_session
 from sweep.scheduler import catch_up, decisions, relearn, take
 from sweep.study import build_study, recorded
 from tests.conftest import Faces, sweep_facts
@@ -243,7 +243,7 @@ def test_an_extension_that_was_killed_between_its_two_files_is_completed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sweep.manifest.open_held_run", killed)
+        patch.setattr("sweep.run_folder.write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             change_config(open_run(run.path), longer, ["sweep", "extend"])
     assert load_config(run.config).epochs == EPOCHS

@@ -12,8 +12,8 @@ from analysis_runs import GOOD, PENDING, copy_of, make_run
 
 from analysis import results
 from analysis.final_test import final_test
-from sweep.manifest import close_session, open_session
 from sweep.open_run import open_held_run, open_run
+from sweep.run_folder import close_session, open_session
 from sweep.status import read_status
 from sweep.study import study_of
 from tests.manifests import edit_manifest, session

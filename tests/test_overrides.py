@@ -20,11 +20,11 @@ from sweep import resolve
 from sweep.__main__ import app
 from sweep.config import check_config, load_config
 from sweep.extend import Request, extend
-from sweep.manifest import create_run
 from sweep.open_run import Run, open_run
 from sweep.overrides import CHANGEABLE, overridden, read_overrides
 from sweep.prepare import check_unchanged, prepare
 from sweep.resume import override
+from sweep.run_folder import create_run
 from sweep.shares import Node
 from tests.conftest import (
     Faces,

@@ -8,9 +8,9 @@ import pytest
 
 from analysis.reference import REPORTS, beside_reports
 from sweep.config import check_config, load_config
-from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
 from sweep.proposals import Proposals
+from sweep.run_folder import create_run, open_session
 from tests.conftest import Faces
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Row, Status

@@ -13,11 +13,11 @@ from analysis.select import select
 from analysis.statistics import mean_of, welch
 from sweep.asha import Rungs
 from sweep.config import SweepConfig, check_config
-from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
 from sweep.ranking import Standing, replicates, single_winner, to_keep, winner
 from sweep.replicate import replicate
+from sweep.run_folder import create_run, open_session
 from sweep.scheduler import catch_up
 from sweep.study import asked_in_all, recorded
 from tests.conftest import Faces, sweep_facts

@@ -17,11 +17,11 @@ from sweep.__main__ import app, start
 from sweep.config import AshaConfig, check_config, dump_config, load_config
 from sweep.extend import Request, extended
 from sweep.machine import check_format, check_machine
-from sweep.manifest import create_run
 from sweep.needs import activations
 from sweep.open_run import open_run
 from sweep.prepare import prepare
 from sweep.requests import check_folder, load_request
+from sweep.run_folder import create_run
 from tests.conftest import Faces, sweep_facts
 from tests.manifests import ask_instead
 from trainable.config import RequestError, RunFault, TrialConfig

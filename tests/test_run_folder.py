@@ -19,11 +19,11 @@ from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extended
 from sweep.finish import finish
 from sweep.hold import only_driver
-from sweep.manifest import change_config, close_session, create_run, open_session
 from sweep.open_run import open_run
 from sweep.prepare import check_unchanged, prepare
 from sweep.proposals import nothing_left
 from sweep.requests import check_folder, partial_of
+from sweep.run_folder import change_config, close_session, create_run, open_session
 from sweep.status import read_status
 from tests.conftest import Faces, sweep_facts, write_faces
 from tests.test_asha_audit import row
@@ -90,7 +90,7 @@ def test_a_birth_that_fails_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     prepared = prepare(config)
-    monkeypatch.setattr("sweep.manifest.write_manifest", fail)
+    monkeypatch.setattr("sweep.run_folder.write_manifest", fail)
     with pytest.raises(RequestError, match="No space left"):
         create_run(config, prepared, [])
     assert list(config.storage.iterdir()) == []

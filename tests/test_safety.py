@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from sweep.config import check_config
-from sweep.manifest import create_run, open_session
 from sweep.prepare import prepare
+from sweep.run_folder import create_run, open_session
 from tests.conftest import Bench, Faces, sweep_facts
 from trainable.command import PlainConsole, printable
 from trainable.config import TrialConfig

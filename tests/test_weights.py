@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
-from sweep.manifest import create_run
 from sweep.open_run import open_run
 from sweep.prepare import check_unchanged, new_backbone, prepare
+from sweep.run_folder import create_run
 from tests.conftest import WIDTH, Faces, sweep_facts
 from tests.manifests import edit_manifest
 from trainable.config import RequestError

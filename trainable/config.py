@@ -79,7 +79,8 @@ def _known_head(value: str) -> str:
 Head = Annotated[str, BeforeValidator(_head), AfterValidator(_known_head)]
 
 
-CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""JSON of which there is one text: keys sorted, no blanks. What digests and identities are taken of."""
 
 
 class TrialConfig(Frozen):

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from trainable.config import Frozen, RequestError, RunSettings
+from trainable.config import CANONICAL, Frozen, RequestError, RunSettings
 from trainable.files import now, read_json, write_atomically, write_json
 from trainable.record import RunFolder, readable
 from trainable.upgrade import OLDER, upgraded
@@ -258,4 +258,4 @@ def _untouched(facts: Mapping[str, Any]) -> Facts:
 
 def _digest(facts: Mapping[str, Any]) -> str:
     """SHA-256 of JSON, whatever its layout and the order of its keys."""
-    return digest_of(json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False))
+    return digest_of(CANONICAL(facts))

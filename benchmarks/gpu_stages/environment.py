@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.gpu_stages.job import Job, Note
-from sweep.manifest import git_state
+from sweep.run_folder import git_state
 from trainable.device import device_of
 
 WRITTEN = 2**28  # bytes

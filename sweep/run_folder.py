@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweep.config import SweepConfig, dump_config
-from sweep.open_run import Run, open_held_run
+from sweep.open_run import Run
 from sweep.requests import partial_of, refuse_existing
 from trainable.config import RequestError, TrialConfig
-from trainable.files import current_disk, make_folders, now, sha256_of, write_json
+from trainable.files import (
+    current_disk,
+    make_folders,
+    now,
+    sha256_of,
+    write_atomically,
+    write_json,
+)
 from trainable.manifest import (
     Configuration,
     Digests,
@@ -123,7 +130,7 @@ def change_config(
     """Let `config` be what a held run is asked for. What is worth sharing is decided anew, or stays."""
     asked = Configuration.of(dump_config(config), command)
     write_manifest(run.folder, run.manifest.with_configuration(asked, sharing_stays))
-    open_held_run(run.folder)
+    write_atomically(run.folder.config, asked.text.encode())
 
 
 def ask_beside(run: RunFolder, wanted: Sequence[TrialConfig], origin: Origin) -> None:
