@@ -309,7 +309,7 @@ def _check_test(run: Run, found: Checked) -> None:
     if not folder.test.exists():
         return
     facts = found.attempt(lambda: read_json(folder.test)) or {}
-    found.count("openings of the test set", int(facts.get("times_opened", 0)))
+    found.count("test openings", int(facts.get("times_opened", 0)))
     result: Mapping[str, Any] = facts.get("result") or {}
     for path, name in (
         (folder.test_predictions, "predictions_sha256"),
@@ -332,7 +332,10 @@ def show_checked(found: Checked, console: Console) -> None:
         console.print(line, style="yellow", soft_wrap=True)
     for line in found.faults:
         console.print(f"fault: {line}", style="red", soft_wrap=True)
-    looked = ", ".join(f"{number:,} {what}" for what, number in found.looked_at.items())
+    looked = ", ".join(
+        f"{number:,} {what.removesuffix('s') if number == 1 else what}"
+        for what, number in found.looked_at.items()
+    )
     count = len(found.faults)
     said = "no fault" if not count else "1 fault" if count == 1 else f"{count} faults"
     console.print(f"{found.run}: {said}; looked at {looked}", soft_wrap=True)
