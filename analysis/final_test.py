@@ -157,7 +157,7 @@ def _winner(run: RunFolder, selection: Selection) -> Winner:
 
 def _settings(run: Run) -> RunSettings:
     """What the trials shared, on this machine's device; the number format goes with the kind of device."""
-    settings = run.manifest.settings
+    settings = run.settings
     if settings is None:
         raise RequestError(
             f"{run.folder.manifest} must have the settings of the trials, but it has none: no session began"
@@ -170,9 +170,7 @@ def _settings(run: Run) -> RunSettings:
         )
     device = "cuda" if has_gpu() else "cpu"
     precision = settings.precision if device == settings.device else "float32"
-    return settings.model_copy(
-        update={"folder": run.folder.path, "device": device, "precision": precision}
-    )
+    return settings.model_copy(update={"device": device, "precision": precision})
 
 
 def _checked_weights(run: Run, winner: Winner, settings: RunSettings) -> tuple[Best, Backbone]:

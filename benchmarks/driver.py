@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Generator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher
-from sweep.hold import only_driver
-from sweep.run_folder import create_run
+from sweep.beginning import begin_new
+from sweep.run_folder import partial_run
 from sweep.own_ray import OwnRay
 from sweep.prepare import prepare
 from trainable import trial as trial_module
@@ -69,17 +70,17 @@ def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
         resources={"concurrent": 2, "cpus_per_trial": 1, "gpus_per_trial": 0},
     )
     launcher.FaceTrial = InstantTrial  # type: ignore[misc]
-    run = create_run(config, prepare(config), ["benchmark"])
-    began = time.time()
     own = OwnRay(trials_at_a_time=2)
-    try:
-        with only_driver(run) as session:
-            code = launcher.run_session(run.path, session, "local", own, PlainConsole(quiet=True))
-    finally:
-        own.close()
-    total = time.time() - began
+    with partial_run(config, prepare(config), ["benchmark"]) as run:
+        began = time.time()
+        try:
+            console = PlainConsole(quiet=True)
+            code = launcher.run_session(run, partial(begin_new, run), "local", own, console)
+        finally:
+            own.close()
+        total = time.time() - began
     assert code == 0
-    ends = sorted(path.stat().st_mtime for path in run.path.glob("trials/*/status.json"))
+    ends = sorted(path.stat().st_mtime for path in config.folder.glob("trials/*/status.json"))
     assert len(ends) == trials
     gaps = [after - before for before, after in pairwise(ends)]
     tenth = max(len(gaps) // 10, 1)

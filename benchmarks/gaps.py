@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
 from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep import launcher, scheduler, searcher
+from sweep.beginning import begin_new
 from sweep.config import SweepConfig, check_config
-from sweep.hold import only_driver
-from sweep.run_folder import create_run
+from sweep.run_folder import partial_run
 from sweep.own_ray import OwnRay
 from sweep.prepare import prepare
 from trainable import trial as trial_module
@@ -112,17 +113,17 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
 
     searcher.RecordSearcher.on_trial_complete = noted  # type: ignore[method-assign]
     launcher.FaceTrial = TimedTrial  # type: ignore[misc]
-    run = create_run(config, prepare(config), ["benchmark"])
     own = OwnRay(concurrent)
-    try:
-        with only_driver(run) as session:
-            code = launcher.run_session(run.path, session, "local", own, PlainConsole())
-    finally:
-        own.close()
+    with partial_run(config, prepare(config), ["benchmark"]) as run:
+        try:
+            begin = partial(begin_new, run)
+            code = launcher.run_session(run, begin, "local", own, PlainConsole())
+        finally:
+            own.close()
     assert code == 0 and scheduler
     notes = [
         json.loads(line)
-        for path in run.path.glob("times-*.jsonl")
+        for path in config.folder.glob("times-*.jsonl")
         for line in path.read_text().splitlines()
     ]
     resets = sorted(note["at"] for note in notes if note["what"] == "reset")
@@ -131,7 +132,7 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
         before = [at for at in decided if at < reset]
         gaps.append(reset - max(before))
     opening = []
-    for path in run.path.glob("times-*.jsonl"):
+    for path in config.folder.glob("times-*.jsonl"):
         events = [json.loads(line) for line in path.read_text().splitlines()]
         opening += [
             b["at"] - a["at"]

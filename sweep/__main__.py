@@ -5,20 +5,22 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweep.beginning import BeginSession, Change, begin_new
 from sweep.config import SweepConfig, parse_bytes
 from sweep.hold import only_driver
 from sweep.interruption import Exit
-from sweep.open_run import open_held_run, open_run
+from sweep.open_run import HeldRun, open_held_run, open_run
+from sweep.open_run import Run as OpenedRun
 from sweep.overrides import CHANGEABLE, read_overrides
-from sweep.requests import check_folder, load_request, missing, take_back
-from sweep.run_folder import create_run, forget_unbegun
+from sweep.requests import check_folder, load_request
+from sweep.run_folder import partial_run
 from trainable.command import PlainConsole, expanded, progress, run_command
-from trainable.config import RequestError, RunFault
 from trainable.record import RunFolder
 
 if TYPE_CHECKING:
@@ -115,9 +117,9 @@ def run(
 
 
 def start(config: SweepConfig, address: str = "local") -> int:
-    """Make the run folder and run its first session; the exit code. What is refused before it begins leaves nothing."""
+    """Make a run folder and run its first session; the exit code. What is refused before it begins leaves nothing."""
     check_folder(config)
-    with _own_ray(config, address) as own:
+    with console.kept(), _own_ray(config, address) as own:
         _check_place(config, address)
         from sweep.plan import show_data
         from sweep.prepare import prepare
@@ -125,20 +127,9 @@ def start(config: SweepConfig, address: str = "local") -> int:
         with progress(console) as begin:
             prepared = prepare(config, begin)
         show_data(prepared, console)
-        made = missing(config.storage)
-        folder = create_run(config, prepared, ["sweep", *sys.argv[1:]])
-        del prepared  # the backbone's half a gigabyte is not the driver's to hold
-        session = 0
-        try:
-            with only_driver(folder) as session:
-                return _session(folder.path, session, address, own)
-        except RunFault:
-            raise
-        except RequestError:
-            if session and folder.newest_drawn() == session:  # nobody else has begun to use it
-                forget_unbegun(folder)
-                take_back(made)
-            raise
+        with partial_run(config, prepared, ["sweep", *sys.argv[1:]]) as begun:
+            del prepared  # the backbone's half a gigabyte is not the driver's to hold
+            return _session(begun, partial(begin_new, begun), address, own)
 
 
 def _check_place(config: SweepConfig, address: str) -> None:
@@ -183,10 +174,12 @@ def resume(
     """Go on with a run after any end: interrupted, killed, out of time, or moved; KEY=VALUE says what changes."""
     overrides = read_overrides(changes or [])
 
-    def change(folder: RunFolder, command: list[str], begin: "Begin") -> list[str]:
+    def change(folder: RunFolder, command: list[str], begin: "Begin") -> Change:
+        if not changes:
+            return Change(open_held_run(folder))
         from sweep.resume import override
 
-        return override(folder, overrides, command, begin) if changes else []
+        return override(folder, overrides, command, begin)
 
     _change(run, address, store_limit, take_over, change)
 
@@ -231,7 +224,7 @@ def extend(
 
     request = Request(trials, epochs, space, retry_failed, audit)
 
-    def change(folder: RunFolder, command: list[str], begin: "Begin") -> list[str]:
+    def change(folder: RunFolder, command: list[str], begin: "Begin") -> Change:
         return extend_run(folder, request, command, overrides, begin)
 
     _change(run, address, store_limit, take_over, change)
@@ -257,55 +250,59 @@ def _change(
     address: str,
     store_limit: str | None,
     take_over: bool,
-    change: "Callable[[RunFolder, list[str], Begin], list[str]]",
+    change: "Callable[[RunFolder, list[str], Begin], Change]",
 ) -> None:
-    """Hold the run, change what is asked of it, and go on with it."""
-    open_run(run)
+    """Hold the run, and go on with it as it is asked for now."""
+    folder = open_run(run).folder
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
-    with only_driver(RunFolder(run), take_over, _line) as session:
+    with console.kept(), only_driver(folder, take_over, _line) as session:
         with progress(console) as begin:
-            lines = change(RunFolder(run), ["sweep", *sys.argv[1:]], begin)
-        for line in lines:
+            changed = change(folder, ["sweep", *sys.argv[1:]], begin)
+        for line in changed.lines:
             console.print(line, soft_wrap=True)
-        raise typer.Exit(_go_on(run, session, address, limit))
+        raise typer.Exit(_go_on(changed, session, address, limit))
 
 
 def _line(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def _go_on(run: Path, session: int, address: str, store_limit: int | None) -> int:
-    """A session of a run that is held, where something is left to do."""
+def _go_on(change: Change, session: int, address: str, store_limit: int | None) -> int:
+    """A session of a run that is held under this number, where something is left to do."""
     from sweep.finish import finish
     from sweep.proposals import nothing_left
     from sweep.status import read_status
 
-    held = open_held_run(RunFolder(run))
-    if nothing_left(held.folder, held.config):
-        counts = ", ".join(f"{n} {status}" for status, n in read_status(run)["counts"].items())
-        finish(held.folder, held.config, session)
-        console.print(f"nothing is left to do in {run}: {counts}", soft_wrap=True)
+    run = change.run
+    if not change.asks_for_trials and nothing_left(run.folder, run.config):
+        change.write(run.manifest)
+        finish(HeldRun(run.folder, run.config, session))
+        counts = ", ".join(
+            f"{n} {status}" for status, n in read_status(run.folder.path)["counts"].items()
+        )
+        console.log_to(run.folder.log)
+        console.print(f"nothing is left to do in {run.folder.path}: {counts}", soft_wrap=True)
         return 0
-    with _own_ray(held.config, address) as own:
+    with _own_ray(run.config, address) as own:
         from sweep.prepare import check_unchanged
 
-        with progress(console) as begin:
-            remarks = check_unchanged(held, begin)
+        with progress(console) as begin_step:
+            remarks = check_unchanged(run, begin_step)
         for remark in remarks:
             console.warn(remark)
-        return _session(run, session, address, own, store_limit)
+        return _session(run, partial(change.begin, session), address, own, store_limit)
 
 
 def _session(
-    folder: Path,
-    session: int,
+    run: OpenedRun,
+    begin: BeginSession,
     address: str,
     own: "OwnRay | None",
     store_limit: int | None = None,
 ) -> int:
     from sweep.launcher import run_session  # Ray and torch: seconds
 
-    return run_session(folder, session, address, own, console, store_limit)
+    return run_session(run, begin, address, own, console, store_limit)
 
 
 @app.command()

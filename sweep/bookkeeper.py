@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from sweep import cluster
-from sweep.config import SweepConfig
 from sweep.interruption import Interruption
+from sweep.open_run import HeldRun
 from sweep.progress import Line, Terminal
 from sweep.ranking import Standing, bar, standing, to_keep
 from sweep.searcher import RecordSearcher
@@ -15,7 +15,7 @@ from sweep.shares import Share, at_a_time
 from sweep.workers import Silence, Unwritten, give_up
 from trainable.files import current_disk, write_json
 from trainable.manifest import SessionEnd
-from trainable.record import NOTE_SECONDS, RunFolder, StaleSession, TrialRecord
+from trainable.record import NOTE_SECONDS, StaleSession, TrialRecord
 from trainable.rows import Outcome, Status
 
 from ray import tune  # isort: skip  after sweep.cluster, which sets what Ray reads when it is imported
@@ -27,9 +27,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def __init__(
         self,
-        run: RunFolder,
-        config: SweepConfig,
-        session: int,
+        run: HeldRun,
         terminal: Terminal,
         interruption: Interruption,
         searcher: RecordSearcher,
@@ -37,8 +35,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         unwritten: Unwritten,
     ) -> None:
         self._run = run
-        self._config = config
-        self._session = session
+        self._config = run.config
         self._terminal = terminal
         self._interruption = interruption
         self._searcher = searcher
@@ -46,17 +43,17 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._unwritten = unwritten
         self._writing: set[str] = set()
         """Trials shown as ended whose weights were not all written when last looked at."""
-        self._silence = Silence(run, config.guards.hung_after)
+        self._silence = Silence(run.folder, run.config.guards.hung_after)
         self._holding: dict[str, Standing] = {}
         """Ended trials that may have weights on disk."""
         self._recovered: dict[str, int] = {}
         """By trial: in which iteration of Tune's it was last recovered."""
-        self._forgiven = {r.trial_id for r in run.trials() if r.status().eager}
+        self._forgiven = {r.trial_id for r in run.folder.trials() if r.status().eager}
         """Trials whose failed capture was not counted as a failure: their next try is the eager one."""
         self._remarked = False
         self._look_again = 0.0
-        current_disk().unlink(run.bar)  # a finished trial may have been asked to go on since
-        for record in run.trials():
+        current_disk().unlink(run.folder.bar)  # a finished trial may have been asked to go on since
+        for record in run.folder.trials():
             self._note(record.trial_id)
         self._let_go()
 
@@ -154,7 +151,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         for trial_id in self._writing:
             self._note(trial_id, is_written=True)
         with suppress(StaleSession):
-            self._run.refuse_stale(self._session)
+            self._run.folder.refuse_stale(self._run.session)
             self._let_go()
 
     def _look_at_writing(self) -> None:
@@ -176,14 +173,14 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         best = self._config.keep.best
         kept = to_keep(self._holding.values(), best)
         for trial_id in self._holding.keys() - kept:
-            self._run.trial(trial_id, self._session).forget_weights()
+            self._run.trial(trial_id).forget_weights()
             del self._holding[trial_id]
         if (key := bar(self._holding.values(), best)) is not None:
-            write_json(self._run.bar, {"key": list(key)})
+            write_json(self._run.folder.bar, {"key": list(key)})
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial that died or raised an exception, and is tried again."""
-        record = self._run.trial(trial.config["trial_id"], self._session)
+        record = self._run.trial(trial.config["trial_id"])
         self._recovered[record.trial_id] = iteration
         status = record.status()
         if not self._is_forgiven(record) and not self._unwritten.is_counted(record):
@@ -206,7 +203,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         another failure. That one is suggested again.
         """
         trial_id = trial.config["trial_id"]
-        record = self._run.trial(trial_id, self._session)
+        record = self._run.trial(trial_id)
         status = record.status()
         counts = (
             self._recovered.get(trial_id) != iteration

@@ -19,6 +19,7 @@ from sweep import node_tasks
 from sweep.packing import PROBE_SECONDS, Packed, Probe
 from sweep.rates import RateProbe, Rates
 from sweep.shares import Node, Share
+from trainable.command import LOG_FORMAT
 from trainable.config import Precision, RequestError, RunSettings, TrialConfig
 
 LOG = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def _log_to(path: Path) -> None:
     """What Ray has to say belongs in the run's log, not between the lines of our progress."""
     handler = logging.FileHandler(path)
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is said elsewhere
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -211,7 +212,7 @@ def inspect(
         for look in seen:
             if not look["manifest"] or not look["mark"] or not (folder / look["mark"]).is_file():
                 raise RequestError(
-                    f"every node must see and write the run folder {folder}, but {look['host']} can't; "
+                    f"every node must see and write the run folders in {folder.parent}, but {look['host']} can't; "
                     "put `storage` on a file system that all nodes share"
                 )
             if not look["image"]:

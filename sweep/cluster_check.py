@@ -12,7 +12,6 @@ from sweep.machine import Machine
 from sweep.prepare import Prepared
 from sweep.requests import tried_folder
 from sweep.shares import Node, Share, share
-from trainable.config import RequestError
 from trainable.files import write_json
 
 
@@ -34,12 +33,9 @@ def _look(config: SweepConfig, prepared: Prepared, found: list[Node], granted: S
     images = prepared.data.table.images
     with tried_folder(config) as folder:
         write_json(folder / "manifest.json", {})
-        try:
-            looks = cluster.inspect(
-                found, folder, images, first, session=0, gpus=granted.gpus > 0, here=False
-            )
-        except RequestError as error:
-            raise RequestError(str(error).replace(str(folder), str(config.folder))) from None
+        looks = cluster.inspect(
+            found, folder, images, first, session=0, gpus=granted.gpus > 0, here=False
+        )
     gpus = gpus_of(kinds(looks)) if granted.gpus else []
     precision_on(gpus, config.resources.precision)
     asked = config.resources.gpus_per_trial != 0

@@ -1,23 +1,23 @@
 """sweep extend: more trials, more epochs, another space, failed trials once more, pruned ones to the end.
 
-What is asked is written into the run's configuration; which trials it concerns follows from the records, so after a
-kill `sweep resume` goes on with it. Failed trials are marked, and audits put on record, one by one: --retry-failed or
+What is asked goes on record as the session begins; which trials it concerns follows from the records, so after a kill
+`sweep resume` goes on with it. Failed trials are marked, and audits put on record, one by one: --retry-failed or
 --audit, killed while it does that, is asked again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweep.audit import settings_to_audit
+from sweep.beginning import Change, asked_for
 from sweep.config import SweepConfig, check_config
 from sweep.open_run import open_held_run
 from sweep.overrides import NO_OVERRIDES, Overrides, overridden
 from sweep.prepare import check_classifier, check_heads
 from sweep.proposals import Proposals
 from sweep.resume import changes_said, moved
-from sweep.run_folder import ask_beside, change_config
 from sweep.study import recorded
 from sweep.yaml_text import read_yaml
 from trainable.config import RequestError
@@ -48,8 +48,8 @@ def extend(
     command: Sequence[str],
     overrides: Overrides = NO_OVERRIDES,
     begin: Begin = no_progress,
-) -> list[str]:
-    """Write down what is asked of a run that the caller holds; what that means, in lines.
+) -> Change:
+    """What is asked of a run that the caller holds.
 
     Raises:
         RequestError: nothing is asked for, less than there is, what the configuration can't be, or an audit of nothing;
@@ -84,15 +84,11 @@ def extend(
         if request.audit is not None
         else ([], "")
     )
-    there = moved(opened, after, overrides, begin)
-    change_config(there, after, command)
-    if request.retry_failed:
-        for record in failed:
-            again = replace(record.status(), status=Status.PENDING, reason="", failures=0, ended="")
-            record.write_status(again)
-    ask_beside(run, audits, "audit")
-    said = _said(before, after, records, len(failed) if request.retry_failed else 0)
-    return [*said, *([drawn] if audits else []), *changes_said(opened, there, overrides)]
+    there = asked_for(moved(opened, after, overrides, begin), after, command)
+    again = tuple(failed) if request.retry_failed else ()
+    said = _said(before, after, records, len(again))
+    lines = (*said, *([drawn] if audits else []), *changes_said(opened, there, overrides))
+    return Change(there, lines, again, tuple(audits), "audit")
 
 
 def extended(config: SweepConfig, request: Request) -> SweepConfig:

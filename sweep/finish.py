@@ -1,21 +1,21 @@
 """What a driver does when all has ended, for one that did not live to do it."""
 
-from sweep.config import SweepConfig
+from sweep.open_run import HeldRun
 from sweep.ranking import standing, to_keep
 from sweep.run_folder import close_session, open_session
 from trainable.manifest import SessionEnd, read_manifest
-from trainable.record import RunFolder
 
 
-def finish(run: RunFolder, config: SweepConfig, session: int) -> None:
-    """In a held run in which nothing is left to do: let go of weights, and let the last session be one that finished.
+def finish(run: HeldRun) -> None:
+    """In a run in which nothing is left to do: let go of weights, and let the last session be one that finished.
 
     The last driver may have died before it did so, or have been told to end just then; `analysis test` waits for it.
     """
-    ended = [found for record in run.trials() if (found := standing(record, config.metric))]
+    folder, config = run.folder, run.config
+    ended = [found for record in folder.trials() if (found := standing(record, config.metric))]
     for trial_id in {each.trial_id for each in ended} - to_keep(ended, config.keep.best):
-        run.trial(trial_id, session).forget_weights()
-    sessions = read_manifest(run).sessions
+        run.trial(trial_id).forget_weights()
+    sessions = read_manifest(folder).sessions
     if not sessions or sessions[-1].how is not SessionEnd.FINISHED:
-        open_session(run, session)
-        close_session(run, session, SessionEnd.FINISHED)
+        open_session(folder, run.session)
+        close_session(folder, run.session, SessionEnd.FINISHED)

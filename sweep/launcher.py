@@ -3,14 +3,14 @@
 import logging
 import os
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from sweep import cluster
+from sweep.beginning import BeginSession
 from sweep.bookkeeper import Bookkeeper
 from sweep.interruption import Exit, Interruption
-from sweep.open_run import Run, open_held_run
+from sweep.open_run import HeldRun, Run
 from sweep.own_ray import OwnRay
 from sweep.progress import Board, Terminal
 from sweep.resolve import Resolved, resolve
@@ -34,113 +34,113 @@ LOG = logging.getLogger(__name__)
 
 
 def run_session(
-    folder: Path,
-    session: int,
+    run: Run,
+    begin: BeginSession,
     address: str,
     own: OwnRay | None,
     console: PlainConsole,
     store_limit: int | None = None,
 ) -> Exit:
-    """Go on with the run in `folder`, which the caller holds with this number, until it is complete or interrupted.
+    """Go on with a run until it is complete or interrupted. `begin` holds it, once nothing can be refused any more.
 
     Raises:
         RequestError: the cluster or the request can't be used.
         RunFault: the run has a fault: a full disk, a changed image.
     """
-    held = open_held_run(RunFolder(folder.absolute()))
-    run = held.folder
     interruption = Interruption()
-    has_begun = False
+    held: HeldRun | None = None
     complete = False
-    try:
-        if own is None or not own.has_started:
-            console.print("waiting for Ray …", style="bright_black")
-        with cluster.cluster(address, run.log, own) as dashboard:
-            interruption.watch()
-            try:
-                resolved = resolve(held, console, address, store_limit)
-                open_session(run, session, resolved.devices)
-                has_begun = True
-                _greet(console, run, resolved, dashboard)
-                complete = _tune(held, resolved, session, dashboard, console, interruption)
-                if not complete and not interruption.how:
-                    interruption.how = SessionEnd.SIGINT  # Tune caught it, and ended orderly
-            except KeyboardInterrupt:
-                interruption.how = interruption.how or SessionEnd.SIGINT
-            finally:
-                interruption.begin_to_end()
-    except (
-        Exception
-    ) as error:  # of Ray, or of the disk: what is on record stays, and another session can go on
-        if isinstance(error, RequestError) and not (has_begun and folder_gone(run)):
-            raise
-        if fault := fault_of_run(run, error):
-            interruption.how, interruption.fault = SessionEnd.FAULT, fault
-        else:
-            with run.log.open("a") as log:
-                traceback.print_exc(file=log)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            console.print(
-                f"error: {reason[:300]}; all of it: {run.log}", style="red", soft_wrap=True
-            )
-    finally:
-        if has_begun:
-            # what another driver has taken over is his to write, and a full disk takes nothing
-            with suppress(StaleSession, RequestError, OSError):
-                _mark_interrupted(run, session)
-                how = interruption.how or SessionEnd.ERROR
-                close_session(run, session, SessionEnd.FINISHED if complete else how)
-        interruption.leave()
+    with ExitStack() as hold:
+        try:
+            console.log_to(run.folder.log)
+            if own is None or not own.has_started:
+                console.print("waiting for Ray …", style="bright_black")
+            with cluster.cluster(address, run.folder.log, own) as dashboard:
+                interruption.watch()
+                try:
+                    resolved = resolve(run, console, address, store_limit)
+                    held = hold.enter_context(begin(resolved.manifest))
+                    open_session(
+                        held.folder, held.session, resolved.devices, resolved.granted.granted()
+                    )
+                    _greet(console, held.folder, resolved, dashboard)
+                    complete = _tune(held, resolved, dashboard, console, interruption)
+                    if not complete and not interruption.how:
+                        interruption.how = SessionEnd.SIGINT  # Tune caught it, and ended orderly
+                except KeyboardInterrupt:
+                    interruption.how = interruption.how or SessionEnd.SIGINT
+                finally:
+                    interruption.begin_to_end()
+        except Exception as error:  # of Ray, or of the disk: what is on record stays, and another session can go on
+            folder = held.folder if held else run.folder
+            if isinstance(error, RequestError) and not (held and folder_gone(folder)):
+                raise
+            if fault := fault_of_run(folder, error):
+                interruption.how, interruption.fault = SessionEnd.FAULT, fault
+            else:
+                _say_error(error, held, console)
+        finally:
+            if held:
+                # what another driver has taken over is his to write, and a full disk takes nothing
+                with suppress(StaleSession, RequestError, OSError):
+                    _mark_interrupted(held)
+                    how = interruption.how or SessionEnd.ERROR
+                    close_session(
+                        held.folder, held.session, SessionEnd.FINISHED if complete else how
+                    )
+            interruption.leave()
+    if held is None:
+        return _not_begun(interruption, console)
     # a folder that is gone may have ended it by a signal
-    interruption.fault = interruption.fault or folder_gone(run)
-    if interruption.fault:
-        raise RunFault(f"{interruption.fault}; `sweep resume {run.path}` goes on then")
-    return _farewell(run, complete, interruption.how, console)
+    if fault := interruption.fault or folder_gone(held.folder):
+        text = f"{fault}; `sweep resume {held.folder.path}` goes on then"
+        console.note(text)
+        raise RunFault(text)
+    return _farewell(held.folder, complete, interruption.how, console)
 
 
 def _tune(
-    held: Run,
+    run: HeldRun,
     resolved: Resolved,
-    session: int,
     dashboard: str,
     console: PlainConsole,
     interruption: Interruption,
 ) -> bool:
     """Run Tune over what the records leave to do; True when nothing is left."""
-    run, config, granted = held.folder, held.config, resolved.granted
+    folder, config, granted = run.folder, run.config, resolved.granted
     nodes = cluster.nodes()
     # Otherwise Tune starts one actor after another, each some seconds long; our searcher holds back by itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(granted.concurrent)
-    settle(run, config.metric, session)
-    asked = asked_in_all(config, run.trials())
+    settle(run)
+    asked = asked_in_all(config, folder.trials())
     board = Board(config.name, config.metric, config.epochs, asked, dashboard)
     terminal = Terminal(board, console)
-    rungs = relearn(config, run)
+    rungs = relearn(config, folder)
     if rungs is not None:
-        catch_up(rungs, config, run, session)
-    unwritten = Unwritten(run, session, config.resources.retries, config.guards.hung_after)
-    searcher = RecordSearcher(config, run, session, granted.concurrent, unwritten, interruption)
-    keeper = Bookkeeper(run, config, session, terminal, interruption, searcher, granted, unwritten)
-    scheduler = RungScheduler(rungs, config, run, session)
+        catch_up(rungs, run)
+    unwritten = Unwritten(folder, run.session, config.resources.retries, config.guards.hung_after)
+    searcher = RecordSearcher(run, granted.concurrent, unwritten, interruption)
+    keeper = Bookkeeper(run, terminal, interruption, searcher, granted, unwritten)
+    settings = resolved.settings.model_copy(update={"folder": folder.path})
     tuner = tune.Tuner(
         FaceTrial,
         param_space={
-            "run": resolved.settings.model_dump(mode="json"),
-            "session": session,
+            "run": settings.model_dump(mode="json"),
+            "session": run.session,
             "resources": granted.bundle(),
             "workers": most_on_a_node(nodes, granted),
             "behind": writes_behind(nodes, granted),
         },
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=RungScheduler(rungs, run),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=f"session-{session}",
-            storage_path=str(run.ray),
+            name=f"session-{run.session}",
+            storage_path=str(folder.ray),
             verbose=0,
             callbacks=[keeper],
             failure_config=tune.FailureConfig(max_failures=config.resources.retries),
@@ -154,14 +154,42 @@ def _tune(
     return searcher.is_complete
 
 
-def _mark_interrupted(run: RunFolder, session: int) -> None:
+def _mark_interrupted(run: HeldRun) -> None:
     """Trials that were under way; their actors are gone by now."""
-    for record in run.trials():
+    for record in run.folder.trials():
         status = record.status()
         if status.status is Status.RUNNING:
-            run.trial(record.trial_id, session).write_status(
-                replace(status, status=Status.INTERRUPTED, reason=f"session {session} ended")
+            run.trial(record.trial_id).write_status(
+                replace(status, status=Status.INTERRUPTED, reason=f"session {run.session} ended")
             )
+
+
+def _say_error(error: Exception, held: HeldRun | None, console: PlainConsole) -> None:
+    """What Ray or a library raised; all of it stands in the run's log, or on the screen where there is no run."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
+    if held is None:
+        console.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
+        console.print(f"error: {reason}", style="red", soft_wrap=True)
+        return
+    log = held.folder.log
+    with log.open("a") as file:
+        traceback.print_exception(error, file=file)
+    console.print(f"error: {reason}; all of it: {log}", style="red", soft_wrap=True)
+
+
+def _not_begun(interruption: Interruption, console: PlainConsole) -> Exit:
+    """Say that nothing is on record of what was asked for, and why.
+
+    Raises:
+        RequestError: of a fault that must be mended first.
+    """
+    if interruption.fault:
+        raise RequestError(f"{interruption.fault}; nothing was begun, so give the command again")
+    how = interruption.how or SessionEnd.ERROR
+    console.print(
+        f"ended before it began ({how}): nothing of it is on record; give the command again"
+    )
+    return _exit_of(interruption.how)
 
 
 def _greet(console: PlainConsole, run: RunFolder, resolved: Resolved, dashboard: str) -> None:
@@ -198,6 +226,11 @@ def _farewell(
         f"interrupted ({how or SessionEnd.ERROR}): {ended} trials ended; `sweep resume {run.path}` goes on",
         soft_wrap=True,
     )
+    return _exit_of(how)
+
+
+def _exit_of(how: SessionEnd | None) -> Exit:
+    """Of a session that did not finish; None: by an error."""
     if how is None:
         return Exit.TRIALS_FAILED
     return Exit.TERMINATED if how is SessionEnd.SIGTERM else Exit.INTERRUPTED

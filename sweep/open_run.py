@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sweep.config import SweepConfig, check_config
 from sweep.yaml_text import keys_in
-from trainable.config import RequestError
+from trainable.config import RequestError, RunSettings
 from trainable.files import sha256_of, write_atomically
 from trainable.manifest import REMEDY, Manifest, digest_of, read_manifest
-from trainable.record import RunFolder, readable
+from trainable.record import RunFolder, TrialRecord, readable
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,36 @@ class Run:
     manifest: Manifest
     config: SweepConfig
     """What the run is asked for."""
+
+    @property
+    def settings(self) -> RunSettings | None:
+        """What all trials share: as the first session resolved it, with the places and epochs that the run has now.
+
+        None before that.
+        """
+        recorded = self.manifest.settings
+        return recorded and recorded.model_copy(
+            update={
+                "folder": self.folder.path.absolute(),
+                "images": self.manifest.image_folder,
+                "weights": self.config.model.weights,
+                "epochs": self.config.epochs,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class HeldRun:
+    """A run in the hands of this driver, whose session it is in: what it is asked for, and what it may write to."""
+
+    folder: RunFolder
+    config: SweepConfig
+    session: int
+    """The number under which the run is held."""
+
+    def trial(self, trial_id: str) -> TrialRecord:
+        """The record of a trial; it is written by this session alone."""
+        return self.folder.trial(trial_id, self.session)
 
 
 def open_run(path: str | PathLike[str]) -> Run:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from sweep.ranking import Standing, leader
-from trainable.command import duration
+from trainable.command import PlainConsole, duration
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.rows import Origin, Status
@@ -126,9 +126,9 @@ def counts(board: Board) -> Text:
 
 
 class Terminal:
-    """Shows a board: redrawn four times a second on a terminal, else a line for each trial that ends."""
+    """Shows a board: redrawn four times a second on a terminal, else a line for each trial that ends, as in the log."""
 
-    def __init__(self, board: Board, console: Console) -> None:
+    def __init__(self, board: Board, console: PlainConsole) -> None:
         self.board = board
         self.console = console
         self._lock = threading.Lock()
@@ -202,15 +202,14 @@ class Terminal:
         line.status, line.slot = Status.RUNNING, slot
 
     def ended(self, trial_id: str, status: Status, reason: str) -> None:
-        """A trial is over; said in a line where nothing is redrawn."""
+        """A trial is over; said in a line where nothing is redrawn, and in the log."""
         line = self.board.lines[trial_id]
         line.status = status
-        if self._live and status is not Status.FAILED:
-            return
         best = f"best {self.board.metric} {line.best:.4f}" if line.best is not None else "no epoch"
         text = Text.assemble(
             (f"{status:<11}", COLOURS[status]),
             f"{trial_id}  {line.epoch:>2} epochs  {best}  {line.setting}",
             (f"  ({reason})" if reason else "", "bright_black"),
         )
-        self.console.print(text, soft_wrap=True)
+        is_shown = self._live is None or status is Status.FAILED
+        (self.console.print if is_shown else self.console.note)(text, soft_wrap=True)

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
+from sweep.beginning import Change, asked_for
 from sweep.open_run import open_held_run
 from sweep.ranking import rank, standing
-from sweep.run_folder import ask_beside, change_config
 from trainable.config import RequestError
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status
 
 
-def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> list[str]:
-    """Put `seeds` replicates of each of the `top` best settings of the search on record, as `pending`.
+def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> Change:
+    """`seeds` replicates of each of the `top` best settings of the search.
 
     Their seeds follow the setting's own, so that asked again with more seeds only those are added. They are no part of
-    the search. The run must be held by the caller; what follows, in lines.
+    the search. The run must be held by the caller.
 
     Raises:
         RequestError: no trial has finished, or all replicates are there.
@@ -46,9 +46,9 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> l
             f"--seeds {seeds} of the best {len(best)} settings must leave something to do, but all of them are on "
             "record; ask for more"
         )
-    change_config(opened, config, command)
-    ask_beside(run, wanted, "replicate")
-    return [
+    line = (
         f"{len(wanted)} replicates of the {len(best)} best settings, with {seeds} seeds each: "
         "split and augmentation draws stay, initialisation, batch order and dropout are drawn anew"
-    ]
+    )
+    there = asked_for(opened, config, command)
+    return Change(there, (line,), beside=tuple(wanted), origin="replicate")

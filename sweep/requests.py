@@ -4,9 +4,9 @@
 """
 
 import math
-import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -122,8 +122,8 @@ def refuse_existing(folder: Path) -> None:
 
 
 def partial_of(folder: Path) -> Path:
-    """Where a run folder lies that is being made or taken back; one that was left there is in nobody's way."""
-    return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    """A place beside a run folder, in which it can be made; no other process has the same one, on any machine."""
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
 
 
 def check_folder(config: SweepConfig) -> None:
@@ -148,7 +148,6 @@ def tried_folder(config: SweepConfig) -> Iterator[Path]:
     made = missing(config.storage)
     try:
         try:
-            shutil.rmtree(folder, ignore_errors=True)  # of a process of this number that was killed
             folder.mkdir(parents=True)
             (folder / "mark").write_text("")
         except OSError as error:

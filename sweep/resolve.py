@@ -16,14 +16,15 @@ from sweep.sharing import cuts_of, decide_for
 from trainable.command import PlainConsole
 from trainable.config import Precision, RunSettings, absolute
 from trainable.data import open_training_data, read_split
-from trainable.manifest import Granted, Graphs, Manifest, write_manifest
-from trainable.record import RunFolder
+from trainable.manifest import Graphs, Manifest
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a session of a run trains with."""
+    """What a session of a run trains with. Nothing of it is on record yet."""
 
+    manifest: Manifest
+    """The run's, with what was resolved now."""
     settings: RunSettings
     granted: Share
     devices: list[dict[str, Any]]
@@ -35,31 +36,26 @@ def resolve(
 ) -> Resolved:
     """What all trials share; device, number format and threads stay as the first session resolved them.
 
-    `store_limit` goes for this session alone.
+    `store_limit` goes for this session alone. Nothing is written, but for marks that nodes leave for a moment.
 
     Raises:
         RequestError: no node can hold a trial, sees the folders, or has a device that the run can use.
     """
     found = cluster.nodes()
     here = address == "local" and not any(node.gpus for node in found)
-    manifest = run.manifest
-    if manifest.settings is None:
-        resolved, manifest = _begin(run, found, here, console)
+    if run.settings is None:
+        resolved = _begin(run, found, here, console)
         asked = run.config.resources.gpus_per_trial
         if address != "local" and not gpus_of(resolved.devices) and asked != 0:
             for line in cluster.unused_gpus(found):
                 console.warn(line)
     else:
-        resolved = _go_on(run, manifest.settings, found, here, console)
-    for remark in device_remarks(gpus_of(resolved.devices), gpus_of(manifest.devices)):
+        resolved = _go_on(run, run.settings, found, here, console)
+    for remark in device_remarks(gpus_of(resolved.devices), gpus_of(run.manifest.devices)):
         console.print(remark, soft_wrap=True)
+    if resolved.manifest.sharing is None:  # the run begins, or was extended
+        resolved = _share_work(run, resolved, here, console)
     settings = resolved.settings
-    if manifest.sharing is None:  # the run begins, or was extended
-        plain = settings.model_copy(update={"sharing": None})
-        settings, facts = _share_work(
-            run.folder, run.config, plain, resolved.granted, here, console
-        )
-        write_manifest(run.folder, manifest.with_settings(settings, facts))
     if store_limit is not None and settings.sharing is not None:
         limited = settings.sharing.model_copy(update={"limit_bytes": store_limit})
         settings = settings.model_copy(update={"sharing": limited})
@@ -71,9 +67,7 @@ def _go_on(
 ) -> Resolved:
     """As the first session resolved it, a trial's share of a GPU too, where it was not changed since."""
     config, before = run.config, run.manifest.resources
-    settings = recorded.model_copy(
-        update={"folder": run.folder.path, "epochs": config.epochs, "store": own_store()}
-    )
+    settings = recorded.model_copy(update={"store": own_store()})
     devices = _inspect(run, found, settings.device == "cuda", here)
     refuse_device(settings, gpus_of(devices))
     resources = config.resources
@@ -88,12 +82,10 @@ def _go_on(
         )
     if before is not None and granted.gpus != before.gpus_per_trial:
         settings = settings.model_copy(update={"gpu_share": min(1.0, granted.gpus)})
-    return Resolved(settings, granted, devices)
+    return Resolved(run.manifest, settings, granted, devices)
 
 
-def _begin(
-    run: Run, found: list[Node], here: bool, console: PlainConsole
-) -> tuple[Resolved, Manifest]:
+def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Resolved:
     """As the configuration and the devices have it, and the manifest that says so."""
     config, images = run.config, run.manifest.image_folder
     granted = share(config.resources, found, config.trials)
@@ -107,7 +99,7 @@ def _begin(
     precision = precision_on(gpus, config.resources.precision)
     graphs = _graphs(config, found, granted, precision, console) if gpus else None
     settings = RunSettings(
-        folder=run.folder.path,
+        folder=config.folder.absolute(),
         images=images,
         image_size=config.data.image_size,
         weights=config.model.weights,
@@ -127,7 +119,7 @@ def _begin(
     )
     packing = None
     if gpus:
-        granted, packing = _pack(run.folder, config, settings, found, granted, console)
+        granted, packing = _pack(run, settings, found, granted, console)
         settings = settings.model_copy(
             update={
                 "gpu_share": min(1.0, granted.gpus),
@@ -135,13 +127,8 @@ def _begin(
                 "workers": granted.cpus,
             }
         )
-    got = Granted(
-        gpus_per_trial=granted.gpus,
-        cpus_per_trial=granted.cpus,
-        concurrent=granted.concurrent,
-    )
-    manifest = run.manifest.with_resources(got, graphs, packing)
-    return Resolved(settings, granted, devices), manifest
+    manifest = run.manifest.with_resources(granted.granted(), graphs, packing)
+    return Resolved(manifest, settings, granted, devices)
 
 
 def _inspect(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[str, Any]]:
@@ -172,21 +159,21 @@ def _graphs(
 
 
 def _pack(
-    run: RunFolder,
-    config: SweepConfig,
+    run: Run,
     settings: RunSettings,
     found: list[Node],
     granted: Share,
     console: PlainConsole,
 ) -> tuple[Share, dict[str, Any]]:
     """What a trial gets of a GPU where that is left to us: a half where two side by side are faster than one."""
+    config = run.config
     if config.resources.gpus_per_trial != "auto":
         return granted, {"why": "resources.gpus_per_trial was given"}
     asked = config.resources.concurrent
     if (config.trials if asked == "auto" else asked) <= sum(node.gpus for node in found):
         return granted, {"why": "there is a GPU for each trial that runs at a time"}
     console.print("trying one and two trials on a GPU …", style="bright_black")
-    parts = read_split(run.split, ("train", "validation"))["part"].value_counts()
+    parts = read_split(run.folder.split, ("train", "validation"))["part"].value_counts()
     images = int(parts["train"]), int(parts["validation"])
     held = held_bytes(config, images, 4 if settings.precision == "float32" else 2)
     packed = cluster.measure_packing(found, settings, tried(config), held)
@@ -204,18 +191,18 @@ def own_store() -> Path | None:
     return absolute(given, "SWEEP_STORE") if given else None
 
 
-def _share_work(
-    run: RunFolder,
-    config: SweepConfig,
-    settings: RunSettings,
-    granted: Share,
-    here: bool,
-    console: PlainConsole,
-) -> tuple[RunSettings, dict[str, Any]]:
-    """Decide by measured rates what frozen work is kept; the settings with it, and what the manifest says of it."""
+def _share_work(run: Run, resolved: Resolved, here: bool, console: PlainConsole) -> Resolved:
+    """Decide by measured rates what frozen work is kept; what was decided before does not count."""
+    config, granted = run.config, resolved.granted
+    settings = resolved.settings.model_copy(update={"sharing": None})
+
+    def decided(settings: RunSettings, facts: dict[str, Any]) -> Resolved:
+        manifest = resolved.manifest.with_settings(settings, facts)
+        return replace(resolved, settings=settings, manifest=manifest)
+
     if config.sharing == "off":
-        return settings, {"off": "sharing: off"}
-    data = open_training_data(run.split, settings.images, settings.image_size)
+        return decided(settings, {"off": "sharing: off"})
+    data = open_training_data(run.folder.split, settings.images, settings.image_size)
     probe = RateProbe(
         cuts=tuple(cuts_of(config)),
         images=data.training,
@@ -228,7 +215,7 @@ def _share_work(
     rates = cluster.measure(granted, settings.weights, settings.width, probe, here=here)
     if isinstance(rates, str):
         console.warn(f"frozen features are not shared, since the store can't be used: {rates}")
-        return settings, {"off": rates}
+        return decided(settings, {"off": rates})
     decision = decide_for(
         config,
         rates,
@@ -238,4 +225,4 @@ def _share_work(
     )
     console.print(decision.said(), soft_wrap=True)
     sharing = decision.sharing(config.store.limit)
-    return settings.model_copy(update={"sharing": sharing}), decision.facts()
+    return decided(settings.model_copy(update={"sharing": sharing}), decision.facts())

@@ -1,4 +1,4 @@
-"""sweep resume KEY=VALUE: what of a run may be changed is checked against what is on record, and written down."""
+"""sweep resume KEY=VALUE: what of a run may be changed, checked against what is on record."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -6,11 +6,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from sweep.beginning import Change, asked_for
 from sweep.config import SweepConfig
 from sweep.open_run import Run, open_held_run
 from sweep.overrides import Overrides, overridden
 from sweep.prepare import check_images, check_weights, is_its_table
-from sweep.run_folder import change_config
 from trainable.config import RequestError
 from trainable.data import PARTS, find_table, read_split, unpacked
 from trainable.data.finding import files_below
@@ -24,8 +24,8 @@ PLACES: Final = frozenset({"data.images", "data.table", "model.weights"})
 
 def override(
     folder: RunFolder, overrides: Overrides, command: Sequence[str], begin: Begin = no_progress
-) -> list[str]:
-    """Write down what is changed of a run that the caller holds; what that means, in lines. Nothing new writes nothing.
+) -> Change:
+    """What is changed of a run that the caller holds; nothing, where all values are those that it has.
 
     Raises:
         RequestError: a value that can't be, or other images, another table or other weights than those on record.
@@ -34,8 +34,8 @@ def override(
     after = moved(run, overridden(run, run.config, overrides), overrides, begin)
     if after != run:
         stays = after.config.store.limit == run.config.store.limit
-        change_config(after, after.config, command, sharing_stays=stays)
-    return changes_said(run, after, overrides)
+        after = asked_for(after, after.config, command, sharing_stays=stays)
+    return Change(after, tuple(changes_said(run, after, overrides)))
 
 
 def moved(run: Run, config: SweepConfig, overrides: Overrides, begin: Begin = no_progress) -> Run:
@@ -56,7 +56,7 @@ def moved(run: Run, config: SweepConfig, overrides: Overrides, begin: Begin = no
             table = _table_beside(run, config.data.images) or table
     if "data.table" in keys:
         table = _given_table(run, config)
-    there = run.manifest.with_places(images, table, config.model.weights)
+    there = run.manifest.with_places(images, table)
     after = replace(after, manifest=there)
     if "data.images" in keys:
         check_images(after, begin)

@@ -4,26 +4,27 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweep.config import SweepConfig, dump_config
 from sweep.open_run import Run
-from sweep.requests import partial_of, refuse_existing
-from trainable.config import RequestError, TrialConfig
+from sweep.requests import missing, partial_of, refuse_existing, take_back
+from trainable.config import RequestError
 from trainable.files import (
     current_disk,
     make_folders,
     now,
     sha256_of,
-    write_atomically,
     write_json,
 )
 from trainable.manifest import (
     Configuration,
     Digests,
+    Granted,
     Images,
     Manifest,
     Overlap,
@@ -32,8 +33,7 @@ from trainable.manifest import (
     read_manifest,
     write_manifest,
 )
-from trainable.record import RunFolder, StaleSession, TrialRecord
-from trainable.rows import Origin
+from trainable.record import RunFolder, StaleSession
 
 if TYPE_CHECKING:
     from sweep.prepare import Prepared
@@ -51,39 +51,52 @@ PACKAGES: Final = (
 )
 
 
-def create_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]) -> RunFolder:
-    """Make the run folder with split, configuration and manifest: all of it appears at once, or nothing.
+@contextmanager
+def partial_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]) -> Iterator[Run]:
+    """A run with split, configuration and manifest that has no name yet; without one by the end, nothing of it stays.
 
     Raises:
-        RequestError: the folder exists, or can't be made.
+        RequestError: a run of its name exists, or no folder can be made there.
     """
-    folder = config.folder
-    refuse_existing(folder)
-    partial = partial_of(folder)
-    run, disk = RunFolder(partial), current_disk()
+    refuse_existing(config.folder)
+    made = missing(config.storage)
+    partial, disk = partial_of(config.folder), current_disk()
+    run = RunFolder(partial)
     try:
-        disk.remove_folder(partial)
-        make_folders(partial / "trials")
-        split = prepared.data.split.to_parquet(index=False)
-        disk.write(run.split, split)
-        disk.write(run.config, dump_config(config).encode())
-        write_manifest(run, _begun_with(config, prepared, run, command))
-        disk.rename(partial, folder)
-    except OSError as error:
-        raise RequestError(f"the run folder {folder} can't be made: {error.strerror}") from None
+        with _made(config.folder):
+            make_folders(partial / "trials")
+            disk.write(run.split, prepared.data.split.to_parquet(index=False))
+            disk.write(run.config, dump_config(config).encode())
+            manifest = _begun_with(config, prepared, run, command)
+            write_manifest(run, manifest)
+        yield Run(run, manifest, config)
     finally:
         disk.remove_folder(partial)
-    disk.sync(folder.parent)
-    return RunFolder(folder)
+        take_back(made)
 
 
-def forget_unbegun(run: RunFolder) -> None:
-    """Take back a run folder of which no session ever began: what was asked for was refused. It goes at once, too."""
-    if not read_manifest(run).sessions:
-        partial, disk = partial_of(run.path), current_disk()
-        disk.rename(run.path, partial)
-        disk.sync(partial.parent)
-        disk.remove_folder(partial)
+def give_name(run: Run, manifest: Manifest) -> RunFolder:
+    """Let a partial run be one, with this manifest: all of it appears at once.
+
+    Raises:
+        RequestError: another run of its name was made meanwhile, or the disk fails.
+    """
+    folder, disk = run.config.folder, current_disk()
+    refuse_existing(folder)
+    with _made(folder):
+        write_manifest(run.folder, manifest)
+        disk.rename(run.folder.path, folder)
+        disk.sync(folder.parent)
+    return RunFolder(folder.absolute())
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Raises RequestError for an error of the disk while the run folder is made."""
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(f"the run folder {folder} can't be made: {error.strerror}") from None
 
 
 def _begun_with(
@@ -124,25 +137,6 @@ def _begun_with(
     )
 
 
-def change_config(
-    run: Run, config: SweepConfig, command: Sequence[str], sharing_stays: bool = False
-) -> None:
-    """Let `config` be what a held run is asked for. What is worth sharing is decided anew, or stays."""
-    asked = Configuration.of(dump_config(config), command)
-    write_manifest(run.folder, run.manifest.with_configuration(asked, sharing_stays))
-    write_atomically(run.folder.config, asked.text.encode())
-
-
-def ask_beside(run: RunFolder, wanted: Sequence[TrialConfig], origin: Origin) -> None:
-    """Put trials beside the search on record, as `pending`: neither ASHA nor the sampler sees them.
-
-    The run must be held by the caller.
-    """
-    number = max((record.origin.number for record in run.trials()), default=-1) + 1
-    for offset, settings in enumerate(wanted):
-        TrialRecord.create(run, settings, number + offset, None, origin)
-
-
 def git_state() -> tuple[str | None, bool | None]:
     """Commit of the project's checkout and whether it has changes; None for an installed copy."""
     here = Path(__file__).parent
@@ -158,7 +152,12 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def open_session(run: RunFolder, number: int, devices: Sequence[Mapping[str, Any]] = ()) -> None:
+def open_session(
+    run: RunFolder,
+    number: int,
+    devices: Sequence[Mapping[str, Any]] = (),
+    granted: Granted | None = None,
+) -> None:
     """The session of a held run begins now, on these kinds of devices. `number` is the hold's.
 
     Raises:
@@ -174,6 +173,7 @@ def open_session(run: RunFolder, number: int, devices: Sequence[Mapping[str, Any
         pid=os.getpid(),
         started=now(),
         devices=tuple(dict(facts) for facts in devices),
+        granted=granted,
     )
     write_manifest(run, read_manifest(run).with_session(begun))
 

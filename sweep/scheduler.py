@@ -8,9 +8,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep.asha import Decision, Rungs, Verdict
 from sweep.config import SweepConfig
+from sweep.open_run import HeldRun
 from sweep.study import recorded
 from trainable.files import append_json, now, read_json_lines, settle_file
-from trainable.metric import Metric
 from trainable.record import RunFolder, readable
 from trainable.rows import Status
 
@@ -40,28 +40,29 @@ def decisions(run: RunFolder) -> list[Decision]:
         return [Decision.from_json(facts) for facts in read_json_lines(run.rungs)]
 
 
-def settle(run: RunFolder, metric: Metric, session: int) -> None:
+def settle(run: HeldRun) -> None:
     """Mark as pruned what a decision on record stopped, where the driver died before it could say so.
 
     It may even have died before its last decision was on the disk; from here on that one is acted on.
     """
-    settle_file(run.rungs)
-    for decision in decisions(run):
-        record = run.trial(decision.trial_id, session)
+    settle_file(run.folder.rungs)
+    for decision in decisions(run.folder):
+        record = run.trial(decision.trial_id)
         if decision.verdict == "stop" and not record.status().status.has_ended:
-            mark_pruned(run, decision, metric, session)
+            mark_pruned(run, decision)
 
 
-def catch_up(rungs: Rungs, config: SweepConfig, run: RunFolder, session: int) -> None:
+def catch_up(rungs: Rungs, run: HeldRun) -> None:
     """Take the decisions that nobody has taken yet on epochs on record, in the order in which these ended.
 
     The driver died between an epoch and its decision; or the run was given more epochs, and so another rung among
     those that trials had finished.
     """
     late = []
-    for record in run.trials():
-        trial = recorded(record, config.metric)
-        if record.origin.origin != "search" or trial.is_over(config.epochs):
+    metric = run.config.metric
+    for record in run.folder.trials():
+        trial = recorded(record, metric)
+        if record.origin.origin != "search" or trial.is_over(run.config.epochs):
             continue
         rows = record.rows()
         for epoch, judged in rungs.recorded.items():
@@ -71,26 +72,26 @@ def catch_up(rungs: Rungs, config: SweepConfig, run: RunFolder, session: int) ->
     stopped: set[str] = set()
     for _, _, epoch, trial_id, value in sorted(late):
         if trial_id not in stopped:
-            decision = rungs.decide(trial_id, epoch, config.metric.score(value))
+            decision = rungs.decide(trial_id, epoch, metric.score(value))
             assert decision is not None
-            run.trial(trial_id, session).settle_rows()
-            if take(decision, rungs, config.metric, run, session) == "stop":
+            run.trial(trial_id).settle_rows()
+            if take(decision, rungs, run) == "stop":
                 stopped.add(trial_id)
 
 
-def take(decision: Decision, rungs: Rungs, metric: Metric, run: RunFolder, session: int) -> Verdict:
+def take(decision: Decision, rungs: Rungs, run: HeldRun) -> Verdict:
     """Put a decision on record, then let it hold."""
-    run.refuse_stale(session)
-    append_json(run.rungs, decision.to_json() | {"at": now()})
+    run.folder.refuse_stale(run.session)
+    append_json(run.folder.rungs, decision.to_json() | {"at": now()})
     rungs.record(decision)
     if decision.verdict == "stop":
-        mark_pruned(run, decision, metric, session)
+        mark_pruned(run, decision)
     return decision.verdict
 
 
-def mark_pruned(run: RunFolder, decision: Decision, metric: Metric, session: int) -> None:
+def mark_pruned(run: HeldRun, decision: Decision) -> None:
     """Write the status of a trial that ASHA stopped; it has no step outstanding."""
-    record = run.trial(decision.trial_id, session)
+    record, metric = run.trial(decision.trial_id), run.config.metric
     assert decision.cutoff is not None, "the first trial at a rung is never stopped"
     value, asked = metric.score(decision.score), metric.score(decision.cutoff)
     record.end(
@@ -102,14 +103,10 @@ def mark_pruned(run: RunFolder, decision: Decision, metric: Metric, session: int
 class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
     """Asks the rungs what becomes of a trial at each epoch."""
 
-    def __init__(
-        self, rungs: Rungs | None, config: SweepConfig, run: RunFolder, session: int
-    ) -> None:
+    def __init__(self, rungs: Rungs | None, run: HeldRun) -> None:
         super().__init__()
         self._rungs = rungs
-        self._decides = config.metric
         self._run = run
-        self._session = session
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first that waits, among those that have not ended; Tune's own looks at every trial there ever was."""
@@ -122,11 +119,11 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         if self._rungs is None or result.get("collapsed", True):
             return continue_
         trial_id = trial.config["trial_id"]
-        score = self._decides.score(result["best_value"])
+        score = self._run.config.metric.score(result["best_value"])
         decision = self._rungs.decide(trial_id, result["epoch"], score)
         if decision is None or self._run.trial(trial_id).origin.origin != "search":
             return continue_
-        verdict = take(decision, self._rungs, self._decides, self._run, self._session)
+        verdict = take(decision, self._rungs, self._run)
         stop: str = TrialScheduler.STOP
         return stop if verdict == "stop" else continue_
 

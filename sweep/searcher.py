@@ -7,12 +7,12 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweep.config import SweepConfig
 from sweep.interruption import Interruption
+from sweep.open_run import HeldRun
 from sweep.proposals import Proposals
 from sweep.study import Recorded, recorded
 from sweep.workers import Unwritten
-from trainable.record import RunFolder, TrialRecord
+from trainable.record import TrialRecord
 from trainable.rows import Status
 
 LOG = logging.getLogger(__name__)
@@ -26,24 +26,17 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     """
 
     def __init__(
-        self,
-        config: SweepConfig,
-        run: RunFolder,
-        session: int,
-        concurrent: int,
-        unwritten: Unwritten,
-        interruption: Interruption,
+        self, run: HeldRun, concurrent: int, unwritten: Unwritten, interruption: Interruption
     ) -> None:
         super().__init__()
-        self._config = config
+        self._config = config = run.config
         self._run = run
-        self._session = session
         self.concurrent = concurrent
         """How many trials may be live; it follows the nodes that there are."""
         self._unwritten = unwritten
         self._interruption = interruption
         self._proposals = Proposals(config)
-        found = [recorded(record, config.metric) for record in run.trials()]
+        found = [recorded(record, config.metric) for record in run.folder.trials()]
         self._trials = {trial.trial_id: trial for trial in found if trial.origin == "search"}
         self._next_number = max((trial.number for trial in self._trials.values()), default=-1) + 1
         self._waiting = deque(trial for trial in found if not trial.is_over(config.epochs))
@@ -88,7 +81,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
                 )
             return None
         number, settings = proposed
-        record = TrialRecord.create(self._run, settings, number, self._session)
+        record = TrialRecord.create(self._run.folder, settings, number, self._run.session)
         self._trials[record.trial_id] = Recorded(settings, number, Status.PENDING)
         self._next_number = number + 1
         return record.trial_id

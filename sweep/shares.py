@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sweep.config import ResourcesConfig
 from trainable.config import RequestError
+from trainable.manifest import Granted
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Share:
     def bundle(self) -> dict[str, float]:
         """One trial's resources in Ray's words; a GPU asked for alone would come without any CPU."""
         return {"CPU": float(self.cpus), "GPU": self.gpus}
+
+    def granted(self) -> Granted:
+        """As it goes on record."""
+        return Granted(
+            gpus_per_trial=self.gpus, cpus_per_trial=self.cpus, concurrent=self.concurrent
+        )
 
 
 def share(resources: ResourcesConfig, found: list[Node], trials: int) -> Share:

@@ -31,12 +31,13 @@ import trainable.state
 import trainable.trial as trial_module
 from analysis import final_test as test_module
 from analysis.final_test import final_test
-from sweep import launcher, prepare, run_folder
+from sweep import beginning, launcher, prepare, run_folder
+from sweep.beginning import Change
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
 from sweep.hold import Driver
 from sweep.interruption import Interruption
-from sweep.open_run import Run
+from sweep.open_run import Run, open_held_run
 from sweep.replicate import replicate
 from sweep.resolve import Resolved
 from sweep.shares import Share
@@ -46,7 +47,7 @@ from trainable.command import PlainConsole
 from trainable.config import RequestError, RunSettings, TrialConfig
 from trainable.data import open_training_data
 from trainable.examine import Begin
-from trainable.manifest import Granted, Manifest, read_manifest, write_manifest
+from trainable.manifest import Manifest, read_manifest
 from trainable.metric import Measured
 from trainable.model import TransferVGG16
 from trainable.record import RunFolder
@@ -293,8 +294,8 @@ def resolve(
     """As sweep.resolve.resolve, which asks Ray."""
     manifest, config = run.manifest, run.config
     granted = Share(0.0, 1, 1)
-    settings = manifest.settings or RunSettings(
-        folder=run.folder.path,
+    settings = run.settings or RunSettings(
+        folder=config.folder,
         images=config.data.images,
         image_size=config.data.image_size,
         weights=config.model.weights,
@@ -303,13 +304,10 @@ def resolve(
         metric=config.metric,
         collapse_epochs=None,
     )
-    settings = settings.model_copy(update={"epochs": config.epochs})
     if manifest.sharing is None:
-        resources = Granted(gpus_per_trial=0.0, cpus_per_trial=1, concurrent=1)
-        manifest = manifest.with_resources(resources, None, None)
+        manifest = manifest.with_resources(granted.granted(), None, None)
         manifest = manifest.with_settings(settings, {"why": "nothing is shared"})
-        write_manifest(run.folder, manifest)
-    return Resolved(settings, granted, [])
+    return Resolved(manifest, settings, granted, [])
 
 
 def refuse(*given: object) -> None:
@@ -334,7 +332,7 @@ class Sessions:
             commands.start(self.config)
 
     def resume(self, take_over: bool = False) -> None:
-        self._change(lambda run, command, begin: [], take_over)
+        self._change(lambda run, command, begin: Change(open_held_run(run)), take_over)
 
     def extend(self, request: Request) -> None:
         self._change(lambda run, command, begin: extend(run, request, command))
@@ -346,7 +344,7 @@ class Sessions:
         final_test(self.run.path)
 
     def _change(
-        self, change: Callable[[RunFolder, list[str], Begin], list[str]], take_over: bool = False
+        self, change: Callable[[RunFolder, list[str], Begin], Change], take_over: bool = False
     ) -> None:
         with pytest.raises(typer.Exit):
             commands._change(self.run.path, "local", None, take_over, change)
@@ -395,6 +393,7 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trainable.state, "load_state", once(trainable.state.load_state))
     patch.setattr(commands, "console", PlainConsole(file=io.StringIO()))
     patch.setattr(commands, "only_driver", only_driver)
+    patch.setattr(beginning, "only_driver", only_driver)
     patch.setattr(commands, "_own_ray", lambda config, address: nullcontext())
     patch.setattr(commands, "_check_place", lambda config, address: None)
     patch.setattr(prepare, "prepare", lambda config, begin: ready)

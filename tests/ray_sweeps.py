@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from sweep.open_run import open_run
 from sweep.ranking import best_row
 from tests.conftest import exhaust, results
 from trainable.data import open_training_data
 from trainable.fit import fit
-from trainable.manifest import read_manifest
 from trainable.metric import Metric
 from trainable.model import load_backbone
 from trainable.record import RunFolder, TrialRecord
@@ -72,7 +72,7 @@ def calm(
     run: RunFolder, record: TrialRecord
 ) -> tuple[list[tuple[float, ...]], dict[str, torch.Tensor]]:
     """Result rows and best weights of the same trial, trained here in one go without Ray or records."""
-    settings = read_manifest(run).settings
+    settings = open_run(run.path).settings
     assert settings is not None
     data = open_training_data(run.split, settings.images, settings.image_size)
     backbone = load_backbone(settings.weights, settings.width)

@@ -21,10 +21,11 @@ from sweep.audit import draw
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
 from sweep.interruption import Interruption
+from sweep.open_run import HeldRun
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
 from sweep.ranking import Standing, bar, single_winner, standing, to_keep, winner
-from sweep.run_folder import create_run, open_session
+from sweep.run_folder import open_session
 from sweep.scheduler import catch_up, decisions
 from sweep.searcher import RecordSearcher
 from sweep.status import read_status
@@ -32,6 +33,7 @@ from sweep.study import asked_in_all, recorded, study_of
 from sweep.workers import Unwritten
 from tests.conftest import Faces, exhaust, sweep_facts
 from tests.conftest import results as result_rows
+from tests.made_runs import create_run, put_on_record
 from trainable.config import RequestError, TrialConfig
 from trainable.data import open_training_data
 from trainable.files import read_json, write_json
@@ -85,7 +87,7 @@ def run(config: SweepConfig) -> RunFolder:
 
 
 def ask(run: RunFolder, count: int) -> list[str]:
-    return extend(run, Request(audit=count), ["sweep", "extend", "--audit"])
+    return put_on_record(extend(run, Request(audit=count), ["sweep", "extend", "--audit"]))
 
 
 def audits(run: RunFolder) -> list[TrialRecord]:
@@ -217,14 +219,16 @@ def test_audits_enter_neither_search_nor_rungs_and_are_what_is_left_to_do(
     study = study_of(run.path)
     ask(run, 3)
     first, *others = audits(run)
-    searcher = RecordSearcher(config, run, 1, 9, Unwritten(run, 1, 0, None), Interruption())
+    searcher = RecordSearcher(
+        HeldRun(run, config, 1), 9, Unwritten(run, 1, 0, None), Interruption()
+    )
     suggested = {searcher.suggest(str(n))["trial_id"] for n in range(3)}
     assert suggested == {record.trial_id for record in audits(run)}
     assert searcher.suggest("3") is None
     train(first, [0.1, 0.2])  # killed, and on record as finished too early: it goes on
     assert not nothing_left(run, config)
     rungs = Rungs([1, 3], 2)
-    catch_up(rungs, config, run, 1)
+    catch_up(rungs, HeldRun(run, config, 1))
     assert decisions(run) == []
     for epoch in range(3, EPOCHS + 1):
         first.append(row(epoch, 0.99))

@@ -12,13 +12,15 @@ from ray.tune.search import Searcher
 from sweep.bookkeeper import Bookkeeper
 from sweep.config import SweepConfig, check_config
 from sweep.interruption import Interruption
+from sweep.open_run import HeldRun
 from sweep.prepare import prepare
 from sweep.progress import Board, Terminal
-from sweep.run_folder import create_run, open_session
+from sweep.run_folder import open_session
 from sweep.searcher import RecordSearcher
 from sweep.shares import Share
 from sweep.workers import Unwritten, Writer
 from tests.conftest import Faces, sweep_facts
+from tests.made_runs import create_run
 from tests.test_asha_audit import row
 from trainable.command import PlainConsole
 from trainable.files import write_json
@@ -49,12 +51,11 @@ def drive(config: SweepConfig) -> tuple[RunFolder, RecordSearcher, Bookkeeper]:
     open_session(run, session := 1)
     unwritten = Unwritten(run, session, config.resources.retries, config.guards.hung_after)
     interruption = Interruption()
-    searcher = RecordSearcher(config, run, session, 1, unwritten, interruption)
+    held = HeldRun(run, config, session)
+    searcher = RecordSearcher(held, 1, unwritten, interruption)
     board = Board("run", config.metric, config.epochs, 1)
     terminal = Terminal(board, PlainConsole(file=io.StringIO()))
-    keeper = Bookkeeper(
-        run, config, session, terminal, interruption, searcher, Share(0.0, 1, 1), unwritten
-    )
+    keeper = Bookkeeper(held, terminal, interruption, searcher, Share(0.0, 1, 1), unwritten)
     return run, searcher, keeper
 
 
@@ -300,7 +301,7 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_at_its_end(
 ) -> None:
     _, keeper, record = begin_to_write(two)
     record.end(Status.FINISHED)
-    run = keeper._run
+    run = keeper._run.folder
     write_json(run.session, {"number": 2})
     keeper.on_experiment_end(trials=[])
     assert not run.bar.exists()

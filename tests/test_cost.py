@@ -9,8 +9,9 @@ import pytest
 from analysis.cost import FEWEST_FINISHED, chance_to_beat, cost_of
 from sweep.config import check_config
 from sweep.prepare import prepare
-from sweep.run_folder import create_run, open_session
+from sweep.run_folder import open_session
 from tests.conftest import Bench, Faces, sweep_facts
+from tests.made_runs import create_run
 from trainable.config import TrialConfig
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Row, Status

@@ -208,6 +208,7 @@ def on_record(run: RunFolder) -> dict[str, int]:
     if not run.manifest.is_file():
         return {}
     manifest, opened = read_manifest(run), openings(run)
+    assert manifest.settings is not None, "a run has its name once all is resolved"
     found = {
         "runs": 1,
         "configurations": len(manifest.configurations),

@@ -13,9 +13,10 @@ from analysis.effects import effects_of, interaction_of
 from sweep.config import check_config
 from sweep.prepare import prepare
 from sweep.proposals import Proposals
-from sweep.run_folder import create_run, open_session
+from sweep.run_folder import open_session
 from sweep.study import recorded
 from tests.conftest import Faces, sweep_facts
+from tests.made_runs import create_run
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord

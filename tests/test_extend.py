@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from sweep.asha import Rungs
 from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extend, extended
-from sweep.open_run import open_held_run, open_run
+from sweep.open_run import HeldRun, open_held_run, open_run
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
-from sweep.run_folder import change_config, create_run, open_session
+from sweep.run_folder import open_session
 from sweep.scheduler import catch_up, decisions, relearn, take
 from sweep.study import build_study, recorded
 from tests.conftest import Faces, sweep_facts
+from tests.made_runs import change_config, create_run, put_on_record
 from tests.manifests import edit_manifest
 from trainable.config import RequestError
 from trainable.files import write_json
@@ -62,7 +63,7 @@ def finish(record: TrialRecord, status: Status = Status.FINISHED) -> None:
 
 
 def ask(run: RunFolder, **asked: object) -> list[str]:
-    return extend(run, Request(**asked), ["sweep", "extend"])  # type: ignore[arg-type]
+    return put_on_record(extend(run, Request(**asked), ["sweep", "extend"]))  # type: ignore[arg-type]
 
 
 def space(tmp_path: Path, text: str) -> Path:
@@ -243,7 +244,7 @@ def test_an_extension_that_was_killed_between_its_two_files_is_completed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sweep.run_folder.write_atomically", killed)
+        patch.setattr("sweep.beginning.write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             change_config(open_run(run.path), longer, ["sweep", "extend"])
     assert load_config(run.config).epochs == EPOCHS
@@ -361,7 +362,7 @@ def judge(run: RunFolder, config: SweepConfig, rungs: Rungs, record: TrialRecord
     if epoch < config.epochs:
         decision = rungs.decide(trial.trial_id, epoch, config.metric.score(trial.values[-1]))
         if decision is not None:
-            take(decision, rungs, config.metric, run, 1)
+            take(decision, rungs, HeldRun(run, config, 1))
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -396,7 +397,7 @@ def test_a_driver_that_dies_before_it_decides_leaves_the_same_rungs(
                     finish(record)
             rungs = relearn(short, run)
             assert rungs is not None
-            catch_up(rungs, short, run, 1)
+            catch_up(rungs, HeldRun(run, short, 1))
         else:
             drive(run, short, rungs, curves, turns[death - 1 : death])
         drive(run, short, rungs, curves, turns[death:])
@@ -418,7 +419,7 @@ def test_more_epochs_bring_a_rung_at_the_old_end_which_judges_those_that_finishe
     longer = extended(config, Request(epochs=9))
     rungs = relearn(longer, run)
     assert rungs is not None and list(rungs.recorded) == [1, 3]
-    catch_up(rungs, longer, run, 1)
+    catch_up(rungs, HeldRun(run, longer, 1))
     judged = [(d.trial_id, d.rung) for d in decisions(run)]
     numbers = {record.trial_id: record.origin.number for record in run.trials()}
     assert [(numbers[trial], rung) for trial, rung in judged] == [
@@ -427,5 +428,5 @@ def test_more_epochs_bring_a_rung_at_the_old_end_which_judges_those_that_finishe
     best = max(run.trials(), key=lambda record: record.rows()[-1].val_accuracy)
     assert best.status().status is Status.FINISHED
     again = len(decisions(run))
-    catch_up(rungs, longer, run, 1)
+    catch_up(rungs, HeldRun(run, longer, 1))
     assert len(decisions(run)) == again

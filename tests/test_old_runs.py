@@ -320,9 +320,9 @@ def test_an_old_run_is_moved_by_resume_as_it_is_by_hand(tmp_path: Path) -> None:
             root / "images",
             root / "faces.csv",
         )
-        assert run.manifest.settings is not None
-        assert run.manifest.settings.images == root / "images"
-        assert run.manifest.settings.weights == run.config.model.weights
+        assert run.settings is not None
+        assert run.settings.images == root / "images"
+        assert run.settings.weights == run.config.model.weights
         assert run.config.model.weights == str(root / "backbone.safetensors")
     places_apart = {"data": {"images", "table"}, "model": {"weights"}, "storage": True}
     assert moved.config.model_dump(exclude=places_apart) == other.config.model_dump(

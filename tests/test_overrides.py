@@ -24,7 +24,6 @@ from sweep.open_run import Run, open_run
 from sweep.overrides import CHANGEABLE, overridden, read_overrides
 from sweep.prepare import check_unchanged, prepare
 from sweep.resume import override
-from sweep.run_folder import create_run
 from sweep.shares import Node
 from tests.conftest import (
     Faces,
@@ -34,6 +33,7 @@ from tests.conftest import (
     write_weights,
     write_zip,
 )
+from tests.made_runs import create_run, put_on_record
 from tests.manifests import edit_manifest
 from trainable.command import PlainConsole
 from trainable.config import RequestError
@@ -77,7 +77,7 @@ def run(made: Path, tmp_path: Path) -> RunFolder:
 
 
 def ask(run: RunFolder, *given: str) -> list[str]:
-    return override(run, read_overrides(given), COMMAND)
+    return put_on_record(override(run, read_overrides(given), COMMAND))
 
 
 def content(run: RunFolder) -> dict[Path, bytes]:
@@ -150,7 +150,7 @@ def test_an_extension_and_what_it_changes_are_one_request(run: RunFolder, tmp_pa
     (tmp_path / "moved").mkdir()
     images = shutil.copytree(open_run(run.path).config.data.images, tmp_path / "moved" / "faces")
     overrides = read_overrides(["resources.concurrent=2", f"data.images={images}"])
-    lines = extend(run, Request(trials="+2"), ["sweep", "extend"], overrides)
+    lines = put_on_record(extend(run, Request(trials="+2"), ["sweep", "extend"], overrides))
     opened = open_run(run.path)
     assert len(opened.manifest.configurations) == 2
     assert (opened.config.trials, opened.config.resources.concurrent) == (3, 2)
@@ -280,9 +280,9 @@ def test_a_finished_run_is_moved_with_all_it_has_and_is_tested_and_reported_ther
 
     opened = open_run(run)
     assert opened.manifest.table == new_place / "faces.csv", "it lies beside the images"
-    assert opened.manifest.settings is not None
-    assert opened.manifest.settings.images == opened.manifest.image_folder == new_place / "faces"
-    assert opened.manifest.settings.weights == opened.config.model.weights == str(weights)
+    assert opened.settings is not None
+    assert opened.settings.images == opened.manifest.image_folder == new_place / "faces"
+    assert opened.settings.weights == opened.config.model.weights == str(weights)
     assert check_unchanged(opened) == []
     tested = final_test(run)
     assert tested.opening.result is not None and tested.opening.result.images == 8
@@ -408,7 +408,7 @@ def test_other_cpus_change_how_many_trials_run_and_not_their_threads(
     edit_manifest(run, lambda facts: facts["settings"].update(threads=1))
     node = Node("a", "a", 8, 0)
     ask(run, "resources.cpus_per_trial=4", "resources.concurrent=8")
-    extend(run, Request(trials="+9"), COMMAND)
+    put_on_record(extend(run, Request(trials="+9"), COMMAND))
     edit_manifest(run, lambda facts: facts.update(sharing={"off": "made for a test"}))
     resolved, said = session_of(run, monkeypatch, node)
     assert (resolved.granted.cpus, resolved.granted.concurrent) == (4, 2)

@@ -2,13 +2,13 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from sweep.progress import Board, Line, Terminal, describe
 from sweep.ranking import Standing
-from trainable.command import duration, frozen_work_said
+from trainable.command import PlainConsole, duration, frozen_work_said
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.rows import Row, Status, frozen_work
@@ -36,7 +36,7 @@ def standing(trial_id: str, value: float, metric: Metric, val_loss: float = 0.5)
 
 
 def drawn(made: Board) -> str:
-    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    console = PlainConsole(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     console.print(Terminal(made, console).picture())
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -59,7 +59,7 @@ def test_of_two_with_the_same_value_the_lower_loss_leads_as_in_the_ranking() -> 
 
 
 def test_elsewhere_than_on_a_terminal_each_end_is_one_plain_line() -> None:
-    console = Console(file=io.StringIO(), width=80)
+    console = PlainConsole(file=io.StringIO(), width=80)
     with Terminal(board(), console) as terminal:
         terminal.ended(
             "bbbbbbbbbbbb", Status.PRUNED, "best val_accuracy 0.8 where the rung asked for 0.9"
@@ -67,6 +67,19 @@ def test_elsewhere_than_on_a_terminal_each_end_is_one_plain_line() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.count("\n") == 1 and "\x1b" not in text
     assert text.startswith("pruned") and "asked for 0.9" in text
+
+
+def test_on_a_terminal_an_end_is_redrawn_and_in_the_log_a_line(tmp_path: Path) -> None:
+    console = PlainConsole(file=io.StringIO(), width=80, force_terminal=True)
+    with console.kept(), Terminal(board(), console) as terminal:
+        console.log_to(tmp_path / "log")
+        terminal.ended("bbbbbbbbbbbb", Status.PRUNED, "the rung asked for 0.9")
+        terminal.say("[bold]frozen features")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "asked for 0.9" not in shown and "[bold]frozen features" in shown
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert "pruned" in first and first.endswith("(the rung asked for 0.9)")
+    assert second.endswith("INFO sweep [bold]frozen features")
 
 
 def test_time_left_counts_what_runs_and_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:

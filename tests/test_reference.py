@@ -10,8 +10,9 @@ from analysis.reference import REPORTS, beside_reports
 from sweep.config import check_config, load_config
 from sweep.prepare import prepare
 from sweep.proposals import Proposals
-from sweep.run_folder import create_run, open_session
+from sweep.run_folder import open_session
 from tests.conftest import Faces
+from tests.made_runs import create_run
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Row, Status
 

@@ -13,14 +13,16 @@ from analysis.select import select
 from analysis.statistics import mean_of, welch
 from sweep.asha import Rungs
 from sweep.config import SweepConfig, check_config
+from sweep.open_run import HeldRun
 from sweep.prepare import prepare
 from sweep.proposals import Proposals, nothing_left
 from sweep.ranking import Standing, replicates, single_winner, to_keep, winner
 from sweep.replicate import replicate
-from sweep.run_folder import create_run, open_session
+from sweep.run_folder import open_session
 from sweep.scheduler import catch_up
 from sweep.study import asked_in_all, recorded
 from tests.conftest import Faces, sweep_facts
+from tests.made_runs import create_run, put_on_record
 from trainable.config import RequestError, TrialConfig
 from trainable.manifest import read_manifest
 from trainable.metric import Metric
@@ -85,7 +87,7 @@ def test_the_best_settings_come_again_with_seeds_of_their_own(
     run: RunFolder, config: SweepConfig
 ) -> None:
     assert nothing_left(run, config)
-    replicate(run, top=2, seeds=3, command=["sweep", "replicate"])
+    put_on_record(replicate(run, top=2, seeds=3, command=["sweep", "replicate"]))
     assert not nothing_left(run, config)
     assert [len(of(run, lr)) for lr in VALUES] == [0, 3, 3]
     for lr in (1e-3, 3e-3):
@@ -102,13 +104,13 @@ def test_the_best_settings_come_again_with_seeds_of_their_own(
 def test_asked_again_only_what_is_missing_is_added_and_nothing_twice(
     run: RunFolder, refused: Text
 ) -> None:
-    replicate(run, 1, 2, [])
+    put_on_record(replicate(run, 1, 2, []))
     before = {record.trial_id for record in run.trials()}
-    replicate(run, 1, 4, [])
+    put_on_record(replicate(run, 1, 4, []))
     added = {record.trial_id for record in run.trials()} - before
     assert len(added) == 2 and len(of(run, 1e-3)) == 4
     with pytest.raises(RequestError) as caught:
-        replicate(run, 1, 3, [])
+        put_on_record(replicate(run, 1, 3, []))
     assert "all of them are on record" in refused(caught)
 
 
@@ -118,16 +120,16 @@ def test_without_a_finished_trial_there_is_nothing_to_replicate(
     for record in run.trials():
         record.write_status(replace(record.status(), status=Status.PRUNED))
     with pytest.raises(RequestError) as caught:
-        replicate(run, 3, 5, [])
+        put_on_record(replicate(run, 3, 5, []))
     assert "needs a trial that has finished" in refused(caught)
 
 
 def test_replicates_enter_neither_search_nor_rungs(run: RunFolder, config: SweepConfig) -> None:
-    replicate(run, 2, 2, [])
+    put_on_record(replicate(run, 2, 2, []))
     for record in of(run, 1e-3):
         train(record, 0.1)
     rungs = Rungs([1], 2)
-    catch_up(rungs, config, run, 1)
+    catch_up(rungs, HeldRun(run, config, 1))
     assert set(rungs.recorded[1]) <= {
         r.trial_id for r in run.trials() if r.origin.origin == "search"
     }
@@ -141,7 +143,7 @@ def test_replicates_enter_neither_search_nor_rungs(run: RunFolder, config: Sweep
 def test_the_setting_with_the_best_mean_wins_without_the_run_that_made_it_stand_out(
     run: RunFolder, config: SweepConfig
 ) -> None:
-    replicate(run, 2, 3, [])
+    put_on_record(replicate(run, 2, 3, []))
     for record, value in zip(of(run, 1e-3), (0.84, 0.85, 0.86), strict=True):
         train(record, value)
     for record, value in zip(of(run, 3e-3), (0.86, 0.88, 0.87), strict=True):
@@ -160,7 +162,7 @@ def test_the_setting_with_the_best_mean_wins_without_the_run_that_made_it_stand_
 
 
 def test_a_setting_is_judged_by_its_collapses_too(run: RunFolder, config: SweepConfig) -> None:
-    replicate(run, 2, 2, [])
+    put_on_record(replicate(run, 2, 2, []))
     for lr, values in ((1e-3, (0.95, 0.58)), (3e-3, (0.88, 0.87))):
         for record, value in zip(of(run, lr), values, strict=True):
             train(record, value, Status.COLLAPSED if value < 0.6 else Status.FINISHED)

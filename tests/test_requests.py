@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from sweep.__main__ import app, start
+from sweep.__main__ import app
 from sweep.config import AshaConfig, check_config, dump_config, load_config
 from sweep.extend import Request, extended
 from sweep.machine import check_format, check_machine
@@ -21,10 +21,10 @@ from sweep.needs import activations
 from sweep.open_run import open_run
 from sweep.prepare import prepare
 from sweep.requests import check_folder, load_request
-from sweep.run_folder import create_run
 from tests.conftest import Faces, sweep_facts
+from tests.made_runs import create_run
 from tests.manifests import ask_instead
-from trainable.config import RequestError, RunFault, TrialConfig
+from trainable.config import RequestError, TrialConfig
 from trainable.model import build_model, load_backbone
 
 pytestmark = pytest.mark.usefixtures("own_store")
@@ -233,29 +233,6 @@ def test_trying_whether_the_folder_can_be_made_leaves_nothing(file: Path, tmp_pa
     (tmp_path / "runs").mkdir()
     check_folder(load_request(file))
     assert list((tmp_path / "runs").iterdir()) == []
-
-
-def test_a_refusal_before_the_first_session_leaves_no_folder(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a cluster without a node that could hold a trial."""
-
-    def refused(*arguments: object) -> int:
-        raise RequestError("no node can hold a trial")
-
-    monkeypatch.setattr("sweep.__main__._session", refused)
-    monkeypatch.setenv("SWEEP_RAY_BESIDE_CPUS", "1000")
-    with pytest.raises(RequestError, match="no node"):
-        start(load_request(file))
-    assert not (tmp_path / "runs").exists()
-
-    def full(*arguments: object) -> int:
-        raise RunFault("the disk is full; `sweep resume` goes on then")
-
-    monkeypatch.setattr("sweep.__main__._session", full)
-    with pytest.raises(RunFault):
-        start(load_request(file))
-    assert (tmp_path / "runs" / "run" / "split.parquet").exists(), "what may go on stays"
 
 
 # ---------------------------------------------------------------- what a trial gets of this machine

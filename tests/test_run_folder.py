@@ -19,13 +19,13 @@ from sweep.config import SweepConfig, check_config, load_config
 from sweep.extend import Request, extended
 from sweep.finish import finish
 from sweep.hold import only_driver
-from sweep.open_run import open_run
+from sweep.open_run import HeldRun, open_run
 from sweep.prepare import check_unchanged, prepare
 from sweep.proposals import nothing_left
-from sweep.requests import check_folder, partial_of
-from sweep.run_folder import change_config, close_session, create_run, open_session
+from sweep.run_folder import close_session, open_session
 from sweep.status import read_status
 from tests.conftest import Faces, sweep_facts, write_faces
+from tests.made_runs import change_config, create_run
 from tests.test_asha_audit import row
 from trainable.config import RequestError, TrialConfig
 from trainable.files import now
@@ -93,20 +93,7 @@ def test_a_birth_that_fails_leaves_nothing(
     monkeypatch.setattr("sweep.run_folder.write_manifest", fail)
     with pytest.raises(RequestError, match="No space left"):
         create_run(config, prepared, [])
-    assert list(config.storage.iterdir()) == []
-
-
-def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
-    config: SweepConfig,
-) -> None:
-    """In a container a process often gets the number again that it had before the power went."""
-    left = partial_of(config.folder)
-    (left / "trials" / "old").mkdir(parents=True)
-    check_folder(config)
-    (left / "trials" / "old").mkdir(parents=True)
-    run = create_run(config, prepare(config), [])
-    assert run.trials() == [] and list((run.path / "trials").iterdir()) == []
-    assert list(config.storage.iterdir()) == [run.path]
+    assert not config.storage.exists()
 
 
 @pytest.mark.parametrize("how", [None, SessionEnd.SIGINT])
@@ -132,7 +119,7 @@ def test_a_run_whose_driver_ended_just_after_its_last_trial_is_finished_by_the_n
     assert nothing_left(run, config)
     for _ in range(2):
         with only_driver(run) as session:
-            finish(run, kept, session)
+            finish(HeldRun(run, kept, session))
     assert why_unfinished(run.path) is None
     assert [each.how for each in read_manifest(run).sessions] == [how, SessionEnd.FINISHED]
     assert [record.last.exists() for record in run.trials()] == [False, True]

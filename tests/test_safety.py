@@ -17,8 +17,9 @@ from rich.table import Table
 
 from sweep.config import check_config
 from sweep.prepare import prepare
-from sweep.run_folder import create_run, open_session
+from sweep.run_folder import open_session
 from tests.conftest import Bench, Faces, sweep_facts
+from tests.made_runs import create_run
 from trainable.command import PlainConsole, printable
 from trainable.config import TrialConfig
 from trainable.record import TrialRecord

@@ -138,6 +138,12 @@ def test_a_finished_sweep_is_extended_by_epochs_and_settings(
     before = first.rows()
     (tmp_path / "wider.yaml").write_text(yaml.safe_dump({"trial": {"lr": [GOOD, 1e-3]}}))
     more = ("extend", run.path, "--epochs", 12, "--space", tmp_path / "wider.yaml")
+    asked = run.manifest.read_bytes()
+    code, _, err = end(
+        sweep(*more, "resources.cpus_per_trial=99", tmp=tmp_path, address=two_gpus.address)
+    )
+    assert code == 2 and "one node must hold a whole trial" in err
+    assert run.manifest.read_bytes() == asked, "what was refused is not on record"
     code, out, err = end(sweep(*more, tmp=tmp_path, address=two_gpus.address))
     assert code == 0, out + err
     assert "1 go on from their kept state" in out
@@ -298,7 +304,7 @@ def test_a_trial_that_no_single_node_can_hold_is_refused_before_the_first(
     code, _, err = end(sweep("run", config, tmp=tmp_path, address=two_gpus.address))
     assert code == 2
     assert "one node must hold a whole trial" in err and err.count("\n") == 1
-    assert not (tmp_path / "run").exists(), "nothing is left of what was refused"
+    assert not list(tmp_path.glob("*run*")), "nothing is left of what was refused"
     code, _, planned = end(sweep("plan", config, tmp=tmp_path, address=two_gpus.address))
     assert code == 2 and planned == err
 
@@ -330,7 +336,7 @@ def test_a_node_that_does_not_see_the_run_folder_or_the_images_is_refused(
         found = cluster.nodes()
         seen = cluster.inspect(found, tmp_path, many.images, first, session=1, here=False)
         assert len(seen) == len(found) and not list(tmp_path.glob(".seen-*"))
-        with pytest.raises(RequestError, match="must see and write the run folder"):
+        with pytest.raises(RequestError, match="must see and write the run folders in"):
             cluster.inspect(
                 found, tmp_path / "elsewhere", many.images, first, session=1, here=False
             )

@@ -17,8 +17,8 @@ from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
 from sweep.open_run import open_run
 from sweep.prepare import check_unchanged, new_backbone, prepare
-from sweep.run_folder import create_run
 from tests.conftest import WIDTH, Faces, sweep_facts
+from tests.made_runs import create_run, put_on_record
 from tests.manifests import edit_manifest
 from trainable.config import RequestError
 from trainable.model import load_backbone
@@ -395,7 +395,7 @@ def test_a_run_on_record_with_such_weights_goes_on(
         digest = load_backbone(str(path), WIDTH).digest()
         edit_manifest(run, lambda facts, digest=digest: facts["digests"].update(weights=digest))  # type: ignore[misc]
         assert check_unchanged(open_run(run.path)) == []
-        assert extend(run, Request(epochs=20), ["sweep", "extend"])
+        assert put_on_record(extend(run, Request(epochs=20), ["sweep", "extend"]))
         run.path.rename(tmp_path / f"{len(list(tmp_path.iterdir()))}")
 
 

@@ -1,13 +1,17 @@
 """What the commands share: where they print, how they end when a request is wrong, how they say a duration."""
 
+import io
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 from unicodedata import category
 
 from rich.console import Console
+from rich.control import Control
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -26,11 +30,63 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+LOG_COLUMNS: Final = 160
+
+
 class PlainConsole(Console):
-    """Prints text as it is: names from tables and paths hold no markup and no emoji, and no terminal obeys them."""
+    """Prints text as it is: names from tables and paths hold no markup and no emoji, and no terminal obeys them.
+
+    What it prints can be kept with its times, until there is a log that it goes to.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, highlight=False, emoji=False, **options)
+        self._kept: MemoryHandler | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep what is printed for as long as the context lasts."""
+        self._kept = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
+        try:
+            yield
+        finally:
+            log, self._kept = self._kept.target, None
+            if log is not None:
+                with suppress(OSError):
+                    log.close()
+
+    def log_to(self, path: Path) -> None:
+        """What was kept, and all that follows, goes to the end of this file; a disk that is full is said elsewhere."""
+        if self._kept is None:
+            return
+        log = logging.FileHandler(path, encoding="utf-8")
+        log.handleError = _nothing  # type: ignore[method-assign]
+        log.setFormatter(logging.Formatter(LOG_FORMAT))
+        self._kept.setTarget(log)
+        self._kept.flush()
+        self._kept.capacity = 1
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's, and kept; what redraws the screen prints nothing but a Control."""
+        super().print(*objects, **options)
+        if not any(isinstance(each, Control) for each in objects):
+            self.note(*objects, **options)
+
+    def note(self, *objects: Any, **options: Any) -> None:
+        """Keep what is not printed."""
+        if self._kept is None:
+            return
+        plain = Console(file=io.StringIO(), width=LOG_COLUMNS, markup=False, emoji=False)
+        plain.print(
+            *(printable(each, keep="\n") if isinstance(each, str) else each for each in objects),
+            **options,
+        )
+        assert isinstance(plain.file, io.StringIO)
+        for line in plain.file.getvalue().splitlines():
+            if line := line.rstrip():
+                record = logging.LogRecord("sweep", logging.INFO, "", 0, "%s", (line,), None)
+                self._kept.handle(record)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Every string comes by here, in tables too."""
@@ -39,6 +95,10 @@ class PlainConsole(Console):
     def warn(self, text: str) -> None:
         """A line that begins with a yellow `warning:`."""
         self.print(Text.assemble(("warning:", "yellow"), " ", printable(text)), soft_wrap=True)
+
+
+def _nothing(record: object) -> None:
+    """Is done."""
 
 
 def run_command(name: str, app: Callable[..., object]) -> None:

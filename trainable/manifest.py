@@ -36,6 +36,14 @@ class SessionEnd(StrEnum):
     ERROR = "error"
 
 
+class Granted(Frozen):
+    """What a trial gets, and how many run at a time."""
+
+    gpus_per_trial: float
+    cpus_per_trial: int
+    concurrent: int
+
+
 class Session(Frozen):
     """One start of the run by `sweep run`, `resume`, `extend` or `replicate`."""
 
@@ -48,6 +56,8 @@ class Session(Frozen):
     """None: it is under way, or its driver was killed."""
     devices: tuple[Facts, ...] = ()
     """Each kind of device that its nodes have, with `hosts`; empty where this was not recorded."""
+    granted: Granted | None = None
+    """What a trial got in it; None where this was not recorded, or no trial ran."""
 
 
 class Configuration(Frozen):
@@ -98,14 +108,6 @@ class Digests(Frozen):
     split: str
     weights: str
     """Of the backbone's parameters."""
-
-
-class Granted(Frozen):
-    """What a trial gets, and how many run at a time."""
-
-    gpus_per_trial: float
-    cpus_per_trial: int
-    concurrent: int
 
 
 class Graphs(Frozen):
@@ -168,12 +170,9 @@ class Manifest(Frozen):
         sharing = self.sharing if sharing_stays else None
         return self._with(configurations=(*self.configurations, asked), sharing=sharing)
 
-    def with_places(self, images: Path, table: Path | None, weights: str) -> "Manifest":
-        """The same images, table and weights lie there from now on; the caller has compared their digests."""
-        settings = self.settings and self.settings.model_copy(
-            update={"images": images, "weights": weights}
-        )
-        return self._with(image_folder=images, table=table, settings=settings)
+    def with_places(self, images: Path, table: Path | None) -> "Manifest":
+        """The same images and table lie there from now on; the caller has compared their digests."""
+        return self._with(image_folder=images, table=table)
 
     def with_session(self, session: Session) -> "Manifest":
         return self._with(sessions=(*self.sessions, session))

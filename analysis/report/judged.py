@@ -87,12 +87,10 @@ def _pictures(run: Snapshot, judgement: Judgement) -> tuple[dict[str, bytes], st
             assert result is not None
             found = read_test_mistakes(run.folder, result.mistakes_sha256)
         else:
-            if run.manifest.settings is None:
-                return {}, "no session of this run resolved where its images are"
             rows = read_split(run.folder.split, ("validation",))
             digests = dict(zip(rows["file"], rows["sha256"], strict=True))
             found = thumbnails_still_there(
-                run.manifest.settings.images,
+                run.manifest.image_folder,
                 {file: digests[file] for file in files if file in digests},
             )
     except RequestError as error:

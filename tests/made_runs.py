@@ -1,0 +1,27 @@
+"""Runs and changes as commands make them, without a session that tries them on nodes."""
+
+from collections.abc import Sequence
+
+from sweep.beginning import Change, asked_for
+from sweep.config import SweepConfig
+from sweep.open_run import Run
+from sweep.prepare import Prepared
+from sweep.run_folder import give_name, partial_run
+from trainable.record import RunFolder
+
+
+def create_run(config: SweepConfig, prepared: Prepared, command: Sequence[str]) -> RunFolder:
+    """A run folder of which no session has begun."""
+    with partial_run(config, prepared, command) as run:
+        return give_name(run, run.manifest)
+
+
+def put_on_record(change: Change) -> list[str]:
+    """What it means, in lines."""
+    change.write(change.run.manifest)
+    return list(change.lines)
+
+
+def change_config(run: Run, config: SweepConfig, command: Sequence[str]) -> None:
+    """Let `config` be what the run is asked for."""
+    put_on_record(Change(asked_for(run, config, command)))
