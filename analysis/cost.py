@@ -1,6 +1,7 @@
 """What a sweep cost, what it did not have to, and what ASHA may have thrown away."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from analysis.wording import counted, percent
 from sweep.ranking import BY_THEMSELVES, Standing, best_so_far
 from trainable.command import duration
 from trainable.files import read_json_lines
+from trainable.manifest import Granted, Manifest
 from trainable.rows import Status, frozen_work
 
 FEWEST_FINISHED: Final = 5
@@ -83,7 +85,8 @@ class Cost:
     seconds: float
     """Of all epochs on record and of those that were repeated."""
     device: str
-    devices_per_trial: float
+    device_seconds: float
+    """Each epoch's seconds times what a trial got of devices in its session; repeated ones: in that which cut them."""
     pruned_epochs: int
     """Epochs of the budget that pruned trials did not run."""
     pruned_seconds: float
@@ -99,7 +102,7 @@ class Cost:
 
     @property
     def device_hours(self) -> float:
-        return self.seconds * self.devices_per_trial / 3600
+        return self.device_seconds / 3600
 
     @property
     def chance(self) -> float | None:
@@ -165,10 +168,7 @@ def cost_of(run: Source) -> Cost:
     read = Snapshot.of(run)
     config, manifest, records = read.config, read.manifest, read.trials
     device = manifest.settings.device if manifest.settings else "cpu"
-    granted = manifest.resources
-    share: float = 1
-    if granted is not None:
-        share = granted.gpus_per_trial if device == "cuda" else granted.cpus_per_trial
+    share_at = _shares(manifest, device)
     rows = {record.trial_id: record.rows() for record in records}
     pruned = [r for r in records if r.status().status is Status.PRUNED and rows[r.trial_id]]
     unrun = {r.trial_id: config.epochs - len(rows[r.trial_id]) for r in pruned}
@@ -180,25 +180,45 @@ def cost_of(run: Source) -> Cost:
     }
     lost = [facts for record in records for facts in read_json_lines(record.record.lost)]
     lost_seconds = sum(facts["seconds"] for facts in lost)
+    every = [row for found in rows.values() for row in found]
     return Cost(
         trials=len(records),
-        epochs=sum(map(len, rows.values())),
-        seconds=sum(row.seconds for found in rows.values() for row in found) + lost_seconds,
+        epochs=len(every),
+        seconds=sum(row.seconds for row in every) + lost_seconds,
         device="GPU" if device == "cuda" else "CPU",
-        devices_per_trial=float(share),
+        device_seconds=sum(row.seconds * share_at(row.ended_at) for row in every)
+        + sum(facts["seconds"] * share_at(facts.get("at", "")) for facts in lost),
         pruned_epochs=sum(unrun.values()),
         pruned_seconds=sum(
             epochs * float(np.mean([row.seconds for row in rows[trial_id]]))
             for trial_id, epochs in unrun.items()
         ),
-        shared_seconds=frozen_work(row for found in rows.values() for row in found)[
-            "saved_seconds"
-        ],
+        shared_seconds=frozen_work(every)["saved_seconds"],
         lost_epochs=sum(facts["epochs"] for facts in lost),
         lost_seconds=lost_seconds,
         rungs=tuple(_rungs(records, pruned, curves, best)),
         audit=_audit(records, len(pruned), curves, best),
     )
+
+
+def _shares(manifest: Manifest, device: str) -> Callable[[str], float]:
+    """What a trial got of GPUs, or of CPUs, in the session at a moment; the run's own where that was not recorded."""
+
+    def of(granted: Granted | None) -> float:
+        if granted is None:
+            return 1.0
+        return granted.gpus_per_trial if device == "cuda" else float(granted.cpus_per_trial)
+
+    sessions = manifest.sessions
+    started = [session.started for session in sessions]
+    shares = [of(session.granted or manifest.resources) for session in sessions]
+    first = of(manifest.resources)
+
+    def share_at(moment: str) -> float:
+        place = bisect_right(started, moment)
+        return shares[place - 1] if place else first
+
+    return share_at
 
 
 def _audits(records: Sequence[ReadTrial]) -> dict[str, ReadTrial]:

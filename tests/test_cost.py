@@ -13,6 +13,7 @@ from sweep.run_folder import open_session
 from tests.conftest import Bench, Faces, sweep_facts
 from tests.made_runs import create_run
 from trainable.config import TrialConfig
+from trainable.manifest import Granted, Session, read_manifest, write_manifest
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Row, Status
 
@@ -80,6 +81,34 @@ def test_epochs_that_were_not_run_are_counted_at_the_trials_own_pace(run: RunFol
     assert found.rungs[1].rank_correlation == pytest.approx(1)
     assert found.chance == pytest.approx(0, abs=1e-6)
     assert not any("much" in sentence for sentence in found.said())
+
+
+def test_each_epoch_costs_what_its_session_gave_a_trial(run: RunFolder) -> None:
+    """The second session gave four CPUs, and a third one, of an older version, did not say."""
+    moments = (
+        "2026-11-01T10:00:00+00:00",
+        "2026-11-02T10:00:00+00:00",
+        "2026-11-03T10:00:00+00:00",
+    )
+    shares = (2, 4, None)
+    manifest = read_manifest(run)
+    own = Granted(gpus_per_trial=0, cpus_per_trial=2, concurrent=1)
+    manifest = manifest.model_copy(update={"sessions": (), "resources": own})
+    for number, (moment, cpus) in enumerate(zip(moments, shares, strict=True), start=1):
+        granted = cpus and own.model_copy(update={"cpus_per_trial": cpus})
+        manifest = manifest.with_session(
+            Session(number=number, started=moment, granted=granted, host="a", pid=1)
+        )
+    write_manifest(run, manifest)
+    before = cost_of(run.path)
+    assert before.device_seconds == 2 * before.seconds, "rows that don't say when are the first's"
+    record = add(run, 10, [], Status.FINISHED, 0.0)
+    for epoch, moment in enumerate(moments, start=1):
+        late = moment.replace("10:00:00", "10:00:09")
+        record.append(replace(row(epoch, 0.5, 100.0 * epoch), ended_at=late))
+    found = cost_of(run.path)
+    assert found.device_seconds - before.device_seconds == 100 * 2 + 200 * 4 + 300 * 2
+    assert found.device_hours == found.device_seconds / 3600
 
 
 def test_a_pruned_trial_that_was_nearly_as_good_is_a_warning(run: RunFolder) -> None:
