@@ -306,7 +306,7 @@ def apply_override(
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RequestError(
-            f"an override must be key=value such as trial.epochs=3, but it is {override!r}"
+            f"an override must be KEY=VALUE such as search.time_limit=2h, but it is {override!r}"
         )
     *parents, last = path = tuple(key.split("."))
     inner = facts

@@ -60,9 +60,8 @@ def run_session(
                 try:
                     resolved = resolve(run, console, address, store_limit)
                     held = hold.enter_context(begin(resolved.manifest))
-                    open_session(
-                        held.folder, held.session, resolved.devices, resolved.granted.granted()
-                    )
+                    granted = resolved.granted.granted()
+                    open_session(held.folder, held.session, resolved.devices, granted)
                     _greet(console, held.folder, resolved, dashboard)
                     complete = _tune(held, resolved, dashboard, console, interruption)
                     if not complete and not interruption.how:
@@ -71,7 +70,8 @@ def run_session(
                     interruption.how = interruption.how or SessionEnd.SIGINT
                 finally:
                     interruption.begin_to_end()
-        except Exception as error:  # of Ray, or of the disk: what is on record stays, and another session can go on
+        except Exception as error:
+            # of Ray, or of the disk: what is on record stays, and another session can go on
             folder = held.folder if held else run.folder
             if isinstance(error, RequestError) and not (held and folder_gone(folder)):
                 raise
@@ -81,22 +81,16 @@ def run_session(
                 _say_error(error, held, console)
         finally:
             if held:
-                # what another driver has taken over is his to write, and a full disk takes nothing
-                with suppress(StaleSession, RequestError, OSError):
-                    _mark_interrupted(held)
-                    how = interruption.how or SessionEnd.ERROR
-                    close_session(
-                        held.folder, held.session, SessionEnd.FINISHED if complete else how
-                    )
+                _close(held, SessionEnd.FINISHED if complete else interruption.how)
             interruption.leave()
-    if held is None:
-        return _not_begun(interruption, console)
-    # a folder that is gone may have ended it by a signal
-    if fault := interruption.fault or folder_gone(held.folder):
-        text = f"{fault}; `sweep resume {held.folder.path}` goes on then"
-        console.note(text)
-        raise RunFault(text)
-    return _farewell(held.folder, complete, interruption.how, console)
+        if held is None:
+            return _not_begun(interruption, console)
+        # a folder that is gone may have ended it by a signal
+        if fault := interruption.fault or folder_gone(held.folder):
+            text = f"{fault}; `sweep resume {held.folder.path}` goes on then"
+            console.note(text)
+            raise RunFault(text)
+        return _farewell(held.folder, complete, interruption.how, console)
 
 
 def _tune(
@@ -154,14 +148,19 @@ def _tune(
     return searcher.is_complete
 
 
-def _mark_interrupted(run: HeldRun) -> None:
-    """Trials that were under way; their actors are gone by now."""
-    for record in run.folder.trials():
-        status = record.status()
-        if status.status is Status.RUNNING:
-            run.trial(record.trial_id).write_status(
-                replace(status, status=Status.INTERRUPTED, reason=f"session {run.session} ended")
-            )
+def _close(run: HeldRun, how: SessionEnd | None) -> None:
+    """Put on record how a session ended, and which trials were under way; their actors are gone by now.
+
+    What another driver has taken over is his to write, and a full disk takes nothing.
+    """
+    with suppress(StaleSession, RequestError, OSError):
+        for record in run.folder.trials():
+            status = record.status()
+            if status.status is Status.RUNNING:
+                reason = f"session {run.session} ended"
+                interrupted = replace(status, status=Status.INTERRUPTED, reason=reason)
+                run.trial(record.trial_id).write_status(interrupted)
+        close_session(run.folder, run.session, how or SessionEnd.ERROR)
 
 
 def _say_error(error: Exception, held: HeldRun | None, console: PlainConsole) -> None:

@@ -74,7 +74,7 @@ class PlainConsole(Console):
             self.note(*objects, **options)
 
     def note(self, *objects: Any, **options: Any) -> None:
-        """Keep what is not printed."""
+        """Keep a line that is not printed."""
         if self._kept is None:
             return
         plain = Console(file=io.StringIO(), width=LOG_COLUMNS, markup=False, emoji=False)

@@ -247,8 +247,8 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     ),
     "a patience in words": (key("guards.hung_after", "long"), "guards.hung_after"),
     "less than no patience": (key("guards.hung_after", -5), "guards.hung_after"),
-    "an override without a value": (override("trial.epochs"), "key=value"),
-    "an override of nothing": (override("=3"), "key=value"),
+    "an override without a value": (override("trial.epochs"), "KEY=VALUE"),
+    "an override of nothing": (override("=3"), "KEY=VALUE"),
     "an override of an unknown key": (override("trial.epoch=3"), "epoch"),
     "an override that is no YAML": (override("trial.lr=[1e-3"), "must be YAML"),
 }
