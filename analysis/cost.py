@@ -105,6 +105,11 @@ class Cost:
         return self.device_seconds / 3600
 
     @property
+    def devices_per_trial(self) -> float:
+        """In the mean of all seconds."""
+        return self.device_seconds / self.seconds if self.seconds else 0.0
+
+    @property
     def chance(self) -> float | None:
         """That any stopped trial that was not audited would have beaten the winner."""
         known = [rung.chance for rung in self.rungs if rung.chance is not None]
@@ -154,6 +159,7 @@ class Cost:
         return {
             **asdict(self),
             "device_hours": self.device_hours,
+            "devices_per_trial": self.devices_per_trial,
             "chance": self.chance,
             "said": list(self.said()),
         }

@@ -109,6 +109,7 @@ def test_each_epoch_costs_what_its_session_gave_a_trial(run: RunFolder) -> None:
     found = cost_of(run.path)
     assert found.device_seconds - before.device_seconds == 100 * 2 + 200 * 4 + 300 * 2
     assert found.device_hours == found.device_seconds / 3600
+    assert found.devices_per_trial == found.device_seconds / found.seconds
 
 
 def test_a_pruned_trial_that_was_nearly_as_good_is_a_warning(run: RunFolder) -> None:

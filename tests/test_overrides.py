@@ -215,7 +215,7 @@ def test_any_other_key_is_refused_by_name_with_all_that_may_be_changed(
         ("data.images=/nowhere", ["there is no /nowhere"]),
         ("data.table=/nowhere.csv", ["SHA-256", "/nowhere.csv is not there"]),
         ("model.weights=/nowhere.pth", ["no file /nowhere.pth"]),
-        ("resources.concurrent", ["key=value"]),
+        ("resources.concurrent", ["KEY=VALUE"]),
     ],
 )
 def test_a_value_goes_through_the_checks_of_a_request(

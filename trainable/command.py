@@ -47,14 +47,15 @@ class PlainConsole(Console):
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Keep what is printed for as long as the context lasts."""
-        self._kept = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
+        before, kept = self._kept, MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
+        self._kept = kept
         try:
             yield
         finally:
-            log, self._kept = self._kept.target, None
-            if log is not None:
+            self._kept = before
+            if kept.target is not None:
                 with suppress(OSError):
-                    log.close()
+                    kept.target.close()
 
     def log_to(self, path: Path) -> None:
         """What was kept, and all that follows, goes to the end of this file; a disk that is full is said elsewhere."""
