@@ -131,7 +131,8 @@ def fit(
             if best is None or is_better(run.metric, row, best.row):
                 best = Best(row, model.trained_copy(best.weights if best else None), logits)
             if record is not None:
-                record.append(row)
+                right = (logits > 0) == (data.validation.labels > 0.5)
+                record.append(row, right.numpy())
                 if time.monotonic() - saved_at > WRITING_SHARE * writing_seconds:
                     if behind is not None:
                         behind.wait()

@@ -38,11 +38,14 @@ from trainable.files import (
     write_json,
 )
 from trainable.metric import Metric
+from trainable.right import append_right
 from trainable.rows import Best, Origin, OriginRecord, Row, Status, StatusRecord, key_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+    from trainable.right import Right
 
 LOG = logging.getLogger(__name__)
 NOTE_SECONDS: Final = 5.0
@@ -208,6 +211,11 @@ class TrialRecord:
         return self.folder / "lost.jsonl"
 
     @property
+    def right(self) -> Path:
+        """Which validation images were right in each epoch; see trainable.right. Trials of older versions lack it."""
+        return self.folder / "right.bits"
+
+    @property
     def _rows(self) -> Path:
         return self.folder / "epochs.jsonl"
 
@@ -347,8 +355,11 @@ class TrialRecord:
         self._may_write()
         settle_file(self._rows)
 
-    def append(self, row: Row) -> None:
+    def append(self, row: Row, right: "Right | None" = None) -> None:
+        """Add a finished epoch, and before it which validation images were right: (images,), where it is known."""
         self._may_write()
+        if right is not None:
+            append_right(self.right, row.epoch, right)
         append_json(self._rows, row.to_json())
 
     def cut(self, epoch: int) -> list[Row]:

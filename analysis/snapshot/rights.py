@@ -1,0 +1,38 @@
+"""Which validation images each epoch of a trial got right, as far as that is on record; torch is not needed."""
+
+from typing import Any
+
+import numpy as np
+
+from analysis.snapshot import ReadTrial, Snapshot
+from analysis.statistics import Right
+from trainable.data import read_split
+from trainable.right import agrees, read_right
+
+Labels = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def rights_of(trial: ReadTrial, images: int) -> Right | None:
+    """(epochs, images) bool: was the image predicted right? Of exactly the epochs of the snapshot's rows, in their order.
+
+    Images are the validation rows of split.parquet in its order, `images` of them; right is (logit > 0) == label. The
+    mean of an epoch is its row's val_accuracy.
+
+    None where the record has no such file (right.bits), as runs of older versions have none; where it holds fewer
+    epochs, or is of another number of images; and where an epoch's count is not what its row's val_accuracy says.
+    Without an epoch on record: None, or (0, images).
+    """
+    right = read_right(trial.record.right, len(trial.epochs), images)
+    if right is None or not agrees(right, trial.epochs.column("val_accuracy")):
+        return None
+    return right
+
+
+def validation_labels(run: Snapshot) -> Labels:
+    """(images,) of 0 and 1: the labels of the validation images, in the order of `rights_of`.
+
+    Raises:
+        RequestError: split.parquet is gone or damaged.
+    """
+    labels: Labels = read_split(run.folder.split, ("validation",))["label"].to_numpy(np.int64)
+    return labels
