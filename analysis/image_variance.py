@@ -118,7 +118,9 @@ def jointly(weights: Numbers, design: Numbers, values: Numbers) -> Joint:
     by_trials = _whole(left / free)
     root = np.linalg.cholesky(weights @ weights.T)
     units = np.linalg.solve(root, weights)  # orthonormal rows: Σ w² is 1 in each
-    by_images, directions, common = np.zeros(len(units)), np.eye(len(units)), 0.0
+    by_images: Numbers = np.zeros(len(units))
+    directions: Numbers = np.eye(len(units))
+    common = 0.0
     if images > 1:
         spread = np.atleast_2d(np.cov(units @ values)) / images
         by_images, directions = np.linalg.eigh(spread)
@@ -149,11 +151,11 @@ def _satterthwaite(
 ) -> float:
     """Smallest of all directions; at least that of the trials where they have no spread at all."""
     free, images = counts
-    below = by_trials**2 / free
+    below: Numbers = np.full(len(total), by_trials**2 / free)
     if images > 1:
         below = below + by_images**2 / (images - 1) + common**2 / (free * (images - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        degrees = np.where(np.asarray(below) > 0, total**2 / below, free)
+        degrees = np.where(below > 0, total**2 / below, free)
     return float(degrees.min())
 
 

@@ -78,7 +78,7 @@ def is_collapsed(measured: Measured, negatives: int, positives: int) -> bool:
 
 
 def chance_area(negatives: int, positives: int) -> float:
-    """The area under the ROC curve that chance reaches: 0.5 and three standard errors (Mann and Whitney 1947, no ties)."""
+    """The area under the ROC curve that chance reaches: 0.5 and three standard errors (Mann and Whitney 1947)."""
     return 0.5 + 3 * math.sqrt((negatives + positives + 1) / (12 * negatives * positives))
 
 
