@@ -7,25 +7,33 @@ each thing was said, with Wilson's interval, and writes JSON.
     python benchmarks/conclusions.py [--runs 400] [--only NAME] [--out conclusions.json]
 """
 
+import argparse
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from scipy.special import ndtri
 
+from analysis.effects.endings import rise_of
 from analysis.effects.learning import Curve, Moment, moment_of
-from analysis.effects.verdicts import Mattered, Verdict, what_mattered
+from analysis.effects.said import Saying
+from analysis.effects.verdicts import Effect, Mattered, Verdict, what_mattered
+from analysis.statistics import wilson
 from sweep.asha import Rungs
 from sweep.config import SweepConfig
 from sweep.proposals import Proposals
 from sweep.study import Recorded
 from trainable.config import TrialConfig
-from trainable.metric import chance_area
+from trainable.metric import Metric, chance_area
 from trainable.rows import Status
 
 EPOCHS: Final = 8
+METRIC: Final = Metric.VAL_ACCURACY
 SLOTS: Final = 4
 IMAGE, IN_STRATEGY, IN_TRIAL, IN_EPOCH = 0.86, 0.05, 0.05, 0.04
 """Parts of the variance of what decides whether an image is right: what trials have in common is most of it."""
@@ -174,16 +182,14 @@ def search(setup: Setup, seed: int) -> Search:
     """A whole search: settings as they are proposed, SLOTS at a time, stopped by ASHA where it is on."""
     draw = np.random.default_rng(seed)
     config, images = setup.config(seed), Images(draw, setup.images)
-    proposals, trials, active = Proposals(config), [], []  # type: ignore[var-annotated]
+    wanted, trials, active = config.trials, list[Trained](), list[int]()
     rungs = Rungs(
         config.asha.rungs(EPOCHS) if config.asha else [], setup.asha[1] if setup.asha else 2
     )
-    wanted = config.trials
+    propose = proposer(config, draw)
     while True:
         while len(active) < SLOTS and len(trials) < wanted:
-            proposed = proposals.next(recorded(trials))
-            assert proposed is not None
-            trials.append(train(draw, proposed[1], setup.truth, images))
+            trials.append(train(draw, propose(trials), setup.truth, images))
             active.append(len(trials) - 1)
         if not active:
             return Search(config, trials, setup.images)
@@ -191,6 +197,24 @@ def search(setup: Setup, seed: int) -> Search:
         step(trials[place], rungs)
         if trials[place].status is not Status.RUNNING:
             active.remove(place)
+
+
+def proposer(
+    config: SweepConfig, draw: np.random.Generator
+) -> Callable[[Sequence[Trained]], TrialConfig]:
+    """What comes after these trials. A grid comes in any order, listed once: a search lists it for every trial."""
+    if config.search.method == "grid":
+        points = config.space.points()
+        order = draw.permutation(len(points))
+        return lambda trials: config.space.settings(points[order[len(trials)]])
+    proposals = Proposals(config)
+
+    def propose(trials: Sequence[Trained]) -> TrialConfig:
+        proposed = proposals.next(recorded(trials))
+        assert proposed is not None
+        return proposed[1]
+
+    return propose
 
 
 def recorded(trials: Sequence[Trained]) -> list[Recorded]:
@@ -227,3 +251,228 @@ def claims(found: Mattered) -> list[str]:
         *(trend.name for trend in found.trends if trend.is_claimed),
         *(["strategy with lr"] if found.together is not None and found.together.is_claimed else []),
     ]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often something was said, against how often it should be."""
+
+    name: str
+    runs: int
+    times: int
+    at_least: float = 0.0
+    at_most: float = 1.0
+
+    @property
+    def share(self) -> float:
+        return self.times / self.runs
+
+    @property
+    def holds(self) -> bool:
+        return self.at_least <= self.share <= self.at_most
+
+    def said(self) -> str:
+        ends = wilson(self.times, self.runs)
+        goal = f"at least {self.at_least:.0%}" if self.at_least else f"at most {self.at_most:.0%}"
+        return (
+            f"{self.name:<78} {self.share:7.1%} of {self.runs} ({ends.low:.1%} to {ends.high:.1%}); "
+            f"{goal}{'' if self.holds else '  NOT REACHED'}"
+        )
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A figure in the mean of runs."""
+
+    name: str
+    runs: int
+    mean: float
+    error: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def holds(self) -> bool:
+        return self.low <= self.mean <= self.high
+
+    def said(self) -> str:
+        return (
+            f"{self.name:<78} {self.mean:7.2f} (standard error {self.error:.2f}, n = {self.runs}); "
+            f"{self.low:g} to {self.high:g}{'' if self.holds else '  NOT REACHED'}"
+        )
+
+
+Found = Rate | Mean
+
+
+def mean_of(name: str, values: Sequence[float], low: float, high: float) -> Mean:
+    """In the mean, with its standard error."""
+    found = np.asarray(values)
+    error = float(found.std(ddof=1) / len(found) ** 0.5)
+    return Mean(name, len(found), float(found.mean()), error, low, high)
+
+
+def lead(found: Mattered) -> tuple[Effect, float, float, float] | None:
+    """Of block5 over head: the effect, the lead and its interval; None where it can't be compared."""
+    effect = next((e for e in found.effects if e.name == "strategy"), None)
+    if effect is None:
+        return None
+    if effect.first == "block5":
+        return effect, effect.difference, effect.low, effect.high
+    return effect, -effect.difference, -effect.high, -effect.low
+
+
+RANDOM: Final = {"method": "random", "trial": RANGE, "trials": 24}
+ONE_POINT: Final = Truth(block5=0.01)
+SLOW: Final = Truth(
+    block5=0.01, behind={"head": 0.1, "block5": 0.2}, epochs={"head": 1.5, "block5": 2.5}
+)
+ADDITIVE: Final = Truth(block5=0.01, flip=0.005, curvature=0.006)
+CROSSED: Final = Truth(best_rate={"head": -3.0, "block5": -4.0}, curvature=0.02)
+
+
+def equal(runs: int) -> Iterator[Found]:
+    """Settings that are worth the same: is anything claimed, and does the interval hold 0?"""
+    for said, how in (
+        ("grid 12 × 2", {}),
+        ("random 24", RANDOM),
+        ("TPE 24", {**RANDOM, "method": "tpe"}),
+    ):
+        for images in (200, 3000):
+            setup = Setup(**how, images=images)  # type: ignore[arg-type]
+            found = [search(setup, seed).mattered() for seed in range(runs)]
+            what, most = f"equal, {said}, {images} images", 0.10 if "TPE" in said else 0.07
+            yield Rate(f"{what}: any claim", runs, sum(map(bool, map(claims, found))), at_most=most)
+            yield covered(f"{what}: the interval holds the truth", found, 0.0)
+
+
+def covered(name: str, found: Sequence[Mattered], truth: float) -> Rate:
+    """Of those in which strategies were compared."""
+    leads = [one for one in map(lead, found) if one is not None]
+    return Rate(
+        name, len(leads), sum(low <= truth <= high for *_, low, high in leads), at_least=0.92
+    )
+
+
+def one_point(runs: int) -> Iterator[Found]:
+    """block5 is one point better, a grid without ASHA."""
+    for images, least, most in ((3000, 0.75, 1.0), (200, 0.0, 0.25)):
+        setup = Setup(ONE_POINT, images=images)
+        found = [search(setup, seed).mattered() for seed in range(runs)]
+        what = f"+1 point, grid 12 × 2, {images} images"
+        claimed = sum("strategy" in claims(one) for one in found)
+        yield Rate(f"{what}: claimed", runs, claimed, least, most)
+        yield covered(f"{what}: the interval holds the truth", found, 0.01)
+        seen = [100 * one[0].visible for one in map(lead, found) if one is not None]
+        low, high = (0.8, 1.2) if images == 3000 else (2.2, 3.0)
+        yield mean_of(f"{what}: points that it could have seen", seen, low, high)
+
+
+def visible(runs: int) -> Iterator[Found]:
+    """A difference as large as is said to be visible."""
+    at = {200: 0.0278, 3000: 0.0102}
+    for images, difference in at.items():
+        setup = Setup(Truth(block5=difference), images=images)
+        claimed = sum("strategy" in claims(search(setup, seed).mattered()) for seed in range(runs))
+        what = f"+{100 * difference:.2f} points, what {images} images could have seen: claimed"
+        yield Rate(what, runs, claimed, at_least=0.75)
+
+
+def slow(runs: int) -> Iterator[Found]:
+    """block5 learns later and ends one point higher; ASHA 2/2."""
+    for said, how in (("grid 12 × 2", {}), ("random 24", RANDOM)):
+        setup = Setup(SLOW, asha=(2, 2), **how)  # type: ignore[arg-type]
+        found = [search(setup, seed).mattered() for seed in range(runs)]
+        leads = [lead(one) for one in found]
+        early = sum(
+            one is not None and one[0].verdict is Verdict.BETTER and one[1] < 0 for one in leads
+        )
+        said_of_end = sum(one.moment.epoch != 2 and bool(claims(one)) for one in found)
+        open_end = sum("isn't known" in " ".join(Saying(METRIC, one).sentences()) for one in found)
+        what = f"slow block5, ASHA 2/2, {said}"
+        yield Rate(f"{what}: a claim on the end", runs, said_of_end, at_most=0.0)
+        yield Rate(f"{what}: head is ahead after 2 epochs", runs, early, at_least=0.95)
+        yield Rate(f"{what}: that the end isn't known", runs, open_end, at_least=0.95)
+
+
+def collapse(runs: int) -> Iterator[Found]:
+    """The same search with a rate more, at which every trial collapses; block5 is three points better."""
+    truth = Truth(block5=0.03)
+    with_it = {**LISTED, "lr": [1e-4, 3e-4, 1e-3, 0.3]}
+    moved, claimed, counted = [], 0, 0
+    for seed in range(runs):
+        one = search(Setup(truth, trial=with_it), seed)
+        found, same = one.mattered(), without_collapsed(one).mattered()
+        first, second = lead(found), lead(same)
+        assert first is not None and second is not None
+        moved.append(100 * abs(first[1] - second[1]))
+        claimed += "strategy" in claims(found)
+        counted += any(c.value == 0.3 and c.broken == c.trials for c in found.counts)
+    yield mean_of("a collapsing rate more: points by which the estimate moves", moved, 0, 0.1)
+    yield Rate("a collapsing rate more, +3 points: claimed", runs, claimed, at_least=0.95)
+    yield Rate("a collapsing rate more: counted as such", runs, counted, at_least=1.0)
+
+
+def without_collapsed(one: Search) -> Search:
+    """The search as if the rate had not been asked for."""
+    return replace(one, trials=[trial for trial in one.trials if not trial.collapses])
+
+
+def together(runs: int) -> Iterator[Found]:
+    """Does the best rate depend on the strategy? Where it does not, where it does."""
+    asha = {"asha": (2, 2)}
+    for said, how in (
+        ("grid 12 × 2", {}),
+        ("random 24", RANDOM),
+        ("random 24, ASHA 2/2", {**RANDOM, **asha}),
+    ):
+        for name, truth, low, high in (
+            ("additive", ADDITIVE, 0.0, 0.05),
+            ("crossed", CROSSED, 0.75, 1.0),
+        ):
+            setup = Setup(truth, **how)  # type: ignore[arg-type]
+            found = [search(setup, seed).mattered() for seed in range(runs)]
+            claimed = sum("strategy with lr" in claims(one) for one in found)
+            yield Rate(f"{name}, {said}: an interaction is claimed", runs, claimed, low, high)
+            if name == "additive" and "ASHA" not in said:
+                yield covered(f"{name}, {said}: the interval holds the truth", found, truth.block5)
+
+
+def flat_curves(runs: int) -> Iterator[Found]:
+    """Curves that are flat in their second half, and such that rise by half a point an epoch."""
+    for name, rise, low, high in (("flat", 0.0, 0.0, 0.05), ("rising", 0.005, 0.9, 1.0)):
+        seen = 0
+        for seed in range(runs):
+            draw = np.random.default_rng(seed)
+            curves = 0.9 + rise * np.arange(EPOCHS) + draw.normal(0, 0.004, (6, EPOCHS))
+            found = rise_of(list(curves))
+            seen += found is not None and found.is_seen
+        yield Rate(f"six {name} curves: that more epochs may do more", runs, seen, low, high)
+
+
+PARTS: Final[dict[str, Callable[[int], Iterator[Found]]]] = {
+    part.__name__: part
+    for part in (equal, one_point, visible, slow, collapse, together, flat_curves)
+}
+
+
+def main() -> None:
+    """Print and write them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    written = []
+    for name in asked.only or PARTS:
+        begun = time.perf_counter()
+        for found in PARTS[name](asked.runs):
+            print(found.said(), flush=True)
+            written.append({"part": name, "holds": found.holds, **asdict(found)})
+        print(f"{name}: {time.perf_counter() - begun:.0f} s\n", flush=True)
+    if asked.out:
+        asked.out.write_text(json.dumps(written, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
