@@ -63,8 +63,8 @@ class Saying:
                 f"{slow.trials} trials with {setting_value(slow.value)} were not yet learning {self.found.moment.said}"
             )
         ends = f"{self._plain(effect.low)} to {self._plain(effect.high)}"
+        own = ", each at its own best lr," if effect.at_best_rates else ""
         if effect.verdict is Verdict.BETTER:
-            own = ", each at its own best lr," if effect.at_best_rates else ""
             ahead, pairs = effect.pairs
             alike = f"; {ahead} of {pairs} pairs" if pairs and not own else ""
             return (
@@ -74,11 +74,11 @@ class Saying:
         by = f"{self._by(effect.difference)}, {ends}"
         if effect.verdict is Verdict.NO_DIFFERENCE:
             return (
-                f"{self.when} {effect.name} {first} and {second} show no difference larger than "
+                f"{self.when} {effect.name} {first} and {second}{own} show no difference larger than "
                 f"{self._by(MATTERS, 0)} ({by})"
             )
         return (
-            f"whether {effect.name} {first} or {second} does better {self.when} can't be told ({by}): "
+            f"whether {effect.name} {first} or {second}{own} does better {self.when} can't be told ({by}): "
             f"this run could have seen {self._by(effect.visible)} or more"
         )
 
@@ -114,9 +114,8 @@ class Saying:
                 )
             for apart in found.apart:
                 yield (
-                    f"{counted(found.broken, 'trial')} did not learn, with {apart.name} from "
-                    f"{setting_value(apart.low)} to {setting_value(apart.high)}; the others have "
-                    f"{setting_value(apart.others_low)} to {setting_value(apart.others_high)}"
+                    f"{counted(found.broken, 'trial')} did not learn, with {apart.name} "
+                    f"{_range(apart.low, apart.high)}; the others have {_range(apart.others_low, apart.others_high)}"
                 )
             if not telling and not found.apart:
                 yield f"{counted(found.broken, 'trial')} did not learn"
@@ -161,10 +160,14 @@ class Saying:
 
     def _plain(self, difference: float, digits: int | None = None) -> str:
         if not is_rate(self.metric):
-            return f"{difference:.4f}".replace("-", MINUS)
+            return f"{round(difference, 4) + 0:.4f}".replace("-", MINUS)
         shown = difference * 100
         places = digits if digits is not None else 1 if abs(shown) >= 10 else 2
-        return f"{shown:.{places}f}".replace("-", MINUS)
+        return f"{round(shown, places) + 0:.{places}f}".replace("-", MINUS)
+
+
+def _range(low: float, high: float) -> str:
+    return setting_value(low) if low == high else f"{setting_value(low)} to {setting_value(high)}"
 
 
 def _stands_out(count: Count, counts: tuple[Count, ...]) -> bool:

@@ -135,6 +135,7 @@ class Trials:
     """The trials that are compared."""
 
     settings: Sequence[Settings]
+    """Those that were searched."""
     values: Numbers
     """(trials, images), or (trials, 1) where only the metric is known."""
 
@@ -162,7 +163,11 @@ def what_mattered(
     listed = [d.name for d in dimensions if d.name not in SECONDARY and _is_listed(d, curves)]
     counts = counts_of(curves, parted, listed)
     ranges = [d.name for d in dimensions if d.name not in (*SECONDARY, *listed)]
-    settings = [curves[place].settings for place in parted.compared]
+    searched = {dimension.name for dimension in dimensions}
+    settings = [
+        {name: value for name, value in curves[place].settings.items() if name in searched}
+        for place in parted.compared
+    ]
     found = Mattered(
         moment,
         len(settings),
@@ -355,7 +360,7 @@ def _effects(
 
 
 def _pairs(trials: Trials, name: str, first: Any, second: Any) -> tuple[int, int]:
-    """In how many of how many pairs of trials that differ in this setting alone `first` is ahead."""
+    """In how many of how many pairs of trials that differ in this setting alone `first` is ahead; the seed is one."""
     reached: dict[str, dict[Any, float]] = {}
     for settings, mean in zip(trials.settings, trials.means, strict=True):
         others = repr(sorted((key, value) for key, value in settings.items() if key != name))
