@@ -91,7 +91,7 @@ class Saying:
                 value = setting_value(one.value)
                 return (
                     f"no {value} trial that learned ran to the end: whether {value} {then} isn't known; "
-                    "`sweep extend --audit` tells"
+                    "an audit of every pruned trial (`sweep extend --audit`) tells"
                 )
         ran = " and ".join(
             f"{c.finished} of {c.trials - c.broken} {setting_value(c.value)} trials"
@@ -99,7 +99,7 @@ class Saying:
         )
         return (
             f"who is ahead at the end isn't known: {ran} ran to it, chosen by ASHA; "
-            "`sweep extend --audit` tells"
+            "an audit of every pruned trial (`sweep extend --audit`) tells"
         )
 
     def _did_not_learn(self) -> Iterator[str]:
