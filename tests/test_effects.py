@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.effects import effects_of
+from analysis.effects import chance_of, effects_of, weights_of
 from analysis.effects.verdicts import Verdict
+from analysis.snapshot import Snapshot
+from analysis.snapshot.rights import validation_labels
 from sweep.config import check_config
 from sweep.prepare import prepare
 from sweep.proposals import Proposals
@@ -17,7 +19,9 @@ from sweep.study import recorded
 from tests.conftest import Faces, sweep_facts
 from tests.made_runs import create_run
 from trainable.config import TrialConfig
+from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord
+from trainable.right import append_right
 from trainable.rows import Row, Status
 
 EPOCHS = 3
@@ -108,3 +112,47 @@ def test_a_run_with_hardly_any_trial_says_hardly_anything(run: Path) -> None:
     found = effects_of(run)
     assert found.mattered.effects == () and found.mattered_most() is None
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def with_bits(run: Path) -> int:
+    """Every accuracy becomes one that the validation images can give, and its bits are written; how many images."""
+    images = len(validation_labels(Snapshot.of(run)))
+    for record in RunFolder(run).trials():
+        rows = record.rows()
+        counts = [round(row.val_accuracy * images) for row in rows]
+        record.cut(0)
+        for row, count in zip(rows, counts, strict=True):
+            append_right(record.right, row.epoch, np.arange(images) < count)
+            record.append(replace(row, val_accuracy=count / images))
+    return images
+
+
+def test_with_the_bits_on_record_images_count_and_without_them_it_is_on_these_images(
+    run: Path,
+) -> None:
+    with_bits(run)
+    found = effects_of(run).mattered
+    assert found.with_images
+    assert not any("on these images" in text for text in effects_of(run).said())
+    next(iter(RunFolder(run).trials())).right.unlink()
+    older = effects_of(run).mattered
+    assert not older.with_images
+    assert any("on these images" in text for text in effects_of(run).said())
+    before, after = ({e.name: e for e in each.effects}["strategy"] for each in (found, older))
+    assert before.difference == pytest.approx(after.difference)
+
+
+def test_weights_make_the_mean_over_images_the_metric() -> None:
+    from sklearn.metrics import balanced_accuracy_score
+
+    draw = np.random.default_rng(0)
+    labels, predicted = (draw.random(200) < 0.2).astype(int), (draw.random(200) < 0.3).astype(int)
+    right = labels == predicted
+    balanced = (weights_of(labels, Metric.VAL_BALANCED_ACCURACY) * right).mean()
+    assert balanced == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert (weights_of(labels, Metric.VAL_ACCURACY) * right).mean() == pytest.approx(right.mean())
+
+
+def test_so_few_images_that_any_area_may_be_chance_call_no_trial_flat() -> None:
+    assert chance_of(np.array([0, 0, 1, 1])) == 0
+    assert 0.5 < chance_of(np.array([0, 1] * 100)) < 0.65

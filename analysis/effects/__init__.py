@@ -137,7 +137,7 @@ def _mattered(
     compared = set(part(curves, moment, chance).compared)
     rights: list[Any] | None = None
     if is_rate(metric):
-        weights = _weights(labels, metric)
+        weights = weights_of(labels, metric)
         rights = []
         for place, (trial, curve) in enumerate(zip(trials, curves, strict=True)):
             best = curve.best(moment.epoch)
@@ -149,7 +149,7 @@ def _mattered(
     return what_mattered(curves, rights, read.config.space.dimensions, moment, chance, matters)
 
 
-def _weights(labels: Labels, metric: Metric) -> Any:
+def weights_of(labels: Labels, metric: Metric) -> Any:
     """(images,) by which right (1) and wrong (0) are taken, so that the mean over images is the metric."""
     if metric is Metric.VAL_ACCURACY:
         return np.ones(len(labels), np.float32)
