@@ -156,3 +156,27 @@ def test_weights_make_the_mean_over_images_the_metric() -> None:
 def test_so_few_images_that_any_area_may_be_chance_call_no_trial_flat() -> None:
     assert chance_of(np.array([0, 0, 1, 1])) == 0
     assert 0.5 < chance_of(np.array([0, 1] * 100)) < 0.65
+
+
+def test_the_end_is_compared_once_every_stopped_trial_was_audited(run: Path) -> None:
+    folder = RunFolder(run)
+    stopped = folder.trials()[:2]
+    ends = [record.rows() for record in stopped]
+    for record in stopped:
+        record.cut(1)
+        record.write_status(replace(record.status(), status=Status.PRUNED))
+    found = effects_of(run)
+    assert found.mattered.moment.epoch == 1 and found.at_the_end is None
+    assert any("isn't known" in text for text in found.said())
+    for record, rows in zip(stopped, ends, strict=True):
+        assert effects_of(run).at_the_end is None
+        audit = TrialRecord.create(
+            folder, record.origin.settings, 100 + record.origin.number, 1, "audit"
+        )
+        for row in rows:
+            audit.append(row)
+        audit.write_status(replace(audit.status(), status=Status.FINISHED))
+    found = effects_of(run)
+    assert found.at_the_end is not None and found.at_the_end.trials == 40
+    assert "after 3 epochs" in str(found.mattered_most())
+    assert not any("isn't known" in text for text in found.said())

@@ -14,6 +14,7 @@ from analysis.effects.model import model_of, terms_of
 from analysis.effects.said import Saying
 from analysis.effects.verdicts import Mattered, Verdict, what_mattered
 from analysis.image_variance import jointly
+from analysis.plots.effects import effects as effects_plot
 from sweep.space import Choice, Dimension, Range
 from trainable.metric import Metric
 from trainable.rows import Status
@@ -315,3 +316,19 @@ def test_the_joint_test_of_a_model_is_that_of_statsmodels() -> None:
     assert weights is not None
     witness = OLS(values, model.design).fit().compare_f_test(OLS(values, smaller).fit())
     assert jointly(weights, model.design, values[:, None]).p == pytest.approx(witness[1])
+
+
+def test_the_picture_has_each_comparison_with_its_interval_in_points() -> None:
+    found = mattered(grid(), *ALL)
+    figure = effects_plot(found, Metric.VAL_ACCURACY)
+    drawn = {
+        name: (x, x - below, x + above)
+        for trace in figure.data
+        for name, x, below, above in zip(
+            trace.y, trace.x, trace.error_x.arrayminus, trace.error_x.array, strict=True
+        )
+    }
+    assert len(drawn) == len(found.effects)
+    (strategy,) = (e for e in found.effects if e.name == "strategy")
+    expected = [100 * value for value in (strategy.difference, strategy.low, strategy.high)]
+    assert drawn["strategy: block5 against head"] == pytest.approx(expected)
