@@ -67,16 +67,22 @@ def measure(logits: "Tensor", labels: "Tensor") -> Measured:
 def is_collapsed(measured: Measured, negatives: int, positives: int) -> bool:
     """Does a model show nothing of the classes: one class for every image, no loss or order better than chance?
 
-    The loss is not below that of always giving the positive share; the area is within three standard errors of 0.5
-    (of Mann and Whitney's statistic without ties, 1947), which a model that learns slowly soon exceeds.
+    The loss is not below that of always giving the positive share; the area is within three standard errors of 0.5,
+    which a model that learns slowly soon exceeds.
     """
-    n = negatives + positives
-    chance = 0.5 + 3 * math.sqrt((n + 1) / (12 * negatives * positives))
     return (
         measured.one_class
-        and measured.loss >= constant_loss(positives / n)
-        and measured.auc <= chance
+        and measured.loss >= constant_loss(positives / (negatives + positives))
+        and measured.auc <= highest_auc_by_chance(negatives, positives)
     )
+
+
+def highest_auc_by_chance(negatives: int, positives: int) -> float:
+    """Three standard errors above 0.5: an area that scores without any order of the classes reach once in 700 times.
+
+    Of Mann and Whitney's statistic without ties (1947); there is at least one image of each class.
+    """
+    return 0.5 + 3 * math.sqrt((negatives + positives + 1) / (12 * negatives * positives))
 
 
 def constant_loss(positive_share: float) -> float:
