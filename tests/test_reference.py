@@ -48,8 +48,11 @@ def test_the_examples_settings_are_recognised_as_the_reports(
     for row in found.to_dict(orient="records"):
         theirs = known[row["strategy"], row["lr"]]
         assert row["low"] < row["our_validation"] == 0.75 < row["high"]
-        figure = theirs.validation if theirs.validation is not None else theirs.test
-        assert row["difference"] == pytest.approx(0.75 - figure)
+        if theirs.validation is not None:
+            assert row["difference"] == pytest.approx(0.75 - theirs.validation)
+            assert row["difference_of"] == "validation"
+        else:
+            assert pd.isna(row["difference"]) and pd.isna(row["difference_of"])
     if report == "M":
         collapsed = found[(found["strategy"] == "block5") & (found["lr"] == 1e-3)]
         assert collapsed["their_test"].item() == 0.5773

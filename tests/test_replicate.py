@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,7 +156,7 @@ def test_the_setting_with_the_best_mean_wins_without_the_run_that_made_it_stand_
     assert any("the best single trial of the search is" in remark for remark in found.remarks())
 
     said = compare_replicates(run.path)
-    assert [each.mean.mean for each in said.each] == pytest.approx([0.87, 0.85])
+    assert [each.mean.mean for each in said.each if each.mean] == pytest.approx([0.87, 0.85])
     first, *_ = said.said()
     assert "lr 0.003 and lr 0.001 can't be told apart" in first or "beats" in first
     assert any("had another setting" in sentence for sentence in said.said())
@@ -210,7 +211,7 @@ def test_a_mean_and_a_difference_come_with_the_textbooks_intervals() -> None:
     """Student's sleep data: the drugs' extra hours of sleep, mean 0.75 and 2.33 (R's t.test gives the rest)."""
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    found = mean_of(first)
+    found = mean_of(np.array(first)[:, None])
     assert found.mean == pytest.approx(0.75)
     assert (found.interval.low, found.interval.high) == pytest.approx((-0.5297804, 2.0297804))
     against = welch(first, second)
