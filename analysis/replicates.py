@@ -34,7 +34,7 @@ from analysis.wording import (
     points,
     setting,
 )
-from sweep.ranking import Replicates, Standing, replicates, single_winner
+from sweep.ranking import Standing, replicates, single_winner
 from trainable.metric import Metric
 
 ALPHA: Final = 0.05
@@ -57,7 +57,13 @@ class Versus:
     visible: float
     """The difference that so many runs and images show in four of five cases."""
     ahead: Superiority
-    """A run of the first against one of the other; one that did not learn is behind every one that did."""
+    """A run of the first against one of the other on these images; one that did not learn is behind all that did."""
+
+    @property
+    def is_meaningful(self) -> bool:
+        """Better on other images too, and ahead in MEANINGFUL of cases or more, surely in more than half."""
+        known = self.p_holm < ALPHA and self.ahead.interval.low > 0.5
+        return known and self.ahead.share >= MEANINGFUL
 
 
 @dataclass(frozen=True)
@@ -131,17 +137,22 @@ class Replication:
 
     def _again(self, best: Replicated, other: Replicated) -> str:
         assert other.versus is not None
-        ahead = other.versus.ahead
+        ahead, meaning = other.versus.ahead, f"{percent(MEANINGFUL, 0)} that count as meaningful"
         low, high = ahead.interval.low, ahead.interval.high
-        if low > 0.5 and ahead.share >= MEANINGFUL:
-            what = f"at least the {percent(MEANINGFUL, 0)} that count as meaningful (Bouthillier et al. 2021)"
-        elif high < MEANINGFUL:
-            what = f"below the {percent(MEANINGFUL, 0)} that count as meaningful (Bouthillier et al. 2021)"
+        if high < MEANINGFUL:
+            what = f"less than the {meaning} (Bouthillier et al. 2021)"
+        elif low <= 0.5:
+            what = "too few seeds to tell it from chance"
+        elif other.versus.p_holm >= ALPHA:
+            what = "on other images that may be otherwise, since there they can't be told apart"
+        elif other.versus.is_meaningful:
+            what = f"no less than the {meaning} (Bouthillier et al. 2021)"
         else:
-            what = f"too few seeds to tell it from {'chance' if low <= 0.5 else percent(MEANINGFUL, 0)}"
+            what = f"whether that is the {meaning} can't be told (Bouthillier et al. 2021)"
         return (
-            f"with another seed each, {best.setting} comes out ahead of {other.setting} in {percent(ahead.share, 0)} "
-            f"of cases (95 % interval {percent(low, 0)} to {percent(high, 0)}, {ahead.pairs} pairs of trials): {what}"
+            f"trained again with another seed each, {best.setting} comes out ahead of {other.setting} on these images "
+            f"in {percent(ahead.share, 0)} of cases (95 % interval {percent(low, 0)} to {percent(high, 0)}, "
+            f"{ahead.pairs} pairs of trials): {what}"
         )
 
     def _step(self, difference: float) -> str:
@@ -185,7 +196,10 @@ def compare_replicates(run: Source) -> Replication:
     settings = [said[(runs.learned + runs.not_learned)[0].trial_id] for runs in groups]
     deciding = [runs for runs in groups if runs.decide]
     values = _values(read, [runs.learned for runs in deciding])
-    versus = _versus(metric, deciding, values)
+    scores = [
+        [r.score for r in runs.learned] + [-inf for _ in runs.not_learned] for runs in deciding
+    ]
+    versus = against_first(metric, values, scores)
     each = []
     for n, runs in enumerate(groups):
         mean = mean_of(values[n], _ends(metric)) if runs.decide else None
@@ -199,8 +213,14 @@ def compare_replicates(run: Source) -> Replication:
     return Replication(metric, tuple(each), said[single.trial_id] if single else None, images)
 
 
-def _versus(metric: Metric, groups: Sequence[Replicates], values: Sequence[Floats]) -> list[Versus]:
-    """The first setting against each other one; Holm is over all pairs."""
+def against_first(
+    metric: Metric, values: Sequence[Floats], scores: Sequence[Sequence[float]]
+) -> list[Versus]:
+    """The first setting, which has the best mean, against each other one; Holm is over all pairs of settings.
+
+    values: by setting (runs, images), what each image adds to a run that learned; or (runs, 1). scores: by setting
+    those of all its runs, higher is better, -inf where one did not learn.
+    """
     low, high = _ends(metric)
     signed = [metric.score(1.0) * found for found in values]
     pairs = {
@@ -208,7 +228,6 @@ def _versus(metric: Metric, groups: Sequence[Replicates], values: Sequence[Float
         for a, b in combinations(range(len(values)), 2)
     }
     adjusted = dict(zip(pairs, holm([each.p for each, _ in pairs.values()]), strict=True))
-    scores = [[r.score for r in runs.learned] + [-inf for _ in runs.not_learned] for runs in groups]
     return [
         Versus(pairs[0, n][0], adjusted[0, n], pairs[0, n][1], superiority(scores[0], scores[n]))
         for n in range(1, len(values))

@@ -130,12 +130,16 @@ def mcnemar(first: Right, second: Right) -> Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of a family of tests, made larger so that one false alarm in all is as rare as said (Holm 1979)."""
-    from statsmodels.stats.multitest import multipletests
+    """p-values of a family of tests, made larger so that one false alarm in all is as rare as said (Holm 1979).
 
-    if not p_values:
-        return []
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    statsmodels has it too, and collects all of Python's garbage at each call: up to a second.
+    """
+    found = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(found, kind="stable")
+    larger = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
+    adjusted = np.empty_like(found)
+    adjusted[order] = np.minimum(larger, 1)
+    return [float(p) for p in adjusted]
 
 
 @dataclass(frozen=True)
