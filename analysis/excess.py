@@ -138,7 +138,8 @@ def _values(right: Right, weights: Draws) -> Draws:
 def _chosen(models: Models, values: Draws) -> Numbers:
     """(draws,): the model that wins each draw; the first of equals."""
     if models.setting is None:
-        return values.argmax(axis=0)
+        first: Numbers = values.argmax(axis=0)
+        return first
     starts = np.flatnonzero(np.diff(models.trial, prepend=-1))
     of_trial = np.maximum.reduceat(values, starts, axis=0)
     settings = np.arange(models.setting.max() + 1)
@@ -146,7 +147,8 @@ def _chosen(models: Models, values: Draws) -> Numbers:
     means = (member / member.sum(axis=1, keepdims=True)) @ of_trial
     best = means.argmax(axis=0)
     trial = np.where(models.setting[:, None] == best, of_trial, -1).argmax(axis=0)
-    return np.where(models.trial[:, None] == trial, values, -1).argmax(axis=0)
+    epoch: Numbers = np.where(models.trial[:, None] == trial, values, -1).argmax(axis=0)
+    return epoch
 
 
 # ---------------------------------------------------------------- from a run

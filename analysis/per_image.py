@@ -20,7 +20,7 @@ def shares_of_images(metric: Metric, labels: Labels, logits: Floats) -> Floats |
     """
     from scipy.stats import rankdata
 
-    right = ((logits > 0) == (labels == 1)).astype(np.float64)
+    right: Floats = ((logits > 0) == (labels == 1)).astype(np.float64)
     if metric is Metric.VAL_ACCURACY:
         return right
     if metric is Metric.VAL_LOSS:

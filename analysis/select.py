@@ -78,10 +78,11 @@ class Selection:
         return list(self._remarks())
 
     def _remarks(self) -> Iterator[str]:
-        if self.ground == "replicates" and self.single is not None:
+        won = self.winner
+        if won is not None and self.ground == "replicates" and self.single is not None:
             yield (
                 f"settings were replicated, and the winner is the best replicate of the one with the highest mean: "
-                f"{self.say(self.winner)}; the best single trial of the search is {self.say(self.single)}"
+                f"{self.say(won)}; the best single trial of the search is {self.say(self.single)}"
             )
         better = self.better_unfinished
         if better is not None:

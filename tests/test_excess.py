@@ -25,15 +25,15 @@ def equals(draw: np.random.Generator, trials: int, epochs: int, images: int) -> 
 def test_of_equal_models_the_excess_is_what_the_best_is_above_the_truth() -> None:
     draw = np.random.default_rng(0)
     real, found, held = [], [], 0
-    for _ in range(40):
+    for _ in range(25):
         models = equals(draw, 12, 4, 200)
         printed = float(models.right.mean(axis=1).max())
         excess = excess_of_best(models, printed)
         real.append(printed - 0.9)
         found.append(excess.excess)
         held += excess.interval.low <= 0.9 <= excess.interval.high
-    assert np.mean(found) == pytest.approx(np.mean(real), abs=0.006)
-    assert held >= 37
+    assert np.mean(found) == pytest.approx(np.mean(real), abs=0.008)
+    assert held >= 23
 
 
 def test_one_model_was_not_chosen_and_keeps_its_interval() -> None:
