@@ -106,25 +106,28 @@ def jointly(weights: Numbers, design: Numbers, values: Numbers) -> Joint:
         ValueError: as many parameters as trials, or more.
     """
     trials, images = values.shape
-    fitted = design @ np.linalg.pinv(design)
-    free = trials - int(np.linalg.matrix_rank(design))
+    basis = _basis(design)
+    free = trials - basis.shape[1]
     if free < 1:
         raise ValueError(
-            f"more trials than parameters are needed, but {trials} have {trials - free}"
+            f"more trials than parameters are needed, but {trials} have {basis.shape[1]}"
         )
-    means = values.mean(axis=1)
-    residual = means - fitted @ means
-    by_trials = _whole(float(residual @ residual) / free)
+    means = values.mean(axis=1, dtype=np.float64)
+    residual = means - basis @ (basis.T @ means)
+    left = float(residual @ residual)
+    by_trials = _whole(left / free)
     root = np.linalg.cholesky(weights @ weights.T)
     units = np.linalg.solve(root, weights)  # orthonormal rows: Σ w² is 1 in each
-    by_images, directions, common = np.zeros(len(units)), np.eye(len(units)), 0.0
+    by_images: Numbers = np.zeros(len(units))
+    directions: Numbers = np.eye(len(units))
+    common = 0.0
     if images > 1:
-        of_image = units @ values  # (contrasts, images)
-        spread = np.atleast_2d(np.cov(of_image)) / images
+        spread = np.atleast_2d(np.cov(units @ values)) / images
         by_images, directions = np.linalg.eigh(spread)
         by_images = np.maximum(by_images, 0)
-        left = values - fitted @ values - residual[:, None]
-        common = float((left**2).sum()) / (free * (images - 1)) / images
+        squares = float(np.square(values, dtype=np.float64).sum())
+        of_images = squares - float(((basis.T @ values) ** 2).sum()) - images * left
+        common = _whole(of_images / (free * (images - 1)) / images)
     total = np.maximum.reduce(
         [np.full(len(units), by_trials), by_images, by_trials + by_images - common]
     )
@@ -136,16 +139,23 @@ def jointly(weights: Numbers, design: Numbers, values: Numbers) -> Joint:
     )
 
 
+def _basis(design: Numbers) -> Numbers:
+    """Orthonormal columns that span the design's: (trials, rank)."""
+    vectors, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    basis: Numbers = vectors[:, sizes > sizes.max(initial=0) * 1e-9]
+    return basis
+
+
 def _satterthwaite(
     total: Numbers, by_trials: float, by_images: Numbers, common: float, counts: tuple[int, int]
 ) -> float:
     """Smallest of all directions; at least that of the trials where they have no spread at all."""
     free, images = counts
-    below = by_trials**2 / free
+    below: Numbers = np.full(len(total), by_trials**2 / free)
     if images > 1:
         below = below + by_images**2 / (images - 1) + common**2 / (free * (images - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        degrees = np.where(np.asarray(below) > 0, total**2 / below, free)
+        degrees = np.where(below > 0, total**2 / below, free)
     return float(degrees.min())
 
 
