@@ -53,13 +53,12 @@ class MoreTrials:
         for each in self.each:
             steps = list(each.best.items())
             (half, before), (_, last) = steps[-2:]
-            shown = ", ".join(f"{metric_value(self.metric, v)} of {n}" for n, v in steps)
+            (first, value), *rest = ((n, metric_value(self.metric, v)) for n, v in steps)
+            more = "".join(f", of {n} at {v}" for n, v in rest)
             survivors = (
                 f" (survivors: ASHA stopped {counted(each.pruned, 'other')})" if each.pruned else ""
             )
-            text = (
-                f"{each.strategy}: the best of its full trials{survivors} is expected to be {shown}"
-            )
+            text = f"{each.strategy}: the best of {first} full trials is expected at {value}{more}{survivors}"
             yield text + self._verdict(each.trials, half, last - before)
 
     def _verdict(self, trials: int, half: int, gained: float) -> str:

@@ -146,7 +146,7 @@ class Replication:
         elif other.versus.p_holm >= ALPHA:
             what = "on other images that may be otherwise, since there they can't be told apart"
         elif other.versus.is_meaningful:
-            what = f"no less than the {meaning} (Bouthillier et al. 2021)"
+            what = f"more than chance, and as many as the {meaning} (Bouthillier et al. 2021)"
         else:
             what = f"whether that is the {meaning} can't be told (Bouthillier et al. 2021)"
         return (
