@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -30,10 +31,12 @@ from trainable.examine import Begin, no_progress
 from trainable.files import read_json, read_json_lines, sha256_of
 from trainable.manifest import read_manifest
 from trainable.record import RunFolder, TrialRecord, readable
+from trainable.right import agrees, epoch_bytes, read_right
 from trainable.rows import Row, Status
 from trainable.state import load_state
 
 BACK = "put the old one back"
+UNUSED = f"{BACK}, or delete it: what is said of the trial then holds on these images only"
 Found = TypeVar("Found")
 
 
@@ -173,6 +176,8 @@ def _check_trial(
                 f"{wanted} must be there, since epoch {best.epoch} is the best of the finished trial, but it is gone; "
                 f"{BACK}"
             )
+    if images is not None and record.right.exists():
+        found.attempt(lambda: _check_right(record, rows, len(images), found))
     found.attempt(lambda: read_json_lines(record.lost))
     if record.last.exists():
         found.attempt(lambda: _check_last(record, rows, found))
@@ -186,7 +191,7 @@ def _check_trial(
 def _check_best(
     record: TrialRecord, path: Path, images: Sequence[str] | None, found: Checked
 ) -> None:
-    """Weights against their digest, predictions against the split.
+    """Weights against their digest, predictions against the split, what was right against predictions.
 
     Raises:
         RequestError: they are not what was written.
@@ -212,6 +217,36 @@ def _check_best(
             f"{path.with_suffix('.parquet')} must name the {len(images)} validation images in the split's order, "
             f"but it names {len(predictions)} otherwise; {BACK}"
         )
+    right = read_right(record.right, int(epoch), len(predictions))
+    predicted = (predictions["logit"] > 0) == (predictions["label"] > 0.5)
+    if right is not None and not np.array_equal(right[-1], predicted):
+        raise RequestError(
+            f"{record.right} must have the images right in epoch {epoch} that {path.stem}.parquet has, but "
+            f"they differ; {UNUSED}"
+        )
+
+
+def _check_right(record: TrialRecord, rows: Sequence[Row], images: int, found: Checked) -> None:
+    """Which images were right, against the rows.
+
+    Bytes behind the epochs on record are of one that is under way, or whose writer was killed; a trial that finished
+    has none.
+
+    Raises:
+        RequestError: they are of other epochs or images.
+    """
+    path, each = record.right, epoch_bytes(images)
+    right, size, whole = read_right(path, len(rows), images), path.stat().st_size, each * len(rows)
+    if size < whole or (size > whole and record.status().status is Status.FINISHED):
+        raise RequestError(
+            f"{path} must have {each} bytes for each of {len(rows)} epochs of {images} validation images, "
+            f"but it has {size} in all; {UNUSED}"
+        )
+    if right is None or not agrees(right, [row.val_accuracy for row in rows]):
+        raise RequestError(
+            f"{path} must have as many images right in each epoch as epochs.jsonl says, but it has not; {UNUSED}"
+        )
+    found.count("epochs with their images", len(rows))
 
 
 def _check_last(record: TrialRecord, rows: Sequence[Row], found: Checked) -> None:

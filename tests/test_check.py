@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from analysis_runs import copy_of, template
@@ -15,6 +16,7 @@ from sweep.check import check_run
 from tests.manifests import edit_manifest
 from trainable.files import append_json, read_json, write_json
 from trainable.record import RunFolder
+from trainable.rows import Status
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,7 @@ def test_a_run_as_it_was_written_has_no_fault_and_stays_as_it_is(run: RunFolder)
     assert looked["trials"] == len(list(run.path.glob("trials/*/config.json")))
     lines = [path.read_text().count("\n") for path in run.path.glob("trials/*/epochs.jsonl")]
     assert looked["epochs"] == sum(lines)
+    assert looked["epochs with their images"] == sum(lines)
     assert looked["weights"] == len(list(run.path.glob("trials/*/*.safetensors")))
     assert looked["states"] == len(list(run.path.glob("trials/*/last.pt")))
     assert looked["images"] == len(pd.read_parquet(run.split))
@@ -66,12 +69,25 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def appended(path: Path, content: bytes) -> None:
+    path.write_bytes(path.read_bytes() + content)
+
+
 def shuffled(path: Path) -> None:
     pd.read_parquet(path).iloc[::-1].to_parquet(path)
 
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes().split(b"\n", 1)[0] + b"\n")
+
+
+def swapped_rightness(run: RunFolder) -> None:
+    """Another image is right in the best epoch, and as many as before."""
+    record = run.trial(kept(run).name)
+    epoch = int(only(record.folder, "best-*.json").stem.removeprefix("best-"))
+    right = np.unpackbits(np.fromfile(record.right, np.uint8)).reshape(len(record.rows()), -1)
+    right[epoch - 1] = np.roll(right[epoch - 1], 1)
+    record.right.write_bytes(np.packbits(right).tobytes())
 
 
 def decided_twice(run: RunFolder) -> None:
@@ -113,6 +129,19 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
         "in the order of their numbers",
     ),
     "bar": (lambda run: write_json(run.bar, {"key": [0, 0, 1, "nobody"]}), "delete it"),
+    "images right": (
+        lambda run: flipped(kept(run) / "right.bits"),
+        "as many images right in each epoch as epochs.jsonl says",
+    ),
+    "other images right": (swapped_rightness, "the images right in epoch"),
+    "images right cut": (
+        lambda run: (kept(run) / "right.bits").write_bytes(b"\xff"),
+        "must have 1 bytes for each of 3 epochs of 8 validation images, but it has 1 in all",
+    ),
+    "too many images right": (
+        lambda run: appended(kept(run) / "right.bits", b"\xff"),
+        "but it has 4 in all",
+    ),
     "repeated epochs": (
         lambda run: (kept(run) / "lost.jsonl").write_text("nothing\n{}\n"),
         "lost.jsonl",
@@ -149,6 +178,13 @@ def test_all_faults_are_named_at_once_and_the_exit_code_is_2(run: RunFolder) -> 
     assert "3 faults; looked at" in done.stdout
 
 
+def test_a_trial_without_its_images_right_is_no_fault(run: RunFolder) -> None:
+    """As of an older version, or where a fault was mended so."""
+    (kept(run) / "right.bits").unlink()
+    found = check_run(run.path)
+    assert (found.faults, found.remarks) == ([], [])
+
+
 def test_an_image_that_changed_is_a_fault(run: RunFolder, tmp_path: Path) -> None:
     images = Path(read_json(run.manifest)["image_folder"])
     own = copy_of(images, tmp_path / "images")
@@ -162,6 +198,8 @@ def test_an_image_that_changed_is_a_fault(run: RunFolder, tmp_path: Path) -> Non
 def test_what_a_kill_leaves_is_no_fault_and_said(run: RunFolder) -> None:
     (run.path / "trials" / "half").mkdir()
     (kept(run) / ".last.pt.7.tmp").write_bytes(b"half")
+    pruned = next(record for record in run.trials() if record.status().status is Status.PRUNED)
+    appended(pruned.right, b"\xff")
     run.config.unlink()
     found = check_run(run.path)
     assert found.faults == []

@@ -22,6 +22,7 @@ from random import Random
 from typing import Any
 
 import crash_sessions
+import numpy as np
 import pytest
 from conftest import Faces
 from crash_model import Fate, Recorder, SimulatedDisk, Step, Tree, fate, read_tree, write_tree
@@ -32,15 +33,18 @@ from sweep.check import check_run
 from sweep.extend import Request
 from sweep.scheduler import decisions
 from trainable.config import RequestError
+from trainable.data import read_split
 from trainable.files import sha256_of, writing_to
 from trainable.manifest import read_manifest
 from trainable.record import RunFolder, TrialRecord
+from trainable.right import agrees, read_right
 from trainable.rows import RESULT_COLUMNS, Status
 from trainable.state import checksum
 
 pytestmark = pytest.mark.ray  # imports it
 ONE = os.environ.get("CRASH", "")
 """One schedule to run again: story/step/number."""
+split_of = crash_sessions.once(read_split)
 NOT_RECORDS = {"log.txt", "sweep.log", ".test.lock"}
 """Files that nothing is read back from, and which are written past the records' disk."""
 
@@ -160,7 +164,7 @@ def outcome(run: RunFolder) -> dict[str, Any]:
         "numbers are drawn once": numbers == sorted(set(numbers)),
         "decisions": [[getattr(each, name) for name in kept] for each in decisions(run)],
         "openings": [(each.winner, each.result, is_whole(run, each)) for each in openings(run)],
-    } | {record.trial_id: of_trial(record) for record in run.trials()}
+    } | {record.trial_id: of_trial(run, record) for record in run.trials()}
 
 
 def openings(run: RunFolder) -> tuple[Opening, ...]:
@@ -178,12 +182,14 @@ def is_whole(run: RunFolder, opening: Opening) -> bool:
     ]
 
 
-def of_trial(record: TrialRecord) -> dict[str, Any]:
+def of_trial(run: RunFolder, record: TrialRecord) -> dict[str, Any]:
     status, origin = record.status(), record.origin
+    right = right_of(run, record)
     found: dict[str, Any] = {
         "origin": (origin.number, origin.origin, origin.settings),
         "status": (status.status, status.reason),
         "rows": [[getattr(row, name) for name in RESULT_COLUMNS] for row in record.rows()],
+        "right": None if right is None else right.tolist(),
     }
     if status.status is Status.FINISHED:
         names = {path.name for path in record.folder.iterdir()}
@@ -192,6 +198,14 @@ def of_trial(record: TrialRecord) -> dict[str, Any]:
         found["predictions"] = [sha256_of(path) for path in record.folder.glob("best-*.parquet")]
         found["state"] = checksum(record.load_last())
     return found
+
+
+def right_of(run: RunFolder, record: TrialRecord) -> np.ndarray[Any, Any] | None:
+    """Which images were right in each epoch, as a report reads it; None where it is not to be used."""
+    rows, images = record.rows(), split_of(run.split, ("validation",))
+    right = read_right(record.right, len(rows), len(images))
+    known = right is not None and agrees(right, [row.val_accuracy for row in rows])
+    return right if known else None
 
 
 def has_best(record: TrialRecord, epoch: int) -> bool:
@@ -221,6 +235,9 @@ def on_record(run: RunFolder) -> dict[str, int]:
         own, rows = record.trial_id, record.rows()
         found[f"trial {own}"] = 1
         found[f"rows of {own}"] = len(rows)
+        found[f"rows of {own} with their images"] = (
+            0 if right_of(run, record) is None else len(rows)
+        )
         found[f"end of {own}"] = int(record.status().status.has_ended)
         if (state := record.load_last()) is not None and state["epoch"] <= len(rows):
             if has_best(record, state["best_epoch"]):
@@ -459,8 +476,12 @@ SYNCS = {
     "the folder of runs": ("run", r"sync folder \."),
     "the name of a new trial": ("run", r"sync folder .*/trials"),
     "a trial's settings": ("run", r"sync .*/\.config\.json.*"),
+    "which images an epoch got right": ("run", r"sync .*/right\.bits"),
     "an epoch's row": ("run", r"sync .*/epochs\.jsonl"),
-    "the name of a trial's rows": ("run", r"sync folder .* after create .*/epochs\.jsonl"),
+    "the names of a trial's rows and of their images": (
+        "run",
+        r"sync folder .* after create .*/epochs\.jsonl",
+    ),
     "the name of the decisions": ("run", r"sync folder .* after create .*/rungs\.jsonl"),
     "a decision": ("run", r"sync .*/rungs\.jsonl"),
     "the best weights": ("run", r"sync .*/\.best-.*\.safetensors.*"),

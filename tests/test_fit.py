@@ -574,8 +574,9 @@ def wholes(
 
 
 def assert_equal(record: TrialRecord, whole: TrialRecord) -> None:
-    """Rows, weights, predictions and state of two trials are equal to the last bit."""
+    """Rows, images right, weights, predictions and state of two trials are equal to the last bit."""
     assert results(record.rows()) == results(whole.rows())
+    assert record.right.read_bytes() == whole.right.read_bytes()
     assert files_of(record) == files_of(whole)
     one, other = record.load_last(), whole.load_last()
     assert one is not None
@@ -765,6 +766,7 @@ def test_a_trial_whose_state_is_damaged_starts_again_and_says_so(
     rows, _ = bench.fit(config, record, epochs=2)
     assert "starts again" in caplog.text
     assert results(rows) == results(reference.rows())[:2]
+    assert reference.right.read_bytes().startswith(record.right.read_bytes())
     assert record.load_best(
         rows[1] if is_better(Metric.VAL_ACCURACY, rows[1], rows[0]) else rows[0]
     )

@@ -349,6 +349,8 @@ def test_an_old_run_whose_driver_was_killed_is_completed_and_equals_one_that_was
         trial["trial_id"] for trial in old.said("status")["trials"] if trial["epoch"] > 0
     )
     after = old.lines()
+    with_images = {path.parent.name for path in old.path.glob("trials/*/right.bits")}
+    assert with_images == after.keys() - {first, second}
     (lost,) = (old.path / "trials" / second / "lost.jsonl").read_text().splitlines()
     kept = len(before[second]) - json.loads(lost)["epochs"]
     assert 0 < kept < len(before[second])

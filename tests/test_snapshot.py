@@ -73,10 +73,13 @@ def test_a_command_opens_each_record_once_and_does_not_import_torch(
     assert not facts["torch"]
 
 
-def test_reading_a_status_does_not_import_torch(run: Path) -> None:
+def test_reading_a_status_or_which_images_were_right_does_not_import_torch(run: Path) -> None:
     code = (
         "import sys, pathlib; from sweep.status import read_status\n"
-        "read_status(pathlib.Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+        "from analysis.snapshot.rights import Snapshot, rights_of, validation_labels\n"
+        "read_status(pathlib.Path(sys.argv[1]))\n"
+        "run = Snapshot.of(sys.argv[1]); images = len(validation_labels(run))\n"
+        "sys.exit(rights_of(run.trials[0], images) is None or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(run)], cwd=ROOT).returncode == 0
 

@@ -25,6 +25,7 @@ def epoch_bytes(images: int) -> int:
 def append_right(path: Path, epoch: int, right: "Right") -> None:
     """Add an epoch, right (images,); it is on the disk when this returns.
 
+    But for the name of a new file, which is synced with that of the rows, before their first line is written.
     What lies behind the epochs before it goes: of an epoch that comes again, or that a writer did not finish. Where one
     of those before lacks, as in a trial that an older version began, nothing is written, and no file stays.
     """
@@ -36,8 +37,6 @@ def append_right(path: Path, epoch: int, right: "Right") -> None:
         disk.unlink(path)
         return
     with disk.open(path, "ab+") as file:
-        if not file.size:  # so that the name of a file with epochs is never lost
-            disk.sync(path.parent)
         if file.size > start:
             file.truncate(start)
         file.write(np.packbits(right).tobytes())

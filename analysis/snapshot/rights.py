@@ -6,7 +6,7 @@ from trainable.right import agrees, read_right
 
 
 def rights_of(trial: ReadTrial, images: int) -> Right | None:
-    """(epochs, images): was the image predicted right? Of exactly the epochs of the snapshot's rows, in their order.
+    """(epochs, images) bool: was the image predicted right? Of exactly the epochs of the snapshot's rows, in order.
 
     Images are the validation rows of split.parquet in its order, `images` of them; right is (logit > 0) == label. The
     mean of an epoch is its row's val_accuracy.
