@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from analysis import plots, results
 from analysis.cost import cost_of, spent
 from analysis.drawing import KINDS, draw_pictures
-from analysis.effects import importances_of
+from analysis.effects import effects_of
 from analysis.judgement import judge
 from analysis.select import select
 from analysis.shown import shown_of
@@ -42,8 +42,9 @@ def figures_of(run: Source) -> Iterator[tuple[str, go.Figure]]:
             yield f"by-{name}", plots.best_by_setting(drawn, config.metric, name, settings, best)
     if min(trials["config/strategy"].nunique(), trials["config/lr"].nunique()) > 1:
         yield "strategy-and-rate", plots.heat_map(trials, config.metric)
-    if shares := importances_of(read):
-        yield "importances", plots.importances(shares)
+    found = effects_of(read).at_the_end_or_first
+    if found.effects:
+        yield "effects", plots.effects(found, config.metric)
     if winner is not None:
         mine = epochs[epochs["trial_id"] == best]
         yield "winner-loss", plots.loss(mine, winner.best.epoch)

@@ -6,7 +6,6 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.effects import MOST_TRIALS
 from analysis.select import Selection, select
 from analysis.snapshot import Snapshot
 from analysis.wording import counted
@@ -42,8 +41,7 @@ class Shown:
         return (
             f"of {counted(self.trials, 'trial')}, {len(self.trial_ids)} are drawn and listed one by one: the best "
             f"{BEST}, each that was the best so far, and some of the others, evenly in the order of suggestion; "
-            f"figures and sentences are of all trials, importances of up to {MOST_TRIALS}, and `analysis results` "
-            "writes every one"
+            "figures and sentences are of all trials, and `analysis results` writes every one"
         )
 
 

@@ -67,21 +67,18 @@ def measure(logits: "Tensor", labels: "Tensor") -> Measured:
 def is_collapsed(measured: Measured, negatives: int, positives: int) -> bool:
     """Does a model show nothing of the classes: one class for every image, no loss or order better than chance?
 
-    The loss is not below that of always giving the positive share; the area is within three standard errors of 0.5,
-    which a model that learns slowly soon exceeds.
+    The loss is not below that of always giving the positive share; the area is one that chance reaches, which a model
+    that learns slowly soon exceeds.
     """
     return (
         measured.one_class
         and measured.loss >= constant_loss(positives / (negatives + positives))
-        and measured.auc <= highest_auc_by_chance(negatives, positives)
+        and measured.auc <= chance_area(negatives, positives)
     )
 
 
-def highest_auc_by_chance(negatives: int, positives: int) -> float:
-    """Three standard errors above 0.5: an area that scores without any order of the classes reach once in 700 times.
-
-    Of Mann and Whitney's statistic without ties (1947); there is at least one image of each class.
-    """
+def chance_area(negatives: int, positives: int) -> float:
+    """The area under the ROC curve that chance reaches: 0.5 and three standard errors (Mann and Whitney 1947)."""
     return 0.5 + 3 * math.sqrt((negatives + positives + 1) / (12 * negatives * positives))
 
 

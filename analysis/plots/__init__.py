@@ -1,6 +1,7 @@
 """Each plot: frame in, figure out."""
 
 from analysis.plots.curves import accuracy, best_by_setting, loss, validation_by_epoch
+from analysis.plots.effects import effects
 from analysis.plots.judgement import (
     groups,
     judgement_figures,
@@ -11,7 +12,7 @@ from analysis.plots.judgement import (
 from analysis.plots.runs import accuracies, best_by_time
 from analysis.plots.search import costs, parallel, rungs
 from analysis.plots.style import COLOURS, TEMPLATE
-from analysis.plots.sweeps import heat_map, history, importances, timeline
+from analysis.plots.sweeps import heat_map, history, timeline
 
 __all__ = [
     "COLOURS",
@@ -21,10 +22,10 @@ __all__ = [
     "best_by_setting",
     "best_by_time",
     "costs",
+    "effects",
     "groups",
     "heat_map",
     "history",
-    "importances",
     "judgement_figures",
     "loss",
     "parallel",

@@ -1,7 +1,6 @@
-"""A sweep as a whole: how it went, where its time went, what mattered. Frame in, figure out."""
+"""A sweep as a whole: how it went, where its time went. Frame in, figure out."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -149,27 +148,4 @@ def heat_map(trials: pd.DataFrame, metric: Metric) -> go.Figure:
     figure.update_layout(template=TEMPLATE, height=90 + 46 * len(strategies))
     figure.update_xaxes(title_text="learning rate", type="category", showgrid=False)
     figure.update_yaxes(showgrid=False, type="category")
-    return figure
-
-
-def importances(shares: Mapping[str, float]) -> go.Figure:
-    """How much of the differences between trials each setting explains, the most important on top."""
-    ordered = sorted(shares.items(), key=lambda item: item[1])
-    figure = go.Figure(
-        go.Bar(
-            x=[share for _, share in ordered],
-            y=[name for name, _ in ordered],
-            orientation="h",
-            marker={"color": COLOURS["validation"]},
-            meta={"role": "validation"},
-            text=[f"{share:.2f}" for _, share in ordered],
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
-        )
-    )
-    figure.update_layout(template=TEMPLATE, height=80 + 28 * len(ordered), bargap=0.35)
-    top = max(shares.values(), default=1.0)
-    figure.update_xaxes(title_text="importance", range=[0, top * 1.15 if math.isfinite(top) else 1])
-    figure.update_yaxes(showgrid=False)
     return figure

@@ -136,14 +136,13 @@ def _figures(
 ) -> dict[str, Any]:
     """The plots of the sweep as a whole."""
     overview = plots.validation_by_epoch(epochs, trials, metric, settings, winner)
+    mattered = effects.at_the_end_or_first
     return {
         "overview": figure_json(overview),
         "parallel": figure_json(plots.parallel(trials, metric, settings, winner)),
         "history": figure_json(plots.history(trials, metric, settings, winner)),
         "timeline": figure_json(plots.timeline(trials, settings, winner)),
-        "importances": figure_json(plots.importances(effects.importances))
-        if effects.importances
-        else None,
+        "differences": figure_json(plots.effects(mattered, metric)) if mattered.effects else None,
         "by_setting": [
             (name, figure_json(plots.best_by_setting(trials, metric, name, settings, winner)))
             for name in settings

@@ -87,11 +87,9 @@ def _sure(finalists: Finalists | None, replication: Replication) -> Iterator[str
 
 
 def _mattered(effects: Effects) -> Iterator[str]:
-    shares = sorted(effects.importances.items(), key=lambda item: -item[1])
-    if shares:
-        first, *rest = (f"{name} ({wording.percent(share, 0)})" for name, share in shares[:3])
-        then = f", then {' and '.join(rest)}" if rest else ""
-        yield f"what made trials differ most is {first}{then}"
+    said = effects.mattered_most()
+    if said is not None:
+        yield said
 
 
 def _cost(cost: Cost) -> Iterator[str]:
