@@ -51,7 +51,7 @@ class Versus:
     """The setting with the best mean against another."""
 
     difference: Difference
-    """Of the means, turned so that higher is better; p is of this pair alone."""
+    """Of the means, turned so that higher is better; p is of this pair alone, the interval one of all pairs."""
     p_holm: float
     """Among all pairs of settings, since the first of this table was not known before."""
     visible: float
@@ -216,16 +216,17 @@ def compare_replicates(run: Source) -> Replication:
 def against_first(
     metric: Metric, values: Sequence[Floats], scores: Sequence[Sequence[float]]
 ) -> list[Versus]:
-    """The first setting, which has the best mean, against each other one; Holm is over all pairs of settings.
+    """The first setting, which has the best mean, against each other one; Holm and intervals are of all pairs.
 
     values: by setting (runs, images), what each image adds to a run that learned; or (runs, 1). scores: by setting
     those of all its runs, higher is better, -inf where one did not learn.
     """
     low, high = _ends(metric)
     signed = [metric.score(1.0) * found for found in values]
+    places = list(combinations(range(len(values)), 2))
     pairs = {
-        (a, b): between(signed[a], signed[b], (low - high, high - low))
-        for a, b in combinations(range(len(values)), 2)
+        (a, b): between(signed[a], signed[b], (low - high, high - low), len(places))
+        for a, b in places
     }
     adjusted = dict(zip(pairs, holm([each.p for each, _ in pairs.values()]), strict=True))
     return [

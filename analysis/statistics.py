@@ -166,12 +166,14 @@ def mean_of(values: Numbers, ends: tuple[float, float] = UNBOUNDED) -> Mean:
     return Mean(runs, found.estimate, deviation, _within(found, ends))
 
 
-def _within(found: Uncertain, ends: tuple[float, float]) -> Interval:
-    low, high = found.interval(CONFIDENCE)
+def _within(
+    found: Uncertain, ends: tuple[float, float], confidence: float = CONFIDENCE
+) -> Interval:
+    low, high = found.interval(confidence)
     method = (
         "t" if ends[0] <= low and high <= ends[1] else f"t, cut off at {ends[0]:g} and {ends[1]:g}"
     )
-    return Interval(float(max(low, ends[0])), float(min(high, ends[1])), method=method)
+    return Interval(float(max(low, ends[0])), float(min(high, ends[1])), confidence, method)
 
 
 @dataclass(frozen=True)
@@ -198,19 +200,22 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def between(
-    first: Numbers, second: Numbers, ends: tuple[float, float] = UNBOUNDED
+    first: Numbers, second: Numbers, ends: tuple[float, float] = UNBOUNDED, pairs: int = 1
 ) -> tuple[Difference, float]:
     """The mean of the runs `first` less that of `second`, both (runs, images) on the same images; and what can be seen.
 
     Two runs or more of each. The error has runs and images (`uncertain`); with one column of values, runs alone. The
-    interval is Student's, cut off at `ends`. Second: the difference that such a test sees in four of five cases.
+    interval is Student's, cut off at `ends`; of so many `pairs` all hold together in CONFIDENCE of cases (Bonferroni), so
+    also those that were picked for their difference. Second: the difference that such a test sees in four of five cases.
     """
+    level = (1 - CONFIDENCE) / pairs
     counts = len(first), len(second)
     weights = np.repeat([1 / counts[0], -1 / counts[1]], counts)
     found = uncertain(
         weights, np.repeat(np.eye(2), counts, axis=0), np.concatenate([first, second])
     )
-    return Difference(found.estimate, _within(found, ends), found.p), found.visible()
+    interval = _within(found, ends, 1 - level)
+    return Difference(found.estimate, interval, found.p), found.visible(level)
 
 
 @dataclass(frozen=True)
