@@ -205,8 +205,9 @@ def between(
     """The mean of the runs `first` less that of `second`, both (runs, images) on the same images; and what can be seen.
 
     Two runs or more of each. The error has runs and images (`uncertain`); with one column of values, runs alone. The
-    interval is Student's, cut off at `ends`; of so many `pairs` all hold together in CONFIDENCE of cases (Bonferroni), so
-    also those that were picked for their difference. Second: the difference that such a test sees in four of five cases.
+    interval is Student's, cut off at `ends`; of so many `pairs` all hold together in CONFIDENCE of cases (Bonferroni),
+    so also those that were picked for their difference. Second: the difference that such a test sees in four of five
+    cases.
     """
     level = (1 - CONFIDENCE) / pairs
     counts = len(first), len(second)
