@@ -73,7 +73,7 @@ def excess_of_best(
 
     The interval is Wilson's for the variance V + (excess / 2)², V that of the corrected value on so many images:
     half the excess stands for the spread of luck, and of the true values of those that might have been chosen.
-    Simulated with true values known, it holds the winner's in 95 to 98 % (benchmarks/winner.py).
+    Simulated with true values known, it holds the winner's in 95 to 100 % (benchmarks/winner.py).
     """
     scores = _scores(models, labels, np.random.default_rng(seed))
     excess = max(0.0, printed - float(np.mean(scores))) if len(scores) else 0.0
