@@ -95,23 +95,25 @@ def select(
     """Compare the winner with the runners-up on the same validation images; the test set stays closed."""
     from analysis.effects import effects_of
     from analysis.finalists import compare_finalists
+    from analysis.more_trials import more_trials
     from analysis.replicates import compare_replicates
     from analysis.snapshot import Snapshot
 
     read = Snapshot.of(run)
     finalists, replication = compare_finalists(read, top), compare_replicates(read)
-    effects = effects_of(read)
+    effects, more = effects_of(read), more_trials(read)
     if as_json:
         facts = {
             "finalists": finalists.to_json(),
             "replication": replication.to_json(),
             "effects": effects.to_json(),
+            "more_trials": more.to_json(),
         }
         print(json.dumps(facts, indent=2, allow_nan=False))
     else:
         show_finalists(finalists)
         show_replication(replication)
-        for sentence in effects.said():
+        for sentence in (*effects.said(), *more.said()):
             _line(sentence)
 
 
@@ -241,6 +243,7 @@ def read_results(run: "Snapshot") -> dict[str, Any]:
         "metric": run.config.metric.value,
         "finished": lacks is None,
         "winner": selection.winner and selection.winner.trial_id,
+        "ground": selection.ground_said(),
         "ranking": [each.trial_id for each in selection.ranked],
         "remarks": selection.remarks() + ([f"the sweep is not finished: {lacks}"] if lacks else []),
         "frozen_work": frames.work(run),
@@ -280,6 +283,7 @@ def show_results(facts: dict[str, Any]) -> None:
     console.print(table)
     if facts["winner"]:
         _line(f"winner by {metric.value}: {facts['winner']}", "bold")
+        _line(facts["ground"])
     for row in rows:
         if row["status"] == "failed":
             _line(f"{row['trial_id']} failed: {row['reason']}", "red")
@@ -335,16 +339,29 @@ def show_replication(replication: "Replication") -> None:
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("setting")
-    for column in (f"mean {replication.metric.value}", "95 % interval", "deviation", "runs"):
+    for column in (
+        f"mean {replication.metric.value}",
+        "95 % interval",
+        "deviation",
+        "learned",
+        "did not",
+    ):
         table.add_column(column, no_wrap=True, justify="right")
     for each in replication.each:
-        low, high = each.mean.interval.low, each.mean.interval.high
+        mean = each.mean
         table.add_row(
             each.setting,
-            replication.value(each.mean.mean),
-            f"{replication.value(low)} to {replication.value(high)}",
-            replication.value(each.mean.deviation),
-            str(each.mean.runs),
+            *(
+                (
+                    replication.value(mean.mean),
+                    f"{replication.value(mean.interval.low)} to {replication.value(mean.interval.high)}",
+                    replication.value(mean.deviation),
+                )
+                if mean
+                else ("", "", "")
+            ),
+            str(len(each.trial_ids)),
+            str(len(each.not_learned)),
         )
     console.print(table)
     for sentence in replication.said():
@@ -354,7 +371,8 @@ def show_replication(replication: "Replication") -> None:
 def show_tested(run: Path, tested: "Tested") -> None:
     """Print the final numbers, how often the test set was opened, and what must be said beside them."""
     from analysis.judgement import judge
-    from analysis.ledger import Step, how_often, reasons
+    from analysis.ledger import WHY_ONE, Step, how_often, reasons
+    from analysis.select import select as select_winner
     from analysis.snapshot import Snapshot
     from analysis.wording import number, percent
 
@@ -386,6 +404,10 @@ def show_tested(run: Path, tested: "Tested") -> None:
     table.add_row(f"actual {negative}", f"{counts.true_negative:,}", f"{counts.false_positive:,}")
     table.add_row(f"actual {positive}", f"{counts.false_negative:,}", f"{counts.true_positive:,}")
     console.print(table)
+    selection = select_winner(read)
+    if selection.winner is not None and selection.winner.trial_id == winner.trial_id:
+        _line(f"the winner by validation, {selection.ground_said()}")
+    _line(WHY_ONE)
     for sentence in judge(read).briefly():
         _line(sentence)
     _line(how_often(read.openings))

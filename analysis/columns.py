@@ -137,10 +137,18 @@ RUNS: Final[Mapping[str, Column]] = {
     "saved_seconds": TRIALS["saved_seconds"],
     "validation_images": Column(WHOLE, "that decided", "images"),
     "winner": Column(TEXT, "the trial that won, by validation"),
+    "winner_ground": Column(TEXT, "what decided: single runs, or replicates"),
     **SETTINGS,
     "best_epoch": Column(WHOLE, "of the winner: losses and rates are of it"),
     **_RATES,
-    "val_low": Column(REAL, "95 % Wilson interval of val_accuracy, lower end", "share, 0 to 1"),
+    "val_excess": Column(
+        REAL, "by how much val_accuracy is too high for having been chosen", "share, 0 to 1"
+    ),
+    "val_low": Column(
+        REAL,
+        "95 % interval of the accuracy without that; Wilson's where that isn't known, lower end",
+        "share, 0 to 1",
+    ),
     "val_high": Column(REAL, "upper end", "share, 0 to 1"),
     "test_images": Column(WHOLE, "of the newest opening of the test set", "images"),
     "test_accuracy": Column(REAL, "there", "share, 0 to 1"),

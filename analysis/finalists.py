@@ -4,17 +4,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from analysis import results
-from analysis.select import select
+from analysis.excess import Chosen, chosen_among
+from analysis.select import Selection, select
 from analysis.snapshot import ReadTrial, Snapshot, Source
-from analysis.statistics import Interval, Paired, Right, holm, mcnemar, optimism, wilson
-from analysis.wording import counted, percent, points, setting
+from analysis.statistics import Interval, Paired, Right, holm, mcnemar, wilson
+from analysis.wording import counted, points, setting
+from sweep.ranking import Standing
 from trainable.config import RequestError
 from trainable.rows import Status
 
 ALPHA: Final = 0.05
+METRIC_DECIDES: Final = "which the run's metric and its replicates decide, not this accuracy"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Finalist:
     right: int
     accuracy: float
     interval: Interval
+    """Wilson's, of the model as it stands; of the winner that without the luck of being chosen, where it's known."""
     versus: Paired | None
     """The winner (first) against this one (second); None for the winner itself."""
     p_holm: float | None
@@ -38,82 +40,99 @@ class Finalists:
 
     images: int
     each: tuple[Finalist, ...]
-    candidates: int
-    """Finished trials that the winner was chosen from."""
-    optimism: float
-    """By how much the winner's validation accuracy is too high for having been chosen among the candidates."""
+    ground: str
+    """Of the winner: single runs or replicates, in words."""
+    chosen: Chosen
+    """Its value without the luck of being chosen."""
 
     def said(self) -> Iterator[str]:
         """What follows, and what does not."""
         winner = self.each[0]
+        yield f"the winner is {winner.trial_id}, {self.ground}"
         for other in self.each[1:]:
-            assert other.versus is not None and other.p_holm is not None
-            difference = winner.accuracy - other.accuracy
-            split = f"{other.versus.only_first} to {other.versus.only_second} images"
-            if other.p_holm < ALPHA:
-                yield (
-                    f"the trained model {winner.trial_id} beats the trained model {other.trial_id} on these images by "
-                    f"{points(difference)} ({split}; p = {other.p_holm:.2g} after Holm)"
-                )
-            else:
-                yield (
-                    f"the trained models {winner.trial_id} and {other.trial_id} can't be told apart on these images "
-                    f"({points(difference)}, {split}; p = {other.p_holm:.2g} after Holm)"
-                )
-        models = counted(len(self.each), "trained model")
-        yield (
-            f"these are {models} on {counted(self.images, 'validation image')} that they were selected on; "
-            "of settings they say nothing, since another seed may turn them round"
-        )
-        yield (
-            f"chosen as the best of {counted(self.candidates, 'finished trial')}, the winner's "
-            f"{percent(winner.accuracy)} is too high by about {self.optimism * 100:.2f} points "
-            "(bootstrap over images; that its epoch was chosen too comes on top)"
-        )
+            yield _compared(winner, other)
+        if len(self.each) > 1:
+            models = counted(len(self.each), "trained model")
+            yield (
+                f"these are {models} on {counted(self.images, 'validation image')} that they were selected on; "
+                "of settings they say nothing, since another seed may turn them round"
+            )
+        yield from self.chosen.said()
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""
         return {**asdict(self), "said": list(self.said())}
 
 
-def compare_finalists(run: Source, top: int) -> Finalists:
+def compare_finalists(run: Source, top: int, fewest: int = 2) -> Finalists:
     """The winner and the best finished trials after it, `top` in all.
 
     Raises:
-        RequestError: no run folder, fewer than two finished trials, or damaged predictions.
+        RequestError: no run folder, fewer than `fewest` finished trials, or damaged predictions.
     """
     read = Snapshot.of(run)
     frame = results.trials(read)
     names = results.varied(frame)
     settings = {row["trial_id"]: setting(row, names) for row in results.to_records(frame)}
-    finished = [
-        standing
-        for standing in select(read).ranked
-        if standing.status is Status.FINISHED and standing.origin == "search"
-    ]
-    if len(finished) < 2:
+    selection = select(read)
+    finished = _finished(selection)
+    if len(finished) < fewest:
         raise RequestError(
             f"a comparison needs two finished trials, but {read.folder.path} has {len(finished)}; "
             f"`sweep status {read.folder.path}` shows how it stands"
         )
+    finished = finished[:top]
     right = [_right(read.by_id[each.trial_id], each.best.epoch) for each in finished]
-    versus = [mcnemar(right[0], other) for other in right[1:top]]
+    versus = [mcnemar(right[0], other) for other in right[1:]]
     adjusted = holm([pair.p for pair in versus])
+    chosen = chosen_among(read, selection)
+    assert chosen is not None
+    corrected = chosen.interval
     each = tuple(
         Finalist(
             standing.trial_id,
             settings[standing.trial_id],
             int(mine.sum()),
             float(mine.mean()),
-            wilson(int(mine.sum()), len(mine)),
+            wilson(int(mine.sum()), len(mine)) if pair or corrected is None else corrected,
             pair,
             p,
         )
         for standing, mine, pair, p in zip(
-            finished, right, [None, *versus], [None, *adjusted], strict=False
+            finished, right, [None, *versus], [None, *adjusted], strict=True
         )
     )
-    return Finalists(len(right[0]), each, len(finished), optimism(np.stack(right)))
+    return Finalists(len(right[0]), each, selection.ground_said(), chosen)
+
+
+def _finished(selection: Selection) -> list[Standing]:
+    """The winner, and after it the other trials that finished, best first; no audits, and none that learned nothing."""
+    if selection.winner is None:
+        return []
+    others = (
+        each
+        for each in selection.ranked
+        if each.status is Status.FINISHED and each.origin != "audit" and each != selection.winner
+    )
+    return [selection.winner, *(each for each in others if each.trial_id not in selection.flat)]
+
+
+def _compared(winner: Finalist, other: Finalist) -> str:
+    assert other.versus is not None and other.p_holm is not None
+    difference = winner.accuracy - other.accuracy
+    alone = other.versus.only_first, other.versus.only_second
+    split = f"{alone[0]} to {alone[1]} images"
+    if other.p_holm >= ALPHA:
+        return (
+            f"the trained models {winner.trial_id} and {other.trial_id} can't be told apart on these images "
+            f"({points(difference)}, {split}; p = {other.p_holm:.2g} after Holm)"
+        )
+    first, second = (winner, other) if difference > 0 else (other, winner)
+    return (
+        f"the trained model {first.trial_id} beats the trained model {second.trial_id} on these images by "
+        f"{points(abs(difference))} ({max(alone)} to {min(alone)} images; p = {other.p_holm:.2g} after Holm)"
+        + ("" if difference > 0 else f", yet {winner.trial_id} is the winner, {METRIC_DECIDES}")
+    )
 
 
 def _right(trial: ReadTrial, epoch: int) -> Right:

@@ -53,7 +53,9 @@ DTYPES: Final = {
     "our_validation": "float64",
     "low": "float64",
     "high": "float64",
+    "our_test": "float64",
     "difference": "float64",
+    "difference_of": "string",
     "majority": "float64",
 }
 
@@ -61,8 +63,10 @@ DTYPES: Final = {
 def beside_reports(run: Source) -> pd.DataFrame:
     """One row a trial that has a report's setting: theirs, the repetitions', ours on validation with its interval.
 
-    `difference` is ours less theirs: their validation figure where there is one, else their test figure. `majority` is
-    what always giving the larger class would reach on our validation images. No row where nothing matches.
+    `difference` is ours less theirs, like from like, and `difference_of` says of what: validation, where they gave such
+    a figure, else test, where the test set was opened for that trial. Neither where the two have no part in common: a
+    validation value, which chose its epoch, less a test value says nothing. `majority` is what always giving the larger
+    class would reach on our validation images. No row where nothing matches.
 
     Raises:
         RequestError: no run folder, or a damaged record.
@@ -75,13 +79,15 @@ def _rows(run: Snapshot) -> Iterator[dict[str, Any]]:
     split = read_split(run.folder.split, ("validation",))
     images = len(split)
     positive = split["label"].mean()
+    tested = {o.winner.trial_id: o.result.accuracy for o in run.openings if o.result is not None}
     for trial in results.to_records(results.trials(run)):
         for known in REPORTS:
             if known.target != target or not _is_of(trial, known):
                 continue
             ours = trial["val_accuracy"]
             interval = wilson(round(ours * images), images) if ours is not None else None
-            theirs = known.validation if known.validation is not None else known.test
+            our_test = tested.get(trial["trial_id"])
+            difference, of = _difference(known, ours, our_test)
             yield {
                 "report": known.report,
                 "strategy": known.settings["strategy"],
@@ -94,9 +100,22 @@ def _rows(run: Snapshot) -> Iterator[dict[str, Any]]:
                 "our_validation": ours,
                 "low": interval and interval.low,
                 "high": interval and interval.high,
-                "difference": ours - theirs if ours is not None and theirs is not None else None,
+                "our_test": our_test,
+                "difference": difference,
+                "difference_of": of,
                 "majority": max(positive, 1 - positive),
             }
+
+
+def _difference(
+    known: Published, validation: float | None, test: float | None
+) -> tuple[float | None, str | None]:
+    """Ours less theirs, of the same part of the images; validation first."""
+    pairs = (("validation", validation, known.validation), ("test", test, known.test))
+    for part, ours, theirs in pairs:
+        if ours is not None and theirs is not None:
+            return ours - theirs, part
+    return None, None
 
 
 def _is_of(trial: dict[str, Any], known: Published) -> bool:

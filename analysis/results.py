@@ -19,9 +19,11 @@ from analysis.columns import (
     dtypes,
 )
 from analysis.cost import cost_of
-from analysis.select import select, why_unfinished
+from analysis.excess import chosen_among
+from analysis.select import Selection, select, why_unfinished
 from analysis.snapshot import ReadTrial, RunPath, Snapshot, Source
 from analysis.snapshot.collector import paused_collector
+from analysis.snapshot.rights import validation_labels
 from analysis.statistics import wilson
 from analysis.wording import SECONDARY
 from sweep.config import SweepConfig
@@ -29,7 +31,6 @@ from sweep.open_run import open_run
 from trainable.config import RequestError
 from trainable.files import write_atomically
 from trainable.metric import Metric
-from trainable.record import RunFolder
 from trainable.rows import FROZEN_COLUMNS, RESULT_COLUMNS, ROW_COLUMNS, with_saved_seconds
 
 ENDS: Final = ("finished", "pruned", "diverged", "collapsed", "failed")
@@ -161,7 +162,8 @@ def compare(runs: Sequence[Source]) -> pd.DataFrame:
 
 def _run(run: Snapshot) -> dict[str, Any]:
     config, frame = run.config, trials(run)
-    won, cost, openings = select(run).winner, cost_of(run), run.openings
+    selection, cost, openings = select(run), cost_of(run), run.openings
+    won = selection.winner
     ends = frame["status"].value_counts()
     facts: dict[str, Any] = {
         "run": str(run.folder.path),
@@ -182,9 +184,7 @@ def _run(run: Snapshot) -> dict[str, Any]:
         row = frame.set_index("trial_id").loc[won.trial_id]
         facts |= {"winner": won.trial_id, "best_epoch": won.best.epoch}
         facts |= {name: row[name] for name in (*SETTINGS, *BEST_COLUMNS)}
-        images = _validation_images(run.folder)
-        interval = wilson(round(won.best.val_accuracy * images), images)
-        facts |= {"validation_images": images, "val_low": interval.low, "val_high": interval.high}
+        facts |= _of_winner(run, selection, won.best.val_accuracy)
     if openings and (result := openings[-1].result) is not None:
         ends_of = result.accuracy_interval
         facts |= {"test_images": result.images, "test_accuracy": result.accuracy}
@@ -192,8 +192,18 @@ def _run(run: Snapshot) -> dict[str, Any]:
     return facts
 
 
-def _validation_images(run: RunFolder) -> int:
-    return int((pd.read_parquet(run.split, columns=["part"])["part"] == "validation").sum())
+def _of_winner(run: Snapshot, selection: Selection, accuracy: float) -> dict[str, Any]:
+    """The winner's ground, and what its validation accuracy is worth: as `analysis select` has it."""
+    images, chosen = len(validation_labels(run)), chosen_among(run, selection)
+    assert chosen is not None
+    interval = chosen.interval or wilson(round(accuracy * images), images)
+    return {
+        "winner_ground": selection.ground,
+        "validation_images": images,
+        "val_excess": chosen.excess.excess if chosen.interval and chosen.excess else None,
+        "val_low": interval.low,
+        "val_high": interval.high,
+    }
 
 
 def _trial(trial: ReadTrial, metric: Metric) -> dict[str, Any]:

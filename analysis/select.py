@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+from analysis.learned import is_flat
 from analysis.snapshot import Snapshot, Source
+from analysis.snapshot.rights import validation_labels
 from analysis.wording import counted, metric_name, metric_value
-from sweep.ranking import Standing, rank, single_winner, winner
+from sweep.ranking import Standing, rank, replicates, single_winner, winner
 from trainable.manifest import SessionEnd
 from trainable.metric import Metric
 from trainable.rows import Status
 
+Ground = Literal["single runs", "replicates"]
 NAMED = 3  # best others that are named where there is no winner
 
 
@@ -22,6 +26,28 @@ class Selection:
     ranked: tuple[Standing, ...]
     single: Standing | None = None
     """The best single trial of the search: the winner, unless settings were replicated."""
+    flat: frozenset[str] = frozenset()
+    """Finished trials that learned nothing of their classes."""
+
+    @property
+    def ground(self) -> Ground | None:
+        """What the winner was chosen by; None without one."""
+        if self.winner is None:
+            return None
+        return "replicates" if self.winner.origin == "replicate" else "single runs"
+
+    def ground_said(self) -> str:
+        """The same in words; "" without a winner."""
+        if self.winner is None:
+            return ""
+        if self.ground == "replicates":
+            runs = replicates(self.ranked, self.flat)[self.winner.setting_id].learned
+            return (
+                "on the ground of replicates: the setting with the highest mean of its replicates wins, and the best "
+                f"of its {len(runs)} is the winner"
+            )
+        finished = sum(s.status is Status.FINISHED and s.origin == "search" for s in self.ranked)
+        return f"on the ground of single runs: the best of {counted(finished, 'finished trial')}"
 
     @property
     def better_unfinished(self) -> Standing | None:
@@ -52,10 +78,11 @@ class Selection:
         return list(self._remarks())
 
     def _remarks(self) -> Iterator[str]:
-        if self.winner is not None and self.single is not None and self.single != self.winner:
+        won = self.winner
+        if won is not None and self.ground == "replicates" and self.single is not None:
             yield (
                 f"settings were replicated, and the winner is the best replicate of the one with the highest mean: "
-                f"{self.say(self.winner)}; the best single trial of the search is {self.say(self.single)}"
+                f"{self.say(won)}; the best single trial of the search is {self.say(self.single)}"
             )
         better = self.better_unfinished
         if better is not None:
@@ -86,7 +113,22 @@ def select(run: Source) -> Selection:
     """
     read = Snapshot.of(run)
     ranked = rank(read.standings)
-    return Selection(read.config.metric, winner(ranked), tuple(ranked), single_winner(ranked))
+    flat = _flat(read, ranked)
+    won, single = winner(ranked, flat), single_winner(ranked)
+    return Selection(read.config.metric, won, tuple(ranked), single, flat)
+
+
+def _flat(run: Snapshot, ranked: list[Standing]) -> frozenset[str]:
+    """Finished trials without an order of the classes at their best epoch; none where so few images can't tell."""
+    finished = [each for each in ranked if each.status is Status.FINISHED]
+    if not finished:
+        return frozenset()
+    labels = validation_labels(run)
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives or is_flat(1.0, positives, negatives):
+        return frozenset()
+    return frozenset(e.trial_id for e in finished if is_flat(e.best.val_auc, positives, negatives))
 
 
 def why_unfinished(run: Source) -> str | None:

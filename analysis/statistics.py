@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import sqrt
+from typing import Any, Final
 
 import numpy as np
+
+from analysis.image_variance import Uncertain, uncertain
 
 CONFIDENCE = 0.95
 EXACT_BELOW = 25  # discordant images; beyond them McNemar's chi-squared with continuity correction
 BOOTSTRAPS = 2_000
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
+TINY: Final = 1e-9
+UNBOUNDED: Final = (float("-inf"), float("inf"))
 Right = np.ndarray[Any, np.dtype[np.bool_]]
 """(images,): was the prediction right?"""
+Labels = np.ndarray[Any, np.dtype[np.int64]]
+"""(images,): 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,22 @@ def wilson(successes: int, images: int) -> Interval:
 
     low, high = proportion_confint(successes, images, alpha=1 - CONFIDENCE, method="wilson")
     return Interval(float(low), float(high))
+
+
+def wilson_of_share(share: float, variance: float, images: int) -> Interval:
+    """Wilson's score interval of a share whose estimate has this variance: that of as many images as would give it.
+
+    With the variance share (1 - share) / images it is `wilson`; at a share of 0 or 1, whose variance shows nothing, it
+    is that of `images`. Both ends lie in 0…1.
+    """
+    from scipy.special import ndtri
+
+    full = share * (1 - share)
+    effective = full / variance if full > 0 and variance > 0 else float(images)
+    z = float(ndtri((1 + CONFIDENCE) / 2))
+    middle = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z / (1 + z**2 / effective) * sqrt(full / effective + (z / (2 * effective)) ** 2)
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
 @dataclass(frozen=True)
@@ -119,21 +142,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def optimism(right: "np.ndarray[Any, np.dtype[np.bool_]]", seed: int = 0) -> float:
-    """By how much the best of several accuracies on the same images is too high, because it was chosen on them.
-
-    `right` is (models, images). Efron's bootstrap (1983): images are drawn again, the best model chosen on the draw,
-    and its accuracy there compared with its accuracy on the images as they are; the mean of BOOTSTRAPS such
-    differences. Epochs were chosen on the same images too, which this does not see.
-    """
-    draw = np.random.default_rng(seed)
-    images = right.shape[1]
-    weights = draw.multinomial(images, np.full(images, 1 / images), size=BOOTSTRAPS)
-    drawn = right.astype(np.float64) @ weights.T / images  # (models, bootstraps)
-    best = drawn.argmax(axis=0)
-    return float((drawn[best, np.arange(BOOTSTRAPS)] - right.mean(axis=1)[best]).mean())
-
-
 @dataclass(frozen=True)
 class Mean:
     """The mean of a few runs, and what it could be."""
@@ -143,18 +151,29 @@ class Mean:
     deviation: float
     """Standard deviation of the runs."""
     interval: Interval
-    """Of the mean, by Student's t."""
+    """Of the mean over other seeds, and other images where images were seen, by Student's t."""
 
 
-def mean_of(values: Sequence[float]) -> Mean:
-    """Mean, standard deviation and t interval of two values or more (Student 1908)."""
-    from scipy.stats import t
+def mean_of(values: Numbers, ends: tuple[float, float] = UNBOUNDED) -> Mean:
+    """Mean, standard deviation and t interval (Student 1908) of two runs or more, values (runs, images).
 
-    found = np.asarray(values, dtype=np.float64)
-    deviation = float(found.std(ddof=1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * deviation / np.sqrt(len(found))
-    mean = float(found.mean())
-    return Mean(len(found), mean, deviation, Interval(mean - half, mean + half, method="t"))
+    Of several images the error is that of `uncertain`, which has runs and images; of one column that of runs alone.
+    The truth lies within `ends`, and so does the interval: what lies beyond is cut off, which takes no truth away.
+    """
+    runs = len(values)
+    found = uncertain(np.full(runs, 1 / runs), np.ones((runs, 1)), values)
+    deviation = float(values.mean(axis=1).std(ddof=1))
+    return Mean(runs, found.estimate, deviation, _within(found, ends))
+
+
+def _within(
+    found: Uncertain, ends: tuple[float, float], confidence: float = CONFIDENCE
+) -> Interval:
+    low, high = found.interval(confidence)
+    method = (
+        "t" if ends[0] <= low and high <= ends[1] else f"t, cut off at {ends[0]:g} and {ends[1]:g}"
+    )
+    return Interval(float(max(low, ends[0])), float(min(high, ends[1])), confidence, method)
 
 
 @dataclass(frozen=True)
@@ -178,6 +197,62 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     low, high = found.confidence_interval(CONFIDENCE)
     interval = Interval(float(low), float(high), method="Welch")
     return Difference(difference, interval, float(found.pvalue))
+
+
+def between(
+    first: Numbers, second: Numbers, ends: tuple[float, float] = UNBOUNDED, pairs: int = 1
+) -> tuple[Difference, float]:
+    """The mean of the runs `first` less that of `second`, both (runs, images) on the same images; and what can be seen.
+
+    Two runs or more of each. The error has runs and images (`uncertain`); with one column of values, runs alone. The
+    interval is Student's, cut off at `ends`; of so many `pairs` all hold together in CONFIDENCE of cases (Bonferroni),
+    so also those that were picked for their difference. Second: the difference that such a test sees in four of five
+    cases.
+    """
+    level = (1 - CONFIDENCE) / pairs
+    counts = len(first), len(second)
+    weights = np.repeat([1 / counts[0], -1 / counts[1]], counts)
+    found = uncertain(
+        weights, np.repeat(np.eye(2), counts, axis=0), np.concatenate([first, second])
+    )
+    interval = _within(found, ends, 1 - level)
+    return Difference(found.estimate, interval, found.p), found.visible(level)
+
+
+@dataclass(frozen=True)
+class Superiority:
+    """How often a run of one setting comes out ahead of a run of another."""
+
+    share: float
+    """Of all pairs of runs; a tie counts half."""
+    interval: Interval
+    """Of the probability when both are trained again."""
+    pairs: int
+
+
+def superiority(first: Sequence[float], second: Sequence[float]) -> Superiority:
+    """The probability that a run of the first setting is higher than one of the second: Mann and Whitney's share.
+
+    The values may be infinite: -inf stands for a run that did not learn. The interval is Newcombe's score method (2006,
+    method 5), which needs no spread: all of 5 × 5 pairs won is 65 to 100 %, not 100 to 100 %.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ndtri
+
+    a, b = np.asarray(first)[:, None], np.asarray(second)[None, :]
+    share, pairs = float(((a > b) + (a == b) / 2).mean()), a.size * b.size
+    z, more = float(ndtri((1 + CONFIDENCE) / 2)), (a.size + b.size) / 2 - 1
+
+    def beyond(p: float) -> float:
+        variance = p * (1 - p) * (1 + more * ((1 - p) / (2 - p) + p / (1 + p))) / pairs
+        return (share - p) ** 2 - z**2 * variance
+
+    inside = min(
+        max(share, TINY), 1 - TINY
+    )  # at 0 and 1 the share itself is a root, and not the one that is sought
+    low = float(brentq(beyond, 0, inside)) if share > 0 else 0.0
+    high = float(brentq(beyond, inside, 1)) if share < 1 else 1.0
+    return Superiority(share, Interval(low, high, method="Newcombe"), pairs)
 
 
 def two_shares(right: int, images: int, other_right: int, other_images: int) -> Difference:

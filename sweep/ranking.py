@@ -1,7 +1,7 @@
 """Which trial is better, in one place: what is kept, winner, replication."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol
@@ -108,28 +108,55 @@ BY_THEMSELVES = (Status.FINISHED, Status.DIVERGED, Status.COLLAPSED)
 """Ends that say what a setting comes to, for better or worse."""
 
 
-def replicates(standings: Iterable[Standing]) -> dict[str, list[Standing]]:
-    """By setting, its replicates that ended by themselves, where there are two or more."""
+@dataclass(frozen=True)
+class Replicates:
+    """The replicates of one setting that ended by themselves."""
+
+    learned: tuple[Standing, ...]
+    """Finished, and not flat."""
+    not_learned: tuple[Standing, ...]
+    """Collapsed, diverged or flat: counted, and in no mean."""
+
+    @property
+    def decide(self) -> bool:
+        """Are there enough for a mean?"""
+        return len(self.learned) > 1
+
+    @property
+    def mean(self) -> float:
+        """Of the scores of those that learned."""
+        return fmean(each.score for each in self.learned)
+
+
+def replicates(standings: Iterable[Standing], flat: Collection[str] = ()) -> dict[str, Replicates]:
+    """By setting, its replicates that ended by themselves, where there are two or more; `flat` learned nothing."""
     found: dict[str, list[Standing]] = defaultdict(list)
     for each in standings:
         if each.origin == "replicate" and each.status in BY_THEMSELVES:
             found[each.setting_id].append(each)
-    return {setting: runs for setting, runs in found.items() if len(runs) > 1}
+    return {
+        setting: Replicates(
+            tuple(r for r in runs if r.status is Status.FINISHED and r.trial_id not in flat),
+            tuple(r for r in runs if r.status is not Status.FINISHED or r.trial_id in flat),
+        )
+        for setting, runs in found.items()
+        if len(runs) > 1
+    }
 
 
-def winner(standings: Iterable[Standing]) -> Standing | None:
+def winner(standings: Iterable[Standing], flat: Collection[str] = ()) -> Standing | None:
     """The trial to test; None where none finished.
 
-    After a replication it is the best finished replicate of the setting whose replicates have the highest mean. The
-    trial that made the setting stand out was chosen for its luck too, so it counts no more. Else the best single trial.
+    After a replication it is the best replicate of the setting whose replicates have the highest mean, of those that
+    learned, two or more. The trial that made the setting stand out was chosen for its luck too, so it counts no more.
+    Else the best single trial.
     """
     found = list(standings)
-    settings = replicates(found)
+    settings = {key: runs for key, runs in replicates(found, flat).items() if runs.decide}
     if not settings:
         return single_winner(found)
-    best = max(settings, key=lambda setting: (fmean(r.score for r in settings[setting]), setting))
-    runs = [run for run in settings[best] if run.status is Status.FINISHED]
-    return min(runs, key=lambda each: each.key, default=single_winner(found))
+    best = max(settings, key=lambda setting: (settings[setting].mean, setting))
+    return min(settings[best].learned, key=lambda each: each.key)
 
 
 def bar(kept: Iterable[Standing], best: int) -> tuple[float, float, int, str] | None:

@@ -148,7 +148,9 @@ def test_runs_stand_side_by_side_with_their_winners(unchanged: Path, empty: Path
     first, second = frame.to_dict(orient="records")
     assert first["trials"] == 6 and first["pruned"] == 1 and first["failed"] == 1
     assert (first["winner"], first["val_accuracy"]) == (best["trial_id"], best["val_accuracy"])
-    assert first["val_low"] < first["val_accuracy"] <= first["val_high"]
+    assert first["winner_ground"] == "single runs"
+    corrected = first["val_accuracy"] - first["val_excess"]
+    assert first["val_low"] < corrected <= min(first["val_high"], first["val_accuracy"])
     assert first["seconds"] == pytest.approx(trials["seconds"].sum())
     assert first["finished_sweep"] and not second["finished_sweep"]
     assert second["trials"] == 0 and pd.isna(second["winner"])

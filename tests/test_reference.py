@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.reference import REPORTS, beside_reports
+from analysis.reference import REPORTS, Published, _difference, beside_reports
 from sweep.config import check_config, load_config
 from sweep.prepare import prepare
 from sweep.proposals import Proposals
@@ -48,12 +48,23 @@ def test_the_examples_settings_are_recognised_as_the_reports(
     for row in found.to_dict(orient="records"):
         theirs = known[row["strategy"], row["lr"]]
         assert row["low"] < row["our_validation"] == 0.75 < row["high"]
-        figure = theirs.validation if theirs.validation is not None else theirs.test
-        assert row["difference"] == pytest.approx(0.75 - figure)
+        if theirs.validation is not None:
+            assert row["difference"] == pytest.approx(0.75 - theirs.validation)
+            assert row["difference_of"] == "validation"
+        else:
+            assert pd.isna(row["difference"]) and pd.isna(row["difference_of"])
     if report == "M":
         collapsed = found[(found["strategy"] == "block5") & (found["lr"] == 1e-3)]
         assert collapsed["their_test"].item() == 0.5773
         assert collapsed["repeated"].item() == "93.63%, 96.50%"
+
+
+def test_like_is_subtracted_from_like() -> None:
+    both = Published("S", "Smiling", {}, 0.93, 0.91)
+    tested_alone = Published("M", "Male", {}, None, 0.95)
+    assert _difference(both, 0.94, 0.90) == (pytest.approx(0.01), "validation")
+    assert _difference(tested_alone, 0.97, 0.94) == (pytest.approx(-0.01), "test")
+    assert _difference(tested_alone, 0.97, None) == (None, None)
 
 
 def test_other_settings_and_other_targets_stand_beside_nothing(run: Path) -> None:

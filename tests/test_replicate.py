@@ -4,13 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu, norm
 
+from analysis import results
+from analysis.__main__ import read_results
+from analysis.finalists import compare_finalists
 from analysis.replicates import compare_replicates
+from analysis.report import render
 from analysis.select import select
-from analysis.statistics import mean_of, welch
+from analysis.snapshot import Snapshot
+from analysis.statistics import between, mean_of, superiority, welch
 from sweep.asha import Rungs
 from sweep.config import SweepConfig, check_config
 from sweep.open_run import HeldRun
@@ -155,7 +163,7 @@ def test_the_setting_with_the_best_mean_wins_without_the_run_that_made_it_stand_
     assert any("the best single trial of the search is" in remark for remark in found.remarks())
 
     said = compare_replicates(run.path)
-    assert [each.mean.mean for each in said.each] == pytest.approx([0.87, 0.85])
+    assert [each.mean.mean for each in said.each if each.mean] == pytest.approx([0.87, 0.85])
     first, *_ = said.said()
     assert "lr 0.003 and lr 0.001 can't be told apart" in first or "beats" in first
     assert any("had another setting" in sentence for sentence in said.said())
@@ -168,6 +176,67 @@ def test_a_setting_is_judged_by_its_collapses_too(run: RunFolder, config: SweepC
             train(record, value, Status.COLLAPSED if value < 0.6 else Status.FINISHED)
     found = select(run.path).winner
     assert found is not None and found.trial_id == of(run, 3e-3)[0].trial_id
+
+
+def test_replicates_that_collapsed_are_counted_apart_and_in_no_mean(
+    run: RunFolder, config: SweepConfig
+) -> None:
+    put_on_record(replicate(run, 2, 3, []))
+    for lr, values in ((1e-3, (0.95, 0.94, 0.58)), (3e-3, (0.88, 0.87, 0.875))):
+        for record, value in zip(of(run, lr), values, strict=True):
+            train(record, value, Status.COLLAPSED if value < 0.6 else Status.FINISHED)
+    found = compare_replicates(run.path)
+    first, second = found.each
+    assert first.mean is not None and first.mean.mean == pytest.approx(0.945)
+    assert (len(first.trial_ids), len(first.not_learned)) == (2, 1)
+    assert second.versus is not None and second.versus.difference.difference == pytest.approx(0.07)
+    assert second.versus.ahead.share == pytest.approx(6 / 9), (
+        "the collapsed one is behind all three"
+    )
+    assert any("1 of 3 replicates did not learn" in sentence for sentence in found.said())
+    selection = select(run.path)
+    assert selection.winner is not None and selection.winner.score == 0.95
+    assert "replicates" in selection.ground_said()
+
+
+def test_a_setting_of_which_one_replicate_learned_has_no_mean_and_does_not_win(
+    run: RunFolder, config: SweepConfig
+) -> None:
+    put_on_record(replicate(run, 1, 2, []))
+    for record, status in zip(of(run, 1e-3), (Status.FINISHED, Status.COLLAPSED), strict=True):
+        train(record, 0.95, status)
+    (only,) = compare_replicates(run.path).each
+    assert only.mean is None and only.versus is None
+    selection = select(run.path)
+    assert selection.winner == selection.single and selection.ground == "single runs"
+
+
+def test_every_command_names_the_same_winner_and_its_ground(
+    run: RunFolder, config: SweepConfig
+) -> None:
+    put_on_record(replicate(run, 2, 2, []))
+    for lr, values in ((1e-3, (0.84, 0.85)), (3e-3, (0.86, 0.88))):
+        for record, value in zip(of(run, lr), values, strict=True):
+            train(record, value)
+    won = select(run.path).winner
+    assert won is not None and won.origin == "replicate"
+    for record in run.trials():
+        predict_all_right(run, record)
+    read = Snapshot.of(run.path)
+    finalists = compare_finalists(read, 5)
+    assert finalists.each[0].trial_id == won.trial_id == read_results(read)["winner"]
+    assert results.compare([read])["winner"].item() == won.trial_id
+    assert results.compare([read])["winner_ground"].item() == "replicates"
+    assert next(finalists.said()).startswith(f"the winner is {won.trial_id}, on the ground of rep")
+    assert f"wins by replicates: trial {won.trial_id}" in render(read)
+
+
+def predict_all_right(run: RunFolder, record: TrialRecord) -> None:
+    split = pd.read_parquet(run.split)
+    split = split[split["part"] == "validation"]
+    best = max(record.rows(), key=lambda row: (row.val_accuracy, -row.epoch)).epoch
+    frame = split[["file", "label"]].assign(logit=split["label"] * 2.0 - 1)
+    frame.to_parquet(record.folder / f"best-{best}.parquet", index=False)
 
 
 def standings(values: Sequence[tuple[str, str, float]]) -> list[Standing]:
@@ -210,12 +279,49 @@ def test_a_mean_and_a_difference_come_with_the_textbooks_intervals() -> None:
     """Student's sleep data: the drugs' extra hours of sleep, mean 0.75 and 2.33 (R's t.test gives the rest)."""
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    found = mean_of(first)
+    found = mean_of(np.array(first)[:, None])
     assert found.mean == pytest.approx(0.75)
     assert (found.interval.low, found.interval.high) == pytest.approx((-0.5297804, 2.0297804))
     against = welch(first, second)
     assert against.p == pytest.approx(0.07939, abs=1e-5)
     assert (against.interval.low, against.interval.high) == pytest.approx((-3.3654832, 0.2054832))
+
+
+def test_the_interval_of_a_mean_of_shares_ends_at_all_of_them() -> None:
+    found = mean_of(np.array([[0.94], [0.99]]), (0, 1)).interval
+    uncut = mean_of(np.array([[0.94], [0.99]])).interval
+    assert found.high == 1 < uncut.high and found.low == uncut.low and "cut off" in found.method
+
+
+def test_seeds_on_the_same_images_are_compared_with_the_error_of_the_images() -> None:
+    """Two equal settings that differ on these images: what each finds hard is the same for all of its seeds."""
+    draw, alone, found = np.random.default_rng(0), 0, 0
+    for _ in range(150):
+        hard = draw.normal(0, 0.4, (2, 1, 200)) + draw.normal(0, 1, 200)
+        right = (hard + draw.normal(0, 0.3, (2, 5, 200)) < 1.4).astype(float)
+        found += between(*right)[0].p < 0.05
+        alone += welch(*right.mean(axis=2)).p < 0.05
+    assert found <= 12 and alone >= 25
+
+
+def test_how_often_one_comes_out_ahead_is_mann_and_whitneys_share() -> None:
+    first, second = [0.9, 0.92, 0.95], [0.88, 0.92, -np.inf]
+    expected = mannwhitneyu(first, second).statistic / 9
+    assert superiority(first, second).share == pytest.approx(expected) == 7.5 / 9
+    never = superiority([1.0] * 5, [2.0] * 5).interval
+    always = superiority([2.0] * 5, [1.0] * 5).interval
+    assert (always.low, always.high) == (pytest.approx(0.65, abs=0.01), 1)
+    assert (never.low, never.high) == (0, pytest.approx(1 - always.low))
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0, 2.0])
+def test_the_interval_of_coming_out_ahead_holds_the_truth(apart: float) -> None:
+    draw, truth, held = np.random.default_rng(0), norm.cdf(apart / 2**0.5), 0
+    for _ in range(400):
+        first, second = draw.normal(apart, 1, 5).tolist(), draw.normal(0, 1, 5).tolist()
+        interval = superiority(first, second).interval
+        held += interval.low <= truth <= interval.high
+    assert held / 400 > 0.92
 
 
 def test_runs_without_spread_differ_or_do_not() -> None:

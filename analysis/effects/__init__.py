@@ -17,7 +17,8 @@ from analysis.effects.said import Saying
 from analysis.effects.verdicts import MATTERS, Mattered, what_mattered
 from analysis.select import select
 from analysis.snapshot import ReadTrial, Snapshot, Source
-from analysis.snapshot.rights import Labels, rights_of, validation_labels
+from analysis.snapshot.rights import rights_of, validation_labels
+from analysis.statistics import Labels
 from analysis.wording import counted, is_rate, metric_name, number, points
 from sweep.ranking import BY_THEMSELVES
 from trainable.metric import Metric, chance_area

@@ -15,7 +15,8 @@ DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 def accuracies(runs: pd.DataFrame) -> go.Figure:
-    """Each winner's validation accuracy, and its test accuracy where that is known, with 95 % intervals."""
+    """Each winner's validation accuracy, less what being chosen made of it where that is known, and its test accuracy
+    where there is one, with 95 % intervals."""
     figure = go.Figure()
     names = runs["name"].tolist()
     for kind, column, symbol, colour, aside in (
@@ -24,6 +25,8 @@ def accuracies(runs: pd.DataFrame) -> go.Figure:
     ):
         shown = runs[runs[f"{column}_accuracy"].notna()]
         value, low, high = (shown[f"{column}_{end}"] * 100 for end in ("accuracy", "low", "high"))
+        if kind == "validation":
+            value = value - shown["val_excess"].fillna(0) * 100
         figure.add_trace(
             go.Scatter(
                 x=value.tolist(),

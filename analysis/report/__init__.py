@@ -14,7 +14,8 @@ from analysis import plots, results, wording
 from analysis.cost import cost_of, spent
 from analysis.effects import Effects, effects_of
 from analysis.finalists import Finalists, compare_finalists
-from analysis.ledger import alarm_of, how_often
+from analysis.ledger import WHY_ONE, alarm_of, how_often
+from analysis.more_trials import more_trials
 from analysis.page import figure_json, render_page
 from analysis.reference import beside_reports
 from analysis.replicates import compare_replicates
@@ -95,6 +96,9 @@ def render(run: Source) -> str:
         settings=settings,
         many=len(cards) > MANY,
         finalists=finalists,
+        ground=selection.ground_said(),
+        why_one=WHY_ONE,
+        more_trials=list(more_trials(read).said()),
         replication=replication,
         beside=results.to_records(beside_reports(read)),
         cost=list(cost.said()),
@@ -115,9 +119,9 @@ def render(run: Source) -> str:
 
 
 def _finalists(run: Snapshot) -> Finalists | None:
-    """The best finished trials compared; None where there are not two, or their predictions are gone."""
+    """The winner and the best finished trials; None where there is no winner, or their predictions are gone."""
     try:
-        return compare_finalists(run, FINALISTS)
+        return compare_finalists(run, FINALISTS, fewest=1)
     except RequestError:
         return None
 

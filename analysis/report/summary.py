@@ -41,12 +41,16 @@ def _winner(selection: Selection, setting: str, finalists: Finalists | None) -> 
         yield "there is no winner yet: no trial of the search has finished"
         return
     value = wording.metric_value(selection.metric, selection.metric.score(won.score))
-    interval = ""
-    if finalists is not None and finalists.each[0].trial_id == won.trial_id:
-        ends = finalists.each[0].interval
-        interval = f"; 95 % interval of its accuracy {wording.percent(ends.low)} to {wording.percent(ends.high)}"
+    corrected = ""
+    found = finalists.chosen.excess if finalists is not None else None
+    if found is not None:
+        corrected = (
+            f"; without the luck of being chosen about {wording.percent(found.corrected)} (95 % interval "
+            f"{wording.percent(found.interval.low)} to {wording.percent(found.interval.high)})"
+        )
     yield (
-        f"{setting} wins with a {wording.metric_name(selection.metric)} of {value} at epoch {won.best.epoch}{interval}"
+        f"{setting} wins by {selection.ground}: trial {won.trial_id}, with a "
+        f"{wording.metric_name(selection.metric)} of {value} at epoch {won.best.epoch}{corrected}"
     )
 
 
@@ -68,10 +72,11 @@ def _test(openings: Sequence[Opening]) -> Iterator[str]:
 
 def _sure(finalists: Finalists | None, replication: Replication) -> Iterator[str]:
     """Of settings where they were replicated, else of trained models."""
-    if replication.each:
+    compared = [each for each in replication.each if each.versus is not None]
+    if compared:
         yield next(replication.said())
         return
-    if finalists is None:
+    if finalists is None or len(finalists.each) < 2:
         return
     others = finalists.each[1:]
     beaten = sum(other.p_holm is not None and other.p_holm < ALPHA for other in others)

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 
+import numpy as np
+
 from analysis.ledger import Opening, parse_ledger
 from analysis.snapshot.collector import paused_collector
 from analysis.snapshot.epochs import Epochs, TrialEpochs, parse_epochs
+from analysis.statistics import Labels
 from sweep.asha import Decision
 from sweep.open_run import Run, open_run
 from sweep.ranking import Standing, standing
+from trainable.data import read_split
 from trainable.files import parse_json_lines, read_bytes, whole_lines
 from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord, readable
@@ -91,6 +95,16 @@ class Snapshot(Run):
         with readable(path, "put the old one back"):
             found = [Decision.from_json(facts) for facts in parse_json_lines(self.rungs, path)]
         return tuple(one for one in found if one.trial_id in self.by_id)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Of the validation images, in the order of the split.
+
+        Raises:
+            RequestError: split.parquet is gone or damaged.
+        """
+        found = read_split(self.folder.split, ("validation",))["label"]
+        return found.to_numpy(np.int64)
 
     @cached_property
     def by_id(self) -> Mapping[str, ReadTrial]:

@@ -1,15 +1,8 @@
 """Which validation images each epoch of a trial got right, as far as that is on record; torch is not needed."""
 
-from typing import Any
-
-import numpy as np
-
 from analysis.snapshot import ReadTrial, Snapshot
-from analysis.statistics import Right
-from trainable.data import read_split
+from analysis.statistics import Labels, Right
 from trainable.right import agrees, read_right
-
-Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def rights_of(trial: ReadTrial, images: int) -> Right | None:
@@ -34,5 +27,4 @@ def validation_labels(run: Snapshot) -> Labels:
     Raises:
         RequestError: split.parquet is gone or damaged.
     """
-    labels: Labels = read_split(run.folder.split, ("validation",))["label"].to_numpy(np.int64)
-    return labels
+    return run.labels
