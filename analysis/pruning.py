@@ -219,16 +219,13 @@ def _audit(
     ended = [each for each in audits.values() if each.status().status in BY_THEMSELVES]
     finished = [each for each in ended if each.status().status is Status.FINISHED]
     leads = [_lead(each.best(metric), best, metric) for each in finished]
-    p_values = holm(
-        [
-            _p(run, each, best) if lead > 0 else 1.0
-            for each, lead in zip(finished, leads, strict=True)
-        ]
-    )
+    p_values = [
+        _p(run, each, best) if lead > 0 else 1.0 for each, lead in zip(finished, leads, strict=True)
+    ]
     better = {
         each.origin.audits or "": lead
-        for each, lead, p in zip(finished, leads, p_values, strict=True)
-        if lead >= HALF_A_POINT and p < ALPHA
+        for each, lead, is_told in zip(finished, leads, are_better(leads, p_values), strict=True)
+        if is_told
     }
     return Audit(
         pruned=sum(each.status().status is Status.PRUNED for each in search),
@@ -237,6 +234,14 @@ def _audit(
         better=better,
         ahead=sum(lead > 0 for lead in leads) - len(better),
     )
+
+
+def are_better(leads: Sequence[float], p_values: Sequence[float]) -> list[bool]:
+    """Which audits ended better than the best trial of the search, by `leads` of half a point or more (as shares) and
+    by McNemar's p-values of all audits that finished, one of each; Holm's correction is made here."""
+    return [
+        lead >= HALF_A_POINT and p < ALPHA for lead, p in zip(leads, holm(p_values), strict=True)
+    ]
 
 
 def _lead(row: Row | None, best: Standing, metric: Metric) -> float:
