@@ -11,6 +11,7 @@ true accuracy of the trial that no pruning could have missed, at its best epoch 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,14 +85,16 @@ class Trials:
     right: Rights  # (trials, epochs, images)
     collapsed: Rights  # (trials,)
 
-    @property
+    @cached_property
     def validation(self) -> Floats:
         found: Floats = self.right.mean(axis=2)
         return found
 
-    def best_epochs(self, epochs: Sequence[int]) -> list[int]:
-        """Of each trial its best epoch by validation, from 0, of the first so many."""
-        return [int(values[:n].argmax()) for values, n in zip(self.validation, epochs, strict=True)]
+    @cached_property
+    def at_best(self) -> tuple[Floats, Rights]:
+        """Each trial at its best epoch by validation: true accuracy, (trials,), and what is right, (trials, images)."""
+        places, epochs = np.arange(len(self.strategies)), self.validation.argmax(axis=1)
+        return self.accuracy[places, epochs], self.right[places, epochs]
 
 
 def train(draw: np.random.Generator, situation: Situation, images: int) -> Trials:
@@ -231,16 +234,13 @@ def _stops(
 
 def regret_of(trials: Trials, found: Search) -> float:
     """How much better the best trial ends, had all run on, than the winner; true accuracies at their best epochs."""
-    at = trials.best_epochs([EPOCHS] * TRIALS)
-    true = trials.accuracy[np.arange(TRIALS), at]
+    true, _ = trials.at_best
     return float(true.max() - true[found.winner(trials)])
 
 
 def looks_too_short(trials: Trials, found: Search) -> bool:
     """Does `analysis cost` say so once every pruned trial was audited?"""
-    at = trials.best_epochs([EPOCHS] * TRIALS)
-    best = found.winner(trials)
-    right = trials.right[np.arange(TRIALS), at]
+    best, (_, right) = found.winner(trials), trials.at_best
     audits = [
         place
         for place in range(TRIALS)
