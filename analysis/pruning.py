@@ -8,7 +8,7 @@ from typing import Final
 from analysis.learned import is_flat, validation_classes
 from analysis.select import select
 from analysis.snapshot import ReadTrial, Snapshot
-from analysis.statistics import Interval, Right, holm, mcnemar, wilson
+from analysis.statistics import Interval, Right, mcnemar, wilson
 from analysis.wording import counted, percent, points
 from sweep.audit import wanted
 from sweep.ranking import BY_THEMSELVES, Standing
@@ -83,7 +83,7 @@ class Audit:
 
     Better than the best trial of the search is one that finished with a better value, by half a point or more (of the
     metric; of accuracy where that is a loss), and by McNemar's test of the right and wrong predictions of both best
-    epochs, with Holm's correction over all audits that finished. Without predictions half a point decides alone.
+    epochs. Without predictions half a point decides alone.
     """
 
     pruned: int
@@ -237,15 +237,12 @@ def _audit(
 
 
 def are_better(leads: Sequence[float], p_values: Sequence[float]) -> list[bool]:
-    """Which audits ended better than the best trial of the search, by `leads` of half a point or more (as shares) and
-    by McNemar's p-values of all audits that finished, one of each; Holm's correction is made here."""
-    if not any(lead >= HALF_A_POINT and p < ALPHA for lead, p in zip(leads, p_values, strict=True)):
-        return [False] * len(
-            leads
-        )  # no correction makes a p-value smaller; it takes a second to import
-    return [
-        lead >= HALF_A_POINT and p < ALPHA for lead, p in zip(leads, holm(p_values), strict=True)
-    ]
+    """Which audits ended better than the best trial of the search: by half a point or more, and by McNemar's test.
+
+    `leads` are shares. No correction for the number of audits: what they are compared with is the best of many itself,
+    and more of them do not make it easier (benchmarks/pruning.py; docs/log.md, 2026-11-30).
+    """
+    return [lead >= HALF_A_POINT and p < ALPHA for lead, p in zip(leads, p_values, strict=True)]
 
 
 def _lead(row: Row | None, best: Standing, metric: Metric) -> float:

@@ -1,6 +1,6 @@
 """What does ASHA lose where a strategy learns slowly and ends higher, and what do exceptions cost? A simulation.
 
-python benchmarks/pruning.py [--runs 300] [--images 3000] [--seed 0] [--out pruning.json]
+python benchmarks/pruning.py [--runs 200] [--images 3000] [--only "crossing at 4"] [--seed 0] [--out pruning.json]
 
 Searches of 24 trials × 8 epochs with a known truth; rungs are the project's own (`sweep.asha.Rungs`, grace period 2,
 reduction factor 2, four slots). Validation images are drawn too: a share of what is hard about an image is so for all
@@ -303,14 +303,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=SITUATIONS, default=list(SITUATIONS))
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     found = {}
-    for name, situation in SITUATIONS.items():
-        found[name] = measure(situation, asked.runs, asked.images, asked.seed)
+    for name in asked.only:
+        found[name] = measure(SITUATIONS[name], asked.runs, asked.images, asked.seed)
         print(f"{name}, {asked.runs} runs, {asked.images} images", flush=True)
         for row in found[name]:
             print(_line(row), flush=True)

@@ -45,7 +45,7 @@ def test_with_equal_settings_the_grace_period_is_called_too_short_in_at_most_one
     None
 ):
     """After an audit of every pruned trial, at 3,000 images and at 200."""
-    for images, runs in ((200, 200), (3_000, 60)):
+    for images, runs in ((200, 100), (3_000, 60)):
         said = 0
         for seed in range(runs):
             trials = train(np.random.default_rng((1, seed)), SITUATIONS["equal"], images)
