@@ -10,7 +10,6 @@ from analysis.select import select
 from analysis.snapshot import ReadTrial, Snapshot
 from analysis.statistics import Interval, Right, mcnemar, wilson
 from analysis.wording import counted, percent, points
-from sweep.audit import wanted
 from sweep.ranking import BY_THEMSELVES, Standing
 from trainable.config import RequestError
 from trainable.metric import Metric
@@ -19,6 +18,8 @@ from trainable.rows import Row, Status
 ALPHA: Final = 0.05
 HALF_A_POINT: Final = 0.005
 """A lead below it is none, whatever a test says."""
+ENOUGH: Final = 6
+"""Audits of a strategy that say something of it; all of them where fewer were pruned."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,14 @@ class Pruning:
             {arm.strategy: arm.audits for arm in self.arms},
         )
         return f"`sweep extend RUN --audit {count}`"
+
+
+def wanted(pruned: Mapping[str, int], audited: Mapping[str, int]) -> int:
+    """How many audits more give each strategy ENOUGH, or all that it can have; both by strategy.
+
+    `sweep extend --audit` draws from the strategy that has the fewest, so that many are enough.
+    """
+    return sum(max(0, min(ENOUGH, count) - audited.get(each, 0)) for each, count in pruned.items())
 
 
 def pruning_of(run: Snapshot) -> Pruning:

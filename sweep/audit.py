@@ -3,14 +3,10 @@
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 from trainable.config import RequestError, TrialConfig
 from trainable.record import TrialRecord
 from trainable.rows import Status
-
-ENOUGH: Final = 6
-"""Audits of a strategy from which on they say something of it; all of them where fewer were pruned."""
 
 
 def draw(
@@ -36,11 +32,6 @@ def draw(
         if not left[strategy]:
             del left[strategy]
     return tuple(found)
-
-
-def wanted(pruned: Mapping[str, int], audited: Mapping[str, int]) -> int:
-    """How many more to draw until each strategy has ENOUGH audits, or all that it can have; both by strategy."""
-    return sum(max(0, min(ENOUGH, count) - audited.get(each, 0)) for each, count in pruned.items())
 
 
 def _place(seed: int, trial_id: str) -> str:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from analysis import plots, results
 from analysis.cost import cost_of
 from analysis.effects import effects_of
+from analysis.pruning import wanted
 from analysis.report import render
 from analysis.select import select
 from analysis.statistics import wilson
 from sweep.asha import Rungs
-from sweep.audit import draw, wanted
+from sweep.audit import draw
 from sweep.config import SweepConfig, check_config
 from sweep.extend import Request, extend
 from sweep.interruption import Interruption
