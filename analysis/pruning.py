@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from analysis.learned import is_flat, validation_classes
@@ -43,7 +43,8 @@ class Arm:
     better: int
     """Of these, better than the best trial of the search; see Audit."""
     interval: Interval | None
-    """Of that share among the strategy's pruned trials (Wilson); None where none or all of them were audited."""
+    """Of that share among the strategy's pruned trials (Wilson, within what those without an audit leave open); None
+    where none or all of them were audited."""
 
     @property
     def pruned(self) -> int:
@@ -209,7 +210,19 @@ def _arm(
         len(audited),
         told,
         found,
-        wilson(found, told) if 0 < told < len(pruned) else None,
+        _share(found, told, len(pruned)),
+    )
+
+
+def _share(better: int, ended: int, pruned: int) -> Interval | None:
+    """Of what would end better of all `pruned`, from the audits that `ended`; None where it is no estimate."""
+    if not 0 < ended < pruned:
+        return None
+    found, open_ = wilson(better, ended), pruned - ended
+    return replace(
+        found,
+        low=max(found.low, better / pruned),
+        high=min(found.high, (better + open_) / pruned),
     )
 
 
@@ -251,7 +264,10 @@ def are_better(leads: Sequence[float], p_values: Sequence[float]) -> list[bool]:
     `leads` are shares. No correction for the number of audits: what they are compared with is the best of many itself,
     and more of them do not make it easier (benchmarks/pruning.py; docs/log.md, 2026-11-30).
     """
-    return [lead >= HALF_A_POINT and p < ALPHA for lead, p in zip(leads, p_values, strict=True)]
+    return [
+        round(lead, 9) >= HALF_A_POINT and p < ALPHA
+        for lead, p in zip(leads, p_values, strict=True)
+    ]
 
 
 def _lead(row: Row | None, best: Standing, metric: Metric) -> float:
