@@ -121,7 +121,7 @@ def select(
 def cost(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
-    """What the run cost, what pruning and sharing saved, and whether ASHA may have stopped a winner."""
+    """What the run cost, what pruning and sharing saved, and what ASHA stopped."""
     from analysis.cost import cost_of
 
     found = cost_of(run)
@@ -130,6 +130,8 @@ def cost(
         return
     for sentence in found.said():
         _line(sentence)
+    for warning in found.pruning.warnings():
+        console.warn(warning)
 
 
 @app.command()

@@ -78,7 +78,7 @@ TRIALS: Final[Mapping[str, Column]] = {
     "gpu_memory_bytes": Column(WHOLE, "peak; 0 on a CPU", "bytes"),
     **_FROZEN,
     "saved_seconds": Column(
-        REAL, "saved multiply-adds at the measured pace of frozen layers", "seconds"
+        REAL, "saved multiply-adds at the run's pace of frozen layers, where it has one", "seconds"
     ),
     "skipped_steps": Column(
         WHOLE, "of all epochs, in float16, whose gradients were not finite", "steps"

@@ -1,12 +1,32 @@
 """Did a trial learn anything of its classes?"""
 
+from analysis.snapshot import Snapshot
+from analysis.snapshot.rights import validation_labels
 from trainable.metric import chance_area
 
 
-def is_flat(auc: float, positives: int, negatives: int) -> bool:
-    """Does an area under the ROC curve on so many images show no order of the classes?
+def flat_until(positives: int, negatives: int) -> float:
+    """The area under the ROC curve up to which a trial shows no order of the classes: that which chance reaches.
 
-    It is within three standard errors of 0.5, sqrt((p + n + 1) / (12 p n)) each, of Mann and Whitney's statistic
-    without ties (1947), or below; an area that is not a number shows none either. There is at least one image of each.
+    0 where so few images can't tell any area from chance.
     """
-    return not auc > chance_area(negatives, positives)
+    if not positives or not negatives:
+        return 0.0
+    reached = chance_area(negatives, positives)
+    return reached if reached < 1 else 0.0
+
+
+def is_flat(auc: float, positives: int, negatives: int) -> bool:
+    """Does an area on so many images show no order of the classes? One that is not a number shows none either."""
+    return not auc > flat_until(positives, negatives)
+
+
+def validation_classes(run: Snapshot) -> tuple[int, int]:
+    """How many validation images of the run are positive, and how many negative.
+
+    Raises:
+        RequestError: the split is missing or damaged.
+    """
+    labels = validation_labels(run)
+    positives = int(labels.sum())
+    return positives, len(labels) - positives

@@ -31,7 +31,13 @@ from sweep.open_run import open_run
 from trainable.config import RequestError
 from trainable.files import write_atomically
 from trainable.metric import Metric
-from trainable.rows import FROZEN_COLUMNS, RESULT_COLUMNS, ROW_COLUMNS, with_saved_seconds
+from trainable.rows import (
+    FROZEN_COLUMNS,
+    RESULT_COLUMNS,
+    ROW_COLUMNS,
+    seconds_saved,
+    with_saved_seconds,
+)
 
 ENDS: Final = ("finished", "pruned", "diverged", "collapsed", "failed")
 BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting
@@ -66,10 +72,10 @@ def trials(run: Source) -> pd.DataFrame:
         RequestError: no run folder, or a damaged record.
     """
     snapshot = read(run)
-    metric = snapshot.config.metric
+    metric, done = snapshot.config.metric, work(snapshot)
     kinds = dtypes(TRIALS)
     unknown = dict.fromkeys(kinds)
-    rows = [tuple((unknown | _trial(trial, metric)).values()) for trial in snapshot.trials]
+    rows = [tuple((unknown | _trial(trial, metric, done)).values()) for trial in snapshot.trials]
     columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
     return _typed(dict(zip(kinds, columns, strict=True)), kinds)
 
@@ -177,7 +183,7 @@ def _run(run: Snapshot) -> dict[str, Any]:
         "epochs": cost.epochs,
         "seconds": cost.seconds,
         "device_hours": cost.device_hours,
-        "saved_seconds": frame["saved_seconds"].sum(),
+        "saved_seconds": cost.shared_seconds,
         "times_test_opened": len(openings),
     }
     if won is not None:
@@ -206,7 +212,8 @@ def _of_winner(run: Snapshot, selection: Selection, accuracy: float) -> dict[str
     }
 
 
-def _trial(trial: ReadTrial, metric: Metric) -> dict[str, Any]:
+def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the trial frame; `run` is what the whole run did in frozen layers, whose pace is every trial's."""
     origin, status, epochs, best = trial.origin, trial.status(), trial.epochs, trial.best(metric)
     facts: dict[str, Any] = {
         "trial_id": trial.trial_id,
@@ -227,7 +234,8 @@ def _trial(trial: ReadTrial, metric: Metric) -> dict[str, Any]:
     if best is not None:
         facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in BEST_COLUMNS}
         facts["gpu_memory_bytes"] = max(epochs.column("gpu_memory_bytes"))
-        facts |= with_saved_seconds({name: sum(epochs.column(name)) for name in FROZEN_COLUMNS})
+        facts |= {name: sum(epochs.column(name)) for name in FROZEN_COLUMNS}
+        facts["saved_seconds"] = seconds_saved(facts["saved_multiply_adds"], run)
         facts["skipped_steps"] = sum(epochs.column("skipped_steps"))
     return facts
 
@@ -258,7 +266,7 @@ def varied(frame: pd.DataFrame) -> list[str]:
     return ["strategy", "lr", *names]
 
 
-def work(run: Source) -> dict[str, float]:
+def work(run: Source) -> dict[str, Any]:
     """What all trials took from frozen layers, and what sharing saved; see trainable.rows.frozen_work."""
     table = read(run).epochs.table
     return with_saved_seconds({name: sum(table[name].to_pylist(), 0.0) for name in FROZEN_COLUMNS})

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.learned import is_flat
+from analysis.learned import is_flat, validation_classes
 from analysis.snapshot import Snapshot, Source
-from analysis.snapshot.rights import validation_labels
 from analysis.wording import counted, metric_name, metric_value
 from sweep.ranking import Standing, rank, replicates, single_winner, winner
 from trainable.manifest import SessionEnd
@@ -123,12 +122,8 @@ def _flat(run: Snapshot, ranked: list[Standing]) -> frozenset[str]:
     finished = [each for each in ranked if each.status is Status.FINISHED]
     if not finished:
         return frozenset()
-    labels = validation_labels(run)
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives or is_flat(1.0, positives, negatives):
-        return frozenset()
-    return frozenset(e.trial_id for e in finished if is_flat(e.best.val_auc, positives, negatives))
+    classes = validation_classes(run)
+    return frozenset(e.trial_id for e in finished if is_flat(e.best.val_auc, *classes))
 
 
 def why_unfinished(run: Source) -> str | None:

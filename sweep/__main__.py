@@ -210,7 +210,7 @@ def extend(
         int | None,
         typer.Option(
             metavar="N",
-            help="Run N pruned trials, drawn at random, to the end: would one have won?",
+            help="Run N pruned trials, drawn at random in each strategy, to the end: was a better one stopped?",
         ),
     ] = None,
     address: Address = "local",

@@ -1,10 +1,13 @@
 """sweep extend --audit: which pruned trials are run to the end, as what, and what that says of ASHA."""
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from analysis_runs import copy_of
 from hypothesis import given
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from analysis import plots, results
 from analysis.cost import cost_of
 from analysis.effects import effects_of
+from analysis.pruning import wanted
 from analysis.report import render
 from analysis.select import select
 from analysis.statistics import wilson
@@ -52,7 +56,7 @@ PRUNED = (0.60, 0.62, 0.64, 0.66, 0.68, 0.70)
 
 
 def row(epoch: int, value: float) -> Row:
-    return Row(epoch, 0.6, 0.7, 0.5, value, 0.7, 0.8, 1e-4, 2.0, 16.0, 0, f"2026-01-0{epoch}")
+    return Row(epoch, 0.6, 0.7, 0.5, value, 0.7, 0.99, 1e-4, 2.0, 16.0, 0, f"2026-01-0{epoch}")
 
 
 def train(record: TrialRecord, values: list[float], status: Status = Status.FINISHED) -> None:
@@ -108,28 +112,47 @@ def search_files(run: RunFolder) -> dict[Path, bytes]:
 
 
 @given(
+    st.dictionaries(st.integers(0, 30).map("trial{}".format), st.sampled_from(["a", "b", "c"])),
     st.sets(st.integers(0, 30).map("trial{}".format)),
     st.integers(1, 10),
     st.integers(1, 10),
     st.integers(0, 9),
 )
 def test_what_is_drawn_in_two_goes_is_what_one_go_draws(
-    pruned: set[str], first: int, second: int, seed: int
+    pruned: dict[str, str], audited: set[str], first: int, second: int, seed: int
 ) -> None:
-    before = draw(pruned, (), first, seed)
-    after = draw(pruned, before, second, seed)
-    assert len(before) == min(first, len(pruned))
-    assert before + after == draw(pruned, (), first + second, seed)
-    assert set(before) | set(after) <= pruned and not set(before) & set(after)
+    """Also after audits that were drawn in another way, as an earlier version did."""
+    before = draw(pruned, audited, first, seed)
+    after = draw(pruned, {*audited, *before}, second, seed)
+    assert len(before) == min(first, len(set(pruned) - audited))
+    assert before + after == draw(pruned, audited, first + second, seed)
+    assert {*before, *after} <= set(pruned) - audited and not set(before) & set(after)
 
 
-def test_every_pruned_trial_is_as_likely_to_be_drawn_as_any_other() -> None:
-    trials = [TrialConfig(lr=10**-n).trial_id for n in range(1, 11)]
-    seeds = 4_000
-    drawn = [trial for seed in range(seeds) for trial in draw(trials, (), 3, seed)]
-    deviation = (seeds * 0.3 * 0.7) ** 0.5
-    for trial in trials:
-        assert abs(drawn.count(trial) - 0.3 * seeds) < 4 * deviation
+@given(
+    st.dictionaries(st.integers(0, 30).map("trial{}".format), st.sampled_from(["a", "b", "c"])),
+    st.sets(st.integers(0, 30).map("trial{}".format)),
+)
+def test_as_many_as_are_asked_for_give_each_strategy_six_audits_or_all(
+    pruned: dict[str, str], audited: set[str]
+) -> None:
+    there = Counter(pruned.values())
+    before = Counter(pruned[trial_id] for trial_id in audited if trial_id in pruned)
+    drawn = draw(pruned, audited, wanted(there, before), 0)
+    after = before + Counter(pruned[trial_id] for trial_id in drawn)
+    for strategy, count in there.items():
+        assert after[strategy] == max(before[strategy], min(6, count))
+
+
+def test_every_pruned_trial_of_a_strategy_is_as_likely_to_be_drawn_as_any_other() -> None:
+    ids = [TrialConfig(lr=10**-n).trial_id for n in range(1, 11)]
+    pruned = dict(zip(ids, "aaaaaaabbb", strict=True))
+    seeds = 3_000
+    drawn = [trial for seed in range(seeds) for trial in draw(pruned, (), 4, seed)]
+    for trial, strategy in pruned.items():
+        share = 2 / list(pruned.values()).count(strategy)
+        deviation = (seeds * share * (1 - share)) ** 0.5
+        assert abs(drawn.count(trial) - share * seeds) < 4 * deviation
 
 
 def test_an_audit_is_a_trial_of_its_own_with_the_settings_of_the_pruned_one(
@@ -283,8 +306,8 @@ def test_an_audit_writes_no_weights_at_its_end(run: RunFolder, config: SweepConf
     ask(run, 1)
     (audit,) = audits(run)
     assert not run.bar.exists()
-    for record, wanted in ((audit, False), (next(iter(pruned(run).values())), True)):
-        assert record.is_wanted(row(1, 0.99), config.metric) is wanted
+    for record, stays in ((audit, False), (next(iter(pruned(run).values())), True)):
+        assert record.is_wanted(row(1, 0.99), config.metric) is stays
     train(audit, [0.99] * EPOCHS)
     found = standing(audit, config.metric)
     assert found is not None and to_keep([found], 9) == set()
@@ -293,54 +316,106 @@ def test_an_audit_writes_no_weights_at_its_end(run: RunFolder, config: SweepConf
 # ---------------------------------------------------------------- what it says of ASHA
 
 
-def test_the_cost_says_how_many_audited_trials_would_have_won(run: RunFolder) -> None:
-    assert cost_of(run.path).audit is None
+def predict(record: TrialRecord, right: list[bool]) -> None:
+    """Put validation predictions of its best epoch on record, so many of them right."""
+    best = max(record.rows(), key=lambda each: each.val_accuracy)
+    labels = [n % 2 for n in range(len(right))]
+    logits = [1.0 if label == hit else -1.0 for label, hit in zip(labels, right, strict=True)]
+    frame = pd.DataFrame({"file": map(str, labels), "label": labels, "logit": logits})
+    frame.to_parquet(record.folder / f"best-{best.epoch}.parquet")
+
+
+def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> None:
+    assert cost_of(run.path).pruning.audit is None
     ask(run, 4)
-    winning, losing, diverged, _ = audits(run)
-    train(winning, [0.6, 0.7] + [0.86] * (EPOCHS - 2))
-    train(losing, [0.6, 0.7] + [0.85] * (EPOCHS - 2))
+    winning, close, diverged, _ = audits(run)
+    train(winning, [0.6, 0.7] + [0.856] * (EPOCHS - 2))
+    train(close, [0.6, 0.7] + [0.8549] * (EPOCHS - 2))
     train(diverged, [0.6, 0.9], Status.DIVERGED)
-    found = cost_of(run.path)
+    found = cost_of(run.path).pruning
     assert found.audit is not None
     assert (found.audit.pruned, found.audit.ended, found.audit.missing) == (6, 3, 1)
-    assert found.audit.better == (winning.origin.audits,)
-    assert found.audit.interval == wilson(1, 3)
+    assert dict(found.audit.better) == {winning.origin.audits: pytest.approx(0.006)}
+    assert found.audit.ahead == 1
+    (arm,) = found.arms
+    assert (arm.strategy, arm.trials, arm.stopped, arm.finished) == ("full", 12, {1: 6}, 6)
+    assert (arm.pruned, arm.audits, arm.ended, arm.better) == (6, 4, 3, 1)
+    assert arm.interval == replace(wilson(1, 3), low=1 / 6, high=4 / 6), "the other three are open"
     said = list(found.said())
-    (counts,) = (s for s in said if "audited trials" in s)
-    assert counts.startswith(
-        "of 3 audited trials, drawn at random from 6 pruned, 1 ended better than the winner (95 % interval"
+    assert said[0] == "full: of 12 trials 6 stopped at epoch 1, 6 finished"
+    assert (
+        "3 of 6 pruned trials audited, 1 ended better than the best trial of the search" in said[1]
     )
-    assert any(f"({winning.origin.audits}): asha.grace_period looks too short" in s for s in said)
+    assert "95 % interval of the share among all that were pruned" in said[1]
     assert any("1 audit without an end" in s for s in said)
-    (rung,) = found.rungs
-    assert (rung.epoch, rung.stopped, rung.audited, rung.finished) == (1, 6, 3, 8)
-    assert any("3 pruned trials without an audit would have won" in s for s in said)
-    assert found.to_json()["audit"]["better"] == (winning.origin.audits,)
+    (warning,) = found.warnings()
+    assert (
+        f"({winning.origin.audits}, +0.60" in warning and "grace_period looks too short" in warning
+    )
+    assert dict(cost_of(run.path).to_json()["audit"]["better"]) == dict(found.audit.better)
 
 
-def test_an_audit_that_found_nothing_warns_of_nothing_and_leaves_nothing_to_guess(
-    run: RunFolder,
+@pytest.mark.parametrize(("lost", "better"), [(30, 0), (0, 1)])
+def test_where_there_are_predictions_mcnemar_decides_too(
+    run: RunFolder, lost: int, better: int
 ) -> None:
+    """One point ahead on 1,000 images: 40 against 30 can't be told apart, 10 against none can."""
+    ask(run, 3)
+    first, *others = audits(run)
+    train(first, [0.6] + [0.86] * (EPOCHS - 1))
+    for record in others:
+        train(record, [0.6] + [0.8] * (EPOCHS - 1))
+    single = select(run.path).single
+    assert single is not None
+    predict(run.trial(single.trial_id), [True] * 850 + [False] * 150)
+    predict(first, [False] * lost + [True] * 860 + [False] * (140 - lost))
+    found = cost_of(run.path).pruning
+    assert found.audit is not None
+    assert (len(found.audit.better), found.audit.ahead) == (better, 1 - better)
+    assert any("grace_period" in warning for warning in found.warnings()) is bool(better)
+
+
+def test_an_audit_that_found_nothing_warns_of_nothing(run: RunFolder) -> None:
     ask(run, 6)
     for record in audits(run):
         (stopped,) = pruned(run)[record.origin.audits or ""].rows()
         train(record, [stopped.val_accuracy] + [stopped.val_accuracy + 0.05] * (EPOCHS - 1))
-    found = cost_of(run.path)
-    assert found.audit is not None and found.audit.better == () and found.chance is None
-    (rung,) = found.rungs
-    assert rung.rank_correlation == pytest.approx(1) and rung.finished == 12
-    said = " ".join(found.said())
-    assert "0 ended better" in said and "rank correlation of 1.00 (Spearman, 12 trials" in said
-    assert "grace_period" not in said and "can't be told" not in said
+    found = cost_of(run.path).pruning
+    assert found.audit is not None and found.audit.better == {} and found.audit.ahead == 0
+    assert found.arms[0].interval is None, "all are known: nothing is estimated"
+    assert "6 of 6 pruned trials audited, none ended better" in " ".join(found.said())
+    assert list(found.warnings()) == []
 
 
-def test_audits_take_the_guess_beyond_the_data_back_to_the_data(run: RunFolder) -> None:
-    """The finished ones, all of the upper end, say nothing of a lower end that catches up; audits do."""
-    first = cost_of(run.path).chance
-    assert first == pytest.approx(0, abs=1e-6)
-    ask(run, 5)
-    for record, final in zip(audits(run), (0.83, 0.79, 0.845, 0.81, 0.84), strict=True):
-        (stopped,) = pruned(run)[record.origin.audits or ""].rows()
-        train(record, [stopped.val_accuracy] + [final] * (EPOCHS - 1))
-    later = cost_of(run.path).chance
-    assert later is not None and later > 0.01
+def test_without_audits_it_is_said_that_nobody_knows(run: RunFolder) -> None:
+    found = cost_of(run.path).pruning
+    assert "whether ASHA stopped a better one isn't known: `sweep extend RUN --audit 6` tells" in (
+        " ".join(found.said())
+    )
+    assert list(found.warnings()) == []
+
+
+@pytest.mark.parametrize("how", ["failed", "flat"])
+def test_a_strategy_of_which_no_trial_that_learned_ran_to_the_end_is_a_warning(
+    run: RunFolder, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that shows no order of the classes, on images enough for one, did not finish well."""
+    monkeypatch.setattr("analysis.pruning.validation_classes", lambda run: (100, 100))
+    for record in run.trials():
+        if record.status().status is Status.FINISHED and how == "failed":
+            record.write_status(replace(record.status(), status=Status.FAILED))
+        elif record.status().status is Status.FINISHED:
+            lines = [json.dumps(each.to_json() | {"val_auc": 0.5}) for each in record.rows()]
+            (record.folder / "epochs.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    found = cost_of(run.path).pruning
+    (arm,) = found.arms
+    assert (arm.finished, arm.flat) == (0, 6 if how == "flat" else 0)
+    (warning,) = found.warnings()
+    assert "nobody knows how full would have ended: `sweep extend RUN --audit 6` tells" in warning
+    assert how == "flat" or "nobody knows how full would have ended" in render(run.path)
+    ask(run, 6)
+    (warning,) = cost_of(run.path).pruning.warnings()
+    assert warning.endswith("its audits will tell")
+    for record in audits(run):
+        train(record, [0.6] + [0.7] * (EPOCHS - 1))
+    assert list(cost_of(run.path).pruning.warnings()) == []

@@ -1,17 +1,20 @@
-"""What a sweep cost: sums made by hand, and a chance that simulation knows."""
+"""What a sweep cost: sums made by hand."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from analysis.cost import FEWEST_FINISHED, chance_to_beat, cost_of
+from analysis import results
+from analysis.cost import cost_of
 from sweep.config import check_config
 from sweep.prepare import prepare
 from sweep.run_folder import open_session
+from sweep.status import read_status
 from tests.conftest import Bench, Faces, sweep_facts
 from tests.made_runs import create_run
+from trainable.command import frozen_work_said
 from trainable.config import TrialConfig
 from trainable.manifest import Granted, Session, read_manifest, write_manifest
 from trainable.record import RunFolder, TrialRecord
@@ -50,7 +53,7 @@ def run(faces: Faces, tmp_path: Path, own_store: Path) -> RunFolder:
     config = check_config(facts, {}, "test")
     run = create_run(config, prepare(config), [])
     open_session(run, 1)
-    for number in range(FEWEST_FINISHED + 1):
+    for number in range(6):
         final = 0.80 + number / 100
         add(run, number, [final - 0.05] * 3 + [final] * 6, Status.FINISHED, 2.0)
     return run
@@ -74,13 +77,36 @@ def test_epochs_that_were_not_run_are_counted_at_the_trials_own_pace(run: RunFol
     assert found.seconds == 6 * EPOCHS * 2.0 + 3 * 4.0 + 3.0
     assert (found.pruned_epochs, found.pruned_seconds) == (6 + 8, 6 * 4.0 + 8 * 3.0)
     assert found.shared_seconds == pytest.approx((6 * EPOCHS + 4) * 3.0)
-    assert [(rung.epoch, rung.stopped, rung.finished) for rung in found.rungs] == [
-        (1, 1, 6),
-        (3, 1, 6),
-    ]
-    assert found.rungs[1].rank_correlation == pytest.approx(1)
-    assert found.chance == pytest.approx(0, abs=1e-6)
-    assert not any("much" in sentence for sentence in found.said())
+
+
+def test_a_saving_is_the_same_figure_wherever_it_is_said(run: RunFolder) -> None:
+    """Also of trials that found all frozen work done before, and so have no pace of their own."""
+    for number in (10, 11):
+        record = add(run, number, [], Status.FINISHED, 2.0)
+        for epoch in range(1, EPOCHS + 1):
+            warm = {"frozen_seconds": 0.0, "frozen_multiply_adds": 0, "saved_multiply_adds": 40}
+            record.append(replace(row(epoch, 0.8, 2.0), **warm))  # type: ignore[arg-type]
+    seconds = (6 * EPOCHS * 30 + 2 * EPOCHS * 40) / 10  # at 10 multiply-adds a second
+    assert cost_of(run.path).shared_seconds == pytest.approx(seconds)
+    assert results.work(run.path)["saved_seconds"] == pytest.approx(seconds)
+    assert read_status(run.path)["frozen_work"]["saved_seconds"] == pytest.approx(seconds)
+    frame = results.trials(run.path)
+    assert frame["saved_seconds"].sum() == pytest.approx(seconds)
+    assert frame["saved_seconds"].iloc[-1] == pytest.approx(EPOCHS * 4.0)
+    assert results.compare([run.path])["saved_seconds"][0] == pytest.approx(seconds)
+
+
+def test_what_a_full_store_saved_is_a_sentence_without_a_figure(run: RunFolder) -> None:
+    for record in run.trials():
+        rows = [replace(each, frozen_multiply_adds=0, frozen_seconds=0.0) for each in record.rows()]
+        lines = (json.dumps(each.to_json()) for each in rows)
+        (record.folder / "epochs.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    found = cost_of(run.path)
+    assert found.shared_seconds is None and found.to_json()["shared_seconds"] is None
+    assert "it was in the store before" in " ".join(found.said())
+    assert results.trials(run.path)["saved_seconds"].isna().all()
+    assert results.compare([run.path])["saved_seconds"].isna().all()
+    assert "(all of it was in the store before)" in frozen_work_said(results.work(run.path))
 
 
 def test_each_epoch_costs_what_its_session_gave_a_trial(run: RunFolder) -> None:
@@ -110,39 +136,6 @@ def test_each_epoch_costs_what_its_session_gave_a_trial(run: RunFolder) -> None:
     assert found.device_seconds - before.device_seconds == 100 * 2 + 200 * 4 + 300 * 2
     assert found.device_hours == found.device_seconds / 3600
     assert found.devices_per_trial == found.device_seconds / found.seconds
-
-
-def test_a_pruned_trial_that_was_nearly_as_good_is_a_warning(run: RunFolder) -> None:
-    draw = np.random.default_rng(0)
-    for number in range(20, 26):
-        add(run, number, [0.7] * 3 + [0.7 + draw.uniform(0, 0.15)] * 6, Status.FINISHED, 2.0)
-    add(run, 40, [0.79] * 3, Status.PRUNED, 2.0)
-    found = cost_of(run.path)
-    assert found.chance is not None and found.chance > 0.1
-    assert any("grace_period" in sentence for sentence in found.said())
-
-
-def test_too_few_finished_trials_tell_nothing(run: RunFolder) -> None:
-    for record in run.trials()[:2]:
-        record.write_status(replace(record.status(), status=Status.INTERRUPTED))
-    add(run, 40, [0.5], Status.PRUNED, 2.0)
-    found = cost_of(run.path)
-    assert found.chance is None
-    assert any("can't be told" in sentence for sentence in found.said())
-
-
-def test_the_chance_is_that_of_simulated_ends() -> None:
-    """Ends are a line of the rung's value with noise: how often does a stopped trial really win?"""
-    draw = np.random.default_rng(1)
-    estimated, real = [], []
-    for _ in range(3_000):
-        then = draw.normal(0.7, 0.05, 30)
-        finally_ = 0.1 + then + draw.normal(0, 0.03, 30)
-        stopped = draw.normal(0.72, 0.02, 3)
-        best = finally_.mean() + 0.06
-        estimated.append(chance_to_beat(best, stopped, then, finally_))
-        real.append((0.1 + stopped + draw.normal(0, 0.03, 3)).max() > best)
-    assert np.mean(estimated) == pytest.approx(np.mean(real), rel=0.25)
 
 
 def test_what_a_fault_made_to_be_repeated_is_counted(bench: Bench) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.effects import chance_of, effects_of, weights_of
+from analysis.effects import effects_of, weights_of
 from analysis.effects.verdicts import Verdict
+from analysis.learned import flat_until
 from analysis.snapshot import Snapshot
 from analysis.snapshot.rights import validation_labels
 from sweep.config import check_config
@@ -154,8 +155,8 @@ def test_weights_make_the_mean_over_images_the_metric() -> None:
 
 
 def test_so_few_images_that_any_area_may_be_chance_call_no_trial_flat() -> None:
-    assert chance_of(np.array([0, 0, 1, 1])) == 0
-    assert 0.5 < chance_of(np.array([0, 1] * 100)) < 0.65
+    assert flat_until(2, 2) == 0
+    assert 0.5 < flat_until(100, 100) < 0.65
 
 
 def test_the_end_is_compared_once_every_stopped_trial_was_audited(run: Path) -> None:

@@ -164,19 +164,25 @@ def progress(console: Console) -> Iterator[Callable[[str, int], Callable[[int], 
         yield begin
 
 
-def frozen_work_said(work: Mapping[str, float]) -> str:
-    """What sharing saved, in a line; "" where no frozen layer was needed. `work` is trainable.record.frozen_work's."""
+def frozen_work_said(work: Mapping[str, Any]) -> str:
+    """What sharing saved, in a line; "" where no frozen layer was needed. `work` is trainable.rows.frozen_work's."""
     done, saved = work["frozen_multiply_adds"], work["saved_multiply_adds"]
-    if not done + saved:
+    if not done and not saved:
         return ""
-    gained = "all of it was in the store before"
-    if done:
+    tera = f"frozen layers: {done / 1e12:,.2f} T multiply-adds done"
+    if saved < 0:
+        tera += f", {-saved / 1e12:,.2f} T of them ahead of the epochs that will use them"
+    elif done:
         times, seconds = (done + saved) / done, duration(work["saved_seconds"])
-        gained = f"{times:,.1f} times less work, about {seconds} of a trial's time"
+        tera += (
+            f", {saved / 1e12:,.2f} T saved by sharing "
+            f"({times:,.1f} times less work, about {seconds} of a trial's time)"
+        )
+    else:
+        tera += f", {saved / 1e12:,.2f} T saved by sharing (all of it was in the store before)"
     return (
-        f"frozen layers: {done / 1e12:,.2f} T multiply-adds done, {saved / 1e12:,.2f} T saved by sharing "
-        f"({gained}); "
-        f"{work['shared_images']:,.0f} images read from the store, {duration(work['waited_seconds'])} waited"
+        f"{tera}; {work['shared_images']:,.0f} images read from the store, "
+        f"{duration(work['waited_seconds'])} waited"
     )
 
 

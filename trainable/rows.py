@@ -112,8 +112,8 @@ FROZEN_COLUMNS: Final = tuple(
 )
 
 
-def frozen_work(rows: Iterable[Row]) -> dict[str, float]:
-    """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved at the rate measured here."""
+def frozen_work(rows: Iterable[Row]) -> dict[str, Any]:
+    """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved as `with_saved_seconds`."""
     sums = dict.fromkeys(FROZEN_COLUMNS, 0.0)
     for row in rows:
         for name in FROZEN_COLUMNS:
@@ -121,11 +121,21 @@ def frozen_work(rows: Iterable[Row]) -> dict[str, float]:
     return with_saved_seconds(sums)
 
 
-def with_saved_seconds(sums: Mapping[str, float]) -> dict[str, float]:
-    """Sums of FROZEN_COLUMNS, and the seconds that were saved at the rate measured there."""
-    done = sums["frozen_multiply_adds"]
-    saved = sums["saved_multiply_adds"] * sums["frozen_seconds"] / done if done else 0.0
-    return {**sums, "saved_seconds": saved}
+def with_saved_seconds(sums: Mapping[str, float]) -> dict[str, Any]:
+    """Sums of FROZEN_COLUMNS over a run, and the seconds that were saved at the pace measured there."""
+    return {**sums, "saved_seconds": seconds_saved(sums["saved_multiply_adds"], sums)}
+
+
+def seconds_saved(multiply_adds: float, run: Mapping[str, float]) -> float | None:
+    """What so many multiply-adds of frozen layers take, in seconds, at the pace that `run` (sums over it) was measured.
+
+    One pace for all trials of a run, so that their savings add up to the run's. None where nothing was done and so no
+    pace is known: all of it was in the store before.
+    """
+    if not multiply_adds:
+        return 0.0
+    done = run["frozen_multiply_adds"]
+    return multiply_adds * run["frozen_seconds"] / done if done else None
 
 
 def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:

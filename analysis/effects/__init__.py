@@ -15,13 +15,14 @@ from analysis.effects.endings import Rise, rise_of
 from analysis.effects.learning import Curve, Moment, moment_of, part
 from analysis.effects.said import Saying
 from analysis.effects.verdicts import MATTERS, Mattered, what_mattered
+from analysis.learned import flat_until, validation_classes
 from analysis.select import select
 from analysis.snapshot import ReadTrial, Snapshot, Source
 from analysis.snapshot.rights import rights_of, validation_labels
 from analysis.statistics import Labels
 from analysis.wording import counted, is_rate, metric_name, number, points
 from sweep.ranking import BY_THEMSELVES
-from trainable.metric import Metric, chance_area
+from trainable.metric import Metric
 from trainable.rows import Status
 
 
@@ -95,7 +96,7 @@ def effects_of(run: Source) -> Effects:
     """
     read = Snapshot.of(run)
     config, labels = read.config, validation_labels(read)
-    chance = chance_of(labels)
+    chance = flat_until(*validation_classes(read))
     trials = [t for t in read.trials if t.origin.origin == "search" and len(t.epochs)]
     end = Moment(config.epochs, config.epochs)
     nobody_stopped = all(
@@ -122,19 +123,14 @@ def curve_of(trial: ReadTrial, metric: Metric) -> Curve:
     return Curve(trial.origin.settings.effective(), trial.state.status, scores, areas)
 
 
-def chance_of(labels: Labels) -> float:
-    """The area that chance reaches on these images; 0 where they are too few to tell any area from chance."""
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    reached = chance_area(negatives, positives) if negatives and positives else 1.0
-    return reached if reached < 1 else 0.0
-
-
 def _mattered(
     read: Snapshot, trials: Sequence[ReadTrial], moment: Moment, labels: Labels
 ) -> Mattered:
     metric = read.config.metric
-    curves, chance = [curve_of(trial, metric) for trial in trials], chance_of(labels)
+    curves, chance = (
+        [curve_of(trial, metric) for trial in trials],
+        flat_until(*validation_classes(read)),
+    )
     compared = set(part(curves, moment, chance).compared)
     rights: list[Any] | None = None
     if is_rate(metric):

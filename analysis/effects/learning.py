@@ -35,7 +35,7 @@ class Curve:
     def is_flat(self, chance: float, until: int | None = None) -> bool:
         """Is its area at the best of the first `until` epochs one that chance (0.5 and three errors) reaches?"""
         best = self.best(until)
-        return best is not None and bool(self.areas[best] <= chance)
+        return best is not None and not self.areas[best] > chance
 
     def did_not_learn(self, chance: float) -> bool:
         """It collapsed or diverged, or ran to its end and is flat."""

@@ -78,7 +78,7 @@ def render(run: Source) -> str:
         ended=manifest.sessions[-1].ended if manifest.sessions else None,
         statuses=[(s.value, int((trials["status"] == s.value).sum())) for s in Status],
         asked_for=asked_in_all(config, read.trials),
-        notices=list(notices(manifest, selection, openings, lacks)),
+        notices=list(notices(manifest, selection, openings, lacks, cost.pruning)),
         alarm=alarm_of(config.data.target, folder.split, openings),
         cards=cards,
         thinned=shown.said(),

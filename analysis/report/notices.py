@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from analysis import wording
 from analysis.ledger import Opening, how_often, reasons
+from analysis.pruning import Pruning
 from analysis.select import Selection
 from trainable.manifest import Manifest
 from trainable.metric import Metric
@@ -15,11 +16,13 @@ def notices(
     selection: Selection,
     openings: Sequence[Opening],
     lacks: str | None,
+    pruning: Pruning,
 ) -> Iterator[str]:
     """Whatever a reader must know before believing a number of the page, in sentences."""
     if lacks is not None:
         yield f"This sweep is not finished: {lacks}. What stands here can change."
     yield from (_sentence(remark) for remark in selection.remarks())
+    yield from (_sentence(warning) for warning in pruning.warnings())
     if len(openings) > 1:
         yield how_often(openings) + " Each opening after the first makes its number less of a test."
     yield from (_sentence(reason) for reason in reasons(openings))

@@ -99,7 +99,7 @@ def _cost(cost: Cost) -> Iterator[str]:
             ("pruning", cost.pruned_seconds),
             ("sharing frozen work", cost.shared_seconds),
         )
-        if seconds > 0
+        if seconds is not None and seconds > 0
     ]
     more = f"; {' and '.join(saved)} of trials' time" if saved else ""
     yield f"{cost.device_hours:,.2f} {cost.device}-hours for {wording.counted(cost.trials, 'trial')}{more}"

@@ -1,0 +1,54 @@
+"""What is said of ASHA, held against simulated searches whose truth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.pruning import (
+    EPOCHS,
+    RULES,
+    SITUATIONS,
+    TRIALS,
+    looks_too_short,
+    regret_of,
+    search,
+    train,
+)
+
+
+def test_without_pruning_every_trial_finishes_and_the_best_by_validation_wins() -> None:
+    trials = train(np.random.default_rng(0), SITUATIONS["equal"], 50)
+    found = search(np.random.default_rng(1), trials, RULES["no pruning"])
+    assert found.epochs == (EPOCHS,) * TRIALS and sorted(found.finished) == list(range(TRIALS))
+    assert trials.validation[found.winner(trials)].max() == trials.validation.max()
+
+
+def test_accuracies_on_drawn_images_are_the_true_ones_but_for_the_draw() -> None:
+    trials = train(np.random.default_rng(0), SITUATIONS["crossing at 6"], 20_000)
+    assert np.abs(trials.validation - trials.accuracy).max() < 5 * (0.25 / 20_000) ** 0.5
+
+
+def test_the_exception_keeps_a_finisher_of_each_strategy_that_learns() -> None:
+    situation = replace(SITUATIONS["crossing at 6"], curvature=0.0)
+    for seed in range(5):
+        trials = train(np.random.default_rng(seed), situation, 50)
+        found = search(np.random.default_rng(seed), trials, RULES["ASHA, best kept"])
+        assert {trials.strategies[place] for place in found.finished} == {"head", "block5"}
+        plain = search(np.random.default_rng(seed), trials, RULES["ASHA"])
+        assert sum(plain.epochs) <= sum(found.epochs)
+        assert regret_of(trials, plain) >= 0
+
+
+@pytest.mark.slow
+def test_with_equal_settings_the_grace_period_is_called_too_short_in_at_most_one_run_of_twenty() -> (
+    None
+):
+    """After an audit of every pruned trial, at 3,000 images and at 200."""
+    for images, runs in ((200, 100), (3_000, 60)):
+        said = 0
+        for seed in range(runs):
+            trials = train(np.random.default_rng((1, seed)), SITUATIONS["equal"], images)
+            found = search(np.random.default_rng((2, seed)), trials, RULES["ASHA"])
+            said += looks_too_short(trials, found)
+        assert said <= 0.05 * runs, (images, said)
