@@ -14,7 +14,7 @@ def fits(found: Found) -> bool:
     if isinstance(found, Mean):
         return found.low - 3 * found.error <= found.mean <= found.high + 3 * found.error
     ends = wilson(found.times, found.runs)
-    return found.holds or found.at_least <= ends.high and ends.low <= found.at_most
+    return found.holds or (found.at_least <= ends.high and ends.low <= found.at_most)
 
 
 @pytest.mark.slow
