@@ -23,9 +23,9 @@ def epoch_bytes(images: int) -> int:
 
 
 def append_right(path: Path, epoch: int, right: "Right") -> None:
-    """Add an epoch, right (images,); it is on the disk when this returns, but for the file's name: that comes with the
-    name of the rows, whose first line is written after.
+    """Add an epoch, right (images,); it is on the disk when this returns.
 
+    But for the name of a new file, which is synced with that of the rows, before their first line is written.
     What lies behind the epochs before it goes: of an epoch that comes again, or that a writer did not finish. Where one
     of those before lacks, as in a trial that an older version began, nothing is written, and no file stays.
     """
