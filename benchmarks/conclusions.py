@@ -4,7 +4,7 @@ Trials differ by their settings, by seed (0.45 points), by epoch (0.3 points) an
 validation images, which all share. ASHA decides by `sweep.asha`, settings come from `sweep.proposals`. Prints how often
 each thing was said, with Wilson's interval, and writes JSON.
 
-    python benchmarks/conclusions.py [--runs 400] [--only NAME] [--out conclusions.json]
+    python benchmarks/conclusions.py [--runs 400] [--first 0] [--only NAME] [--out conclusions.json]
 """
 
 import argparse
@@ -331,7 +331,7 @@ ADDITIVE: Final = Truth(block5=0.01, flip=0.005, curvature=0.006)
 CROSSED: Final = Truth(best_rate={"head": -3.0, "block5": -4.0}, curvature=0.02)
 
 
-def equal(runs: int) -> Iterator[Found]:
+def equal(seeds: range) -> Iterator[Found]:
     """Settings that are worth the same: is anything claimed, and does the interval hold 0?"""
     for said, how in (
         ("grid 12 × 2", {}),
@@ -340,9 +340,11 @@ def equal(runs: int) -> Iterator[Found]:
     ):
         for images in (200, 3000):
             setup = Setup(**how, images=images)  # type: ignore[arg-type]
-            found = [search(setup, seed).mattered() for seed in range(runs)]
+            found = [search(setup, seed).mattered() for seed in seeds]
             what, most = f"equal, {said}, {images} images", 0.10 if "TPE" in said else 0.07
-            yield Rate(f"{what}: any claim", runs, sum(map(bool, map(claims, found))), at_most=most)
+            yield Rate(
+                f"{what}: any claim", len(seeds), sum(map(bool, map(claims, found))), at_most=most
+            )
             yield covered(f"{what}: the interval holds the truth", found, 0.0)
 
 
@@ -354,35 +356,35 @@ def covered(name: str, found: Sequence[Mattered], truth: float) -> Rate:
     )
 
 
-def one_point(runs: int) -> Iterator[Found]:
+def one_point(seeds: range) -> Iterator[Found]:
     """block5 is one point better, a grid without ASHA."""
     for images, least, most in ((3000, 0.75, 1.0), (200, 0.0, 0.25)):
         setup = Setup(ONE_POINT, images=images)
-        found = [search(setup, seed).mattered() for seed in range(runs)]
+        found = [search(setup, seed).mattered() for seed in seeds]
         what = f"+1 point, grid 12 × 2, {images} images"
         claimed = sum("strategy" in claims(one) for one in found)
-        yield Rate(f"{what}: claimed", runs, claimed, least, most)
+        yield Rate(f"{what}: claimed", len(seeds), claimed, least, most)
         yield covered(f"{what}: the interval holds the truth", found, 0.01)
         seen = [100 * one[0].visible for one in map(lead, found) if one is not None]
         low, high = (0.8, 1.2) if images == 3000 else (2.2, 3.0)
         yield mean_of(f"{what}: points that it could have seen", seen, low, high)
 
 
-def visible(runs: int) -> Iterator[Found]:
+def visible(seeds: range) -> Iterator[Found]:
     """A difference as large as is said to be visible."""
     at = {200: 0.0286, 3000: 0.0102}
     for images, difference in at.items():
         setup = Setup(Truth(block5=difference), images=images)
-        claimed = sum("strategy" in claims(search(setup, seed).mattered()) for seed in range(runs))
+        claimed = sum("strategy" in claims(search(setup, seed).mattered()) for seed in seeds)
         what = f"+{100 * difference:.2f} points, what {images} images could have seen: claimed"
-        yield Rate(what, runs, claimed, at_least=0.75)
+        yield Rate(what, len(seeds), claimed, at_least=0.75)
 
 
-def slow(runs: int) -> Iterator[Found]:
+def slow(seeds: range) -> Iterator[Found]:
     """block5 learns later and ends one point higher; ASHA 2/2."""
     for said, how in (("grid 12 × 2", {}), ("random 24", RANDOM)):
         setup = Setup(SLOW, asha=(2, 2), **how)  # type: ignore[arg-type]
-        found = [search(setup, seed).mattered() for seed in range(runs)]
+        found = [search(setup, seed).mattered() for seed in seeds]
         leads = [lead(one) for one in found]
         early = sum(
             one is not None and one[0].verdict is Verdict.BETTER and one[1] < 0 for one in leads
@@ -390,17 +392,17 @@ def slow(runs: int) -> Iterator[Found]:
         said_of_end = sum(one.moment.epoch != 2 and bool(claims(one)) for one in found)
         open_end = sum("isn't known" in " ".join(Saying(METRIC, one).sentences()) for one in found)
         what = f"slow block5, ASHA 2/2, {said}"
-        yield Rate(f"{what}: a claim on the end", runs, said_of_end, at_most=0.0)
-        yield Rate(f"{what}: head is ahead after 2 epochs", runs, early, at_least=0.95)
-        yield Rate(f"{what}: that the end isn't known", runs, open_end, at_least=0.95)
+        yield Rate(f"{what}: a claim on the end", len(seeds), said_of_end, at_most=0.0)
+        yield Rate(f"{what}: head is ahead after 2 epochs", len(seeds), early, at_least=0.95)
+        yield Rate(f"{what}: that the end isn't known", len(seeds), open_end, at_least=0.95)
 
 
-def collapse(runs: int) -> Iterator[Found]:
+def collapse(seeds: range) -> Iterator[Found]:
     """The same search with a rate more, at which every trial collapses; block5 is three points better."""
     truth = Truth(block5=0.03)
     with_it = {**LISTED, "lr": [1e-4, 3e-4, 1e-3, 0.3]}
     moved, claimed, counted = [], 0, 0
-    for seed in range(runs):
+    for seed in seeds:
         one = search(Setup(truth, trial=with_it), seed)
         found, same = one.mattered(), without_collapsed(one).mattered()
         first, second = lead(found), lead(same)
@@ -409,8 +411,8 @@ def collapse(runs: int) -> Iterator[Found]:
         claimed += "strategy" in claims(found)
         counted += any(c.value == 0.3 and c.broken == c.trials for c in found.counts)
     yield mean_of("a collapsing rate more: points by which the estimate moves", moved, 0, 0.1)
-    yield Rate("a collapsing rate more, +3 points: claimed", runs, claimed, at_least=0.95)
-    yield Rate("a collapsing rate more: counted as such", runs, counted, at_least=1.0)
+    yield Rate("a collapsing rate more, +3 points: claimed", len(seeds), claimed, at_least=0.95)
+    yield Rate("a collapsing rate more: counted as such", len(seeds), counted, at_least=1.0)
 
 
 def without_collapsed(one: Search) -> Search:
@@ -418,7 +420,7 @@ def without_collapsed(one: Search) -> Search:
     return replace(one, trials=[trial for trial in one.trials if not trial.collapses])
 
 
-def together(runs: int) -> Iterator[Found]:
+def together(seeds: range) -> Iterator[Found]:
     """Does the best rate depend on the strategy? Where it does not, where it does."""
     asha = {"asha": (2, 2)}
     for said, how in (
@@ -431,26 +433,26 @@ def together(runs: int) -> Iterator[Found]:
             ("crossed", CROSSED, 0.75, 1.0),
         ):
             setup = Setup(truth, **how)  # type: ignore[arg-type]
-            found = [search(setup, seed).mattered() for seed in range(runs)]
+            found = [search(setup, seed).mattered() for seed in seeds]
             claimed = sum("strategy with lr" in claims(one) for one in found)
-            yield Rate(f"{name}, {said}: an interaction is claimed", runs, claimed, low, high)
+            yield Rate(f"{name}, {said}: an interaction is claimed", len(seeds), claimed, low, high)
             if name == "additive" and "ASHA" not in said:
                 yield covered(f"{name}, {said}: the interval holds the truth", found, truth.block5)
 
 
-def flat_curves(runs: int) -> Iterator[Found]:
+def flat_curves(seeds: range) -> Iterator[Found]:
     """Curves that are flat in their second half, and such that rise by half a point an epoch."""
     for name, rise, low, high in (("flat", 0.0, 0.0, 0.05), ("rising", 0.005, 0.9, 1.0)):
         seen = 0
-        for seed in range(runs):
+        for seed in seeds:
             draw = np.random.default_rng(seed)
             curves = 0.9 + rise * np.arange(EPOCHS) + draw.normal(0, 0.004, (6, EPOCHS))
             found = rise_of(list(curves))
             seen += found is not None and found.is_seen
-        yield Rate(f"six {name} curves: that more epochs may do more", runs, seen, low, high)
+        yield Rate(f"six {name} curves: that more epochs may do more", len(seeds), seen, low, high)
 
 
-PARTS: Final[dict[str, Callable[[int], Iterator[Found]]]] = {
+PARTS: Final[dict[str, Callable[[range], Iterator[Found]]]] = {
     part.__name__: part
     for part in (equal, one_point, visible, slow, collapse, together, flat_curves)
 }
@@ -460,13 +462,14 @@ def main() -> None:
     """Print and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first run")
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     written = []
     for name in asked.only or PARTS:
         begun = time.perf_counter()
-        for found in PARTS[name](asked.runs):
+        for found in PARTS[name](range(asked.first, asked.first + asked.runs)):
             print(found.said(), flush=True)
             written.append({"part": name, "holds": found.holds, **asdict(found)})
         print(f"{name}: {time.perf_counter() - begun:.0f} s\n", flush=True)
