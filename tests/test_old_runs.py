@@ -204,7 +204,13 @@ def test_the_results_of_an_old_run_are_what_they_were(old: OldRun) -> None:
 
 def test_the_finalists_of_an_old_run_are_what_they_were(old: OldRun) -> None:
     if old.path.name in COMPARABLE:
-        assert_says(json.loads(ask(analysis, "select", old.path, "--json")), old.said("select"))
+        now = json.loads(ask(analysis, "select", old.path, "--top", "99", "--json"))["finalists"]
+        then, known = old.said("select")["finalists"], {one["trial_id"]: one for one in now["each"]}
+        assert now["images"] == then["images"]
+        assert now["each"][0]["trial_id"] == old.said("results")["winner"]
+        for model in then["each"]:
+            for key in ("setting", "right", "accuracy"):
+                assert known[model["trial_id"]][key] == model[key]
         assert ask(analysis, "select", old.path)
     else:
         done = CliRunner().invoke(analysis, ["select", str(old.path)])
