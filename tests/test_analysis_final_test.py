@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 def hidden_images(run: Path, tmp_path: Path) -> Path:
     """The run's images without one test image, which is now `hidden.jpg`; where that one belongs is given."""
     folder = copy_of(images_of(run), tmp_path / "images")
-    edit_manifest(RunFolder(run), lambda facts: facts["settings"].update(images=str(folder)))
+    edit_manifest(RunFolder(run), lambda facts: facts.update(image_folder=str(folder)))
     path = folder / read_split(RunFolder(run).split, ("test",))["file"].iloc[3]
     path.rename(tmp_path / "hidden.jpg")
     return path
@@ -73,7 +73,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def images_of(run: Path) -> Path:
-    return Path(read_json(RunFolder(run).manifest)["settings"]["images"])
+    return Path(read_json(RunFolder(run).manifest)["image_folder"])
 
 
 def winner_of(run: Path) -> str:
@@ -335,7 +335,7 @@ def test_another_backbone_than_that_of_the_training_is_refused(run: Path) -> Non
 
 
 def test_images_that_are_gone_do_not_cost_an_opening(run: Path) -> None:
-    edit_manifest(RunFolder(run), lambda facts: facts["settings"].update(images="/nowhere"))
+    edit_manifest(RunFolder(run), lambda facts: facts.update(image_folder="/nowhere"))
     with pytest.raises(RequestError, match="no such folder"):
         final_test(run)
     assert not (run / "test.json").exists()

@@ -52,7 +52,7 @@ def wrong(guessing: Path, tmp_path: Path) -> Path:
     (tmp_path / "faces.csv").write_bytes((guessing.parent / "faces.csv").read_bytes())
 
     def moved(facts: dict[str, Any]) -> None:
-        facts["settings"]["images"], facts["table"] = str(images), str(tmp_path / "faces.csv")
+        facts["image_folder"], facts["table"] = str(images), str(tmp_path / "faces.csv")
 
     edit_manifest(run, moved)
     return run.path
