@@ -134,7 +134,7 @@ def test_the_metric_has_a_direction(file: Path) -> None:
         ("metric=accuracy", ["metric", "val_accuracy"]),
         ("name=a b", ["name"]),
         ("name=../up", ["name"]),
-        ("trial.epochs", ["key=value"]),
+        ("trial.epochs", ["KEY=VALUE"]),
         ("trial.lr=[1,", ["YAML"]),
     ],
 )

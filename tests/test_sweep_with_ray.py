@@ -25,7 +25,7 @@ from trainable.metric import Metric
 from trainable.record import RunFolder, TrialRecord
 from trainable.rows import Status
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]  # whole sweeps, also on a slow machine
 FLAT, BROKEN = 1e-9, 1e15
 
 
