@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.select import Selection
 from analysis.snapshot import ReadTrial, Snapshot
-from analysis.snapshot.rights import rights_of, validation_labels
+from analysis.snapshot.rights import right_at, rights_of, validation_labels
 from analysis.statistics import BOOTSTRAPS, Interval, Labels, Numbers, Right, wilson_of_share
 from analysis.wording import counted, metric_name, percent
 from sweep.ranking import replicates
@@ -276,10 +276,9 @@ def _epochs(
     if best is None or not trial.record.has_predictions(best.epoch):
         return None, UNKNOWN
     try:
-        found = trial.record.predictions(best.epoch, ["label", "logit"])
+        only = right_at(trial, best.epoch)
     except RequestError:  # what a damaged file held isn't known, and the rest still tells
         return None, UNKNOWN
-    only = ((found["logit"] > 0) == (found["label"] > 0.5)).to_numpy()
     return (only[None, :], BEST_ONLY) if len(only) == images else (None, UNKNOWN)
 
 

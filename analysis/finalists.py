@@ -7,8 +7,9 @@ from typing import Any, Final
 from analysis import results
 from analysis.excess import Chosen, chosen_among
 from analysis.select import Selection, select
-from analysis.snapshot import ReadTrial, Snapshot, Source
-from analysis.statistics import Interval, Paired, Right, holm, mcnemar, wilson
+from analysis.snapshot import Snapshot, Source
+from analysis.snapshot.rights import right_at
+from analysis.statistics import Interval, Paired, holm, mcnemar, wilson
 from analysis.wording import counted, points, setting
 from sweep.ranking import Standing
 from trainable.config import RequestError
@@ -82,7 +83,7 @@ def compare_finalists(run: Source, top: int, fewest: int = 2) -> Finalists:
             f"`sweep status {read.folder.path}` shows how it stands"
         )
     finished = finished[:top]
-    right = [_right(read.by_id[each.trial_id], each.best.epoch) for each in finished]
+    right = [right_at(read.by_id[each.trial_id], each.best.epoch) for each in finished]
     versus = [mcnemar(right[0], other) for other in right[1:]]
     adjusted = holm([pair.p for pair in versus])
     chosen = chosen_among(read, selection)
@@ -133,10 +134,3 @@ def _compared(winner: Finalist, other: Finalist) -> str:
         f"{points(abs(difference))} ({max(alone)} to {min(alone)} images; p = {other.p_holm:.2g} after Holm)"
         + ("" if difference > 0 else f", yet {winner.trial_id} is the winner, {METRIC_DECIDES}")
     )
-
-
-def _right(trial: ReadTrial, epoch: int) -> Right:
-    """Which validation images the trial got right at its best epoch, in the split's order."""
-    found = trial.record.predictions(epoch, ["label", "logit"])
-    right: Right = ((found["logit"] > 0) == (found["label"] > 0.5)).to_numpy()
-    return right

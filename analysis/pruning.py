@@ -8,7 +8,8 @@ from typing import Final
 from analysis.learned import is_flat, validation_classes
 from analysis.select import select
 from analysis.snapshot import ReadTrial, Snapshot
-from analysis.statistics import Interval, Right, mcnemar, wilson
+from analysis.snapshot.rights import right_at
+from analysis.statistics import Interval, mcnemar, wilson
 from analysis.wording import counted, percent, points
 from sweep.ranking import BY_THEMSELVES, Standing
 from trainable.config import RequestError
@@ -284,14 +285,8 @@ def _p(run: Snapshot, audit: ReadTrial, best: Standing) -> float:
     row = audit.best(run.config.metric)
     assert row is not None
     try:
-        first = _right(audit, row.epoch)
-        second = _right(run.by_id[best.trial_id], best.best.epoch)
+        first = right_at(audit, row.epoch)
+        second = right_at(run.by_id[best.trial_id], best.best.epoch)
     except RequestError:
         return 0.0
     return mcnemar(first, second).p
-
-
-def _right(trial: ReadTrial, epoch: int) -> Right:
-    found = trial.record.predictions(epoch, ["label", "logit"])
-    right: Right = ((found["logit"] > 0) == (found["label"] > 0.5)).to_numpy()
-    return right

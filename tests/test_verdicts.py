@@ -116,6 +116,14 @@ def test_without_noise_enough_said_what_could_have_been_seen() -> None:
     assert strategy.visible > 2 * (strategy.high - strategy.low) / 4
 
 
+def test_a_share_that_no_run_can_differ_by_is_not_said_to_be_visible() -> None:
+    found = mattered(grid(lead=0.0), STRATEGY)
+    wide = replace(found.effects[0], verdict=Verdict.CANT_TELL, visible=1.004)
+    assert "seen no difference, however large" in said(replace(found, effects=(wide,)))
+    loss = said(replace(found, effects=(wide,)), Metric.VAL_LOSS)
+    assert "could have seen 1.0040 or more" in loss, "a loss has no largest difference"
+
+
 def test_a_rate_at_which_all_collapse_moves_nothing_and_is_counted() -> None:
     curves = grid()
     broken = [

@@ -77,10 +77,10 @@ class Saying:
                 f"{self.when} {effect.name} {first} and {second}{own} show no difference larger than "
                 f"{self._by(MATTERS, 0)} ({by})"
             )
-        return (
-            f"whether {effect.name} {first} or {second}{own} does better {self.when} can't be told ({by}): "
-            f"this run could have seen {self._by(effect.visible)} or more"
-        )
+        seen = f"this run could have seen {self._by(effect.visible)} or more"
+        if is_rate(self.metric) and effect.visible >= 1:
+            seen = "this run could have seen no difference, however large"
+        return f"whether {effect.name} {first} or {second}{own} does better {self.when} can't be told ({by}): {seen}"
 
     def _catches_up(self, effect: Effect) -> str:
         """What a lead before the end of training leaves open."""

@@ -28,3 +28,14 @@ def validation_labels(run: Snapshot) -> Labels:
         RequestError: split.parquet is gone or damaged.
     """
     return run.labels
+
+
+def right_at(trial: ReadTrial, epoch: int) -> Right:
+    """(images,) that the trial got right at an epoch whose predictions were kept, in the split's order.
+
+    Raises:
+        RequestError: they were not, or are damaged.
+    """
+    found = trial.record.predictions(epoch, ["label", "logit"])
+    right: Right = ((found["logit"] > 0) == (found["label"] > 0.5)).to_numpy()
+    return right
