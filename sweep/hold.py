@@ -239,7 +239,7 @@ def only_driver(
 
 
 class _Heart(threading.Thread):
-    """Moves the hold's time; where the hold is not ours any more, ends the driver as SIGTERM does."""
+    """Moves the hold's time; where the hold is not ours any more, ends the driver by a signal."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(daemon=True, name="hold")
@@ -252,10 +252,10 @@ class _Heart(threading.Thread):
         ):  # at once the first time: this process may have slept for an hour since it took the run
             if self._has_lost():
                 run = self._driver.run
-                what = "is gone" if folder_gone(run) else "was taken over"
+                gone = bool(folder_gone(run))
+                what = "is gone" if gone else "was taken over"
                 print(f"{run.path} {what}; this driver stops", file=sys.stderr)
-                # not SIGINT, which is ignored in what a shell started with &
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), _signal_to_end(gone))
                 return
             if self._ended.wait(BEAT_SECONDS):
                 return
@@ -274,6 +274,16 @@ class _Heart(threading.Thread):
         self._ended.set()
         if self.is_alive():
             self.join()
+
+
+def _signal_to_end(gone: bool) -> signal.Signals:
+    """SIGTERM; where the folder is gone, SIGUSR1, which a session hears as its time limit (sweep.interruption).
+
+    The session may have noticed by itself that the folder is gone, and be about to say so: a SIGTERM would cut that
+    short. SIGINT is ignored in what a shell started with &.
+    """
+    heard = callable(signal.getsignal(signal.SIGUSR1))
+    return signal.SIGUSR1 if gone and heard else signal.SIGTERM
 
 
 @dataclass(frozen=True)

@@ -348,6 +348,31 @@ def test_a_driver_whose_run_folder_is_gone_says_that_and_not_that_it_was_taken_o
     assert "is gone; this driver stops" in err
 
 
+def test_a_session_that_ends_since_its_folder_is_gone_is_not_cut_short(run: RunFolder) -> None:
+    """Its trials notice it too, and it may be ending for that when the heart does: seen as exit code 143, unsaid."""
+    program = """
+import sys, time
+from pathlib import Path
+from sweep import hold
+from sweep.interruption import Interruption
+from trainable.record import RunFolder
+hold.BEAT_SECONDS = 0.1
+run, interruption = RunFolder(Path(sys.argv[1])), Interruption()
+with hold.only_driver(run):
+    interruption.watch()
+    run.path.rename(run.path.with_name("elsewhere"))
+    interruption.begin_to_end()
+    time.sleep(2)
+    interruption.leave()
+    print("said why")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, run.path], capture_output=True, text=True, timeout=60
+    )
+    assert "is gone; this driver stops" in ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, "said why\n"), ended.stderr
+
+
 def test_a_driver_keeps_its_hold_moving(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hold, "BEAT_SECONDS", 0.05)
     with only_driver(run):
