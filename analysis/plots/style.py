@@ -152,15 +152,27 @@ def in_order(name: str, values: Iterable[Any]) -> list[Any]:
     return sorted(values, key=lambda value: (listed.index(value) if value in listed else 0, value))
 
 
-def finish(
-    figure: go.Figure, title: str, longest: int | None, height: int, rate: bool
-) -> go.Figure:
-    figure.update_layout(template=TEMPLATE, height=height)
-    figure.update_yaxes(title_text=title, ticksuffix=f"{NARROW}%" if rate else None)
+def layout_of(title: str, longest: int | None, height: int, rate: bool) -> dict[str, Any]:
+    """How a plot looks: the title of its y axis, and where x is an epoch, how far that goes."""
+    found = {
+        "template": TEMPLATE,
+        "height": height,
+        "yaxis": {"title": {"text": title}, "ticksuffix": f"{NARROW}%" if rate else None},
+    }
     if longest is not None:
         step = max(1, math.ceil(longest / 8))
         room = max(0.15, longest * 0.02)
-        figure.update_xaxes(
-            title_text="epoch", tick0=0, dtick=step, range=[1 - room, max(longest, 2) + room]
-        )
-    return figure
+        found["xaxis"] = {
+            "title": {"text": "epoch"},
+            "tick0": 0,
+            "dtick": step,
+            "range": [1 - room, max(longest, 2) + room],
+        }
+    return found
+
+
+def finish(
+    figure: go.Figure, title: str, longest: int | None, height: int, rate: bool
+) -> go.Figure:
+    """`figure` in the layout that layout_of gives."""
+    return figure.update_layout(layout_of(title, longest, height, rate))
