@@ -29,7 +29,7 @@ class Cost:
     device_seconds: float
     """Each epoch's seconds times what a trial got of devices in its session; repeated ones: in that which cut them."""
     pruned_epochs: int
-    """Epochs of the budget that pruned trials did not run."""
+    """Epochs of the budget that pruned trials did not run, less those that were run to their end by an audit."""
     pruned_seconds: float
     """The same at each trial's own pace."""
     shared_seconds: float | None
@@ -98,8 +98,13 @@ def cost_of(run: Source) -> Cost:
     device = manifest.settings.device if manifest.settings else "cpu"
     share_at = _shares(manifest, device)
     rows = {record.trial_id: record.rows() for record in records}
-    pruned = [r for r in records if r.status().status is Status.PRUNED and rows[r.trial_id]]
-    unrun = {r.trial_id: config.epochs - len(rows[r.trial_id]) for r in pruned}
+    audited = {record.origin.audits for record in records}
+    unrun = {
+        trial.trial_id: config.epochs - len(rows[trial.trial_id])
+        for trial in records
+        if trial.status().status is Status.PRUNED and rows[trial.trial_id]
+        if trial.trial_id not in audited
+    }
     lost = [facts for record in records for facts in read_json_lines(record.record.lost)]
     lost_seconds = sum(facts["seconds"] for facts in lost)
     every = [row for found in rows.values() for row in found]

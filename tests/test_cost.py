@@ -79,6 +79,13 @@ def test_epochs_that_were_not_run_are_counted_at_the_trials_own_pace(run: RunFol
     assert found.shared_seconds == pytest.approx((6 * EPOCHS + 4) * 3.0)
 
 
+def test_a_pruned_trial_that_an_audit_runs_to_its_end_saved_nothing(run: RunFolder) -> None:
+    for number, epochs in ((10, 3), (11, 1)):
+        stopped = add(run, number, [0.5] * epochs, Status.PRUNED, 3.0)
+    TrialRecord.create(run, stopped.origin.settings, 12, 1, "audit")
+    assert cost_of(run.path).pruned_epochs == EPOCHS - 3
+
+
 def test_a_saving_is_the_same_figure_wherever_it_is_said(run: RunFolder) -> None:
     """Also of trials that found all frozen work done before, and so have no pace of their own."""
     for number in (10, 11):
