@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -392,7 +393,9 @@ def test_a_driver_that_dies_before_it_decides_leaves_the_same_rungs(
             record = run.trials()[turns[death - 1]]
             if not record.status().status.has_ended:
                 epoch = len(record.rows()) + 1
-                record.append(row(epoch, curves[turns[death - 1]][epoch - 1], f"{death - 1:06d}"))
+                moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=death)
+                value = curves[turns[death - 1]][epoch - 1]
+                record.append(row(epoch, value, moment.isoformat()))
                 if epoch == short.epochs:
                     finish(record)
             rungs = relearn(short, run)

@@ -178,6 +178,7 @@ def test_rows_parsed_at_once_are_those_parsed_line_by_line(
         ('"epoch": 1,', "line 1 is of epoch 7"),
         ('"train_loss": ', "train_loss is 'much'"),
         ('"val_auc": ', "'val_auc' is missing"),
+        ('"ended_at": ', "ended_at is 'yesterday'"),
         ("{", "line 1 of .* must hold JSON"),
     ],
 )
@@ -188,6 +189,7 @@ def test_a_damaged_row_is_named_with_its_file_and_remedy(run: Path, damage: str,
     changed = {
         '"epoch": 1,': json.dumps(row | {"epoch": 7}),
         '"train_loss": ': json.dumps(row | {"train_loss": "much"}),
+        '"ended_at": ': json.dumps(row | {"ended_at": "yesterday"}),
         '"val_auc": ': json.dumps(
             {name: value for name, value in row.items() if name != "val_auc"}
         ),
@@ -257,8 +259,8 @@ def test_an_odd_line_is_read_or_refused_as_the_parser_of_lines_does_it(lines: by
         ({"gpu_memory_bytes": 1.5}, "1.5 is no whole number"),
         ({"gpu_memory_bytes": 2**63}, "too large"),
         ({"gpu_memory_bytes": float("inf")}, "infinity"),
-        ({"ended_at": 3}, "3 is no text"),
-        ({"ended_at": "\ud800"}, "surrogates"),
+        ({"ended_at": 3}, "ended_at is 3"),
+        ({"ended_at": "\ud800"}, "ended_at is '.ud800'"),
     ],
 )
 def test_a_value_that_no_column_holds_is_named_with_its_file_and_remedy(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -81,7 +82,7 @@ class Row:
         """The row that `to_json` gave.
 
         Raises:
-            KeyError, ValueError: a column is missing, or is no number.
+            KeyError, ValueError: a column is missing, or is no number; or `ended_at` is no time.
         """
         values = {name: facts[name] for name in ROW_COLUMNS if name in facts or name not in ADDED}
         for name, value in values.items():
@@ -89,7 +90,17 @@ class Row:
                 isinstance(value, bool) or not isinstance(value, int | float)
             ):
                 raise ValueError(f"{name} is {value!r}")
+        if not _is_time(values["ended_at"]):
+            raise ValueError(f"ended_at is {values['ended_at']!r}")
         return Row(**values)
+
+
+def _is_time(value: Any) -> bool:
+    """ISO 8601, or nothing."""
+    try:
+        return not value or bool(datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
 
 
 ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from sweep.ranking import best_row
@@ -110,7 +111,16 @@ def _at_once(lines: bytes, counts: Sequence[int]) -> pa.Table | None:
     known = all(column.null_count == 0 for column in table.columns)
     if not known or not np.array_equal(table["epoch"].to_numpy(), numbers):
         return None
-    return table
+    return table if _are_times(table["ended_at"]) else None
+
+
+def _are_times(texts: pa.ChunkedArray) -> bool:
+    """Are all of them ISO 8601, or empty?"""
+    try:
+        pc.cast(pc.if_else(pc.equal(texts, ""), None, texts), pa.timestamp("us", "UTC"))
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _is_plain(lines: bytes, count: int) -> bool:
