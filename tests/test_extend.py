@@ -32,6 +32,10 @@ Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 EPOCHS = 3
 
 
+def moment_of(seconds: int) -> str:
+    return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()
+
+
 def row(epoch: int, value: float, ended_at: str = "") -> Row:
     return Row(epoch, 0.6, 0.7, 0.5, value, 0.7, 0.8, 1e-4, 1.5, 16.0, 0, ended_at)
 
@@ -351,7 +355,7 @@ def drive(
         if record.status().status.has_ended:
             continue
         epoch = len(record.rows()) + 1
-        record.append(row(epoch, curves[who][epoch - 1], f"{moment:06d}"))
+        record.append(row(epoch, curves[who][epoch - 1], moment_of(moment)))
         judge(run, config, rungs, record)
         if epoch == config.epochs:
             finish(record)
@@ -393,9 +397,8 @@ def test_a_driver_that_dies_before_it_decides_leaves_the_same_rungs(
             record = run.trials()[turns[death - 1]]
             if not record.status().status.has_ended:
                 epoch = len(record.rows()) + 1
-                moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=death)
                 value = curves[turns[death - 1]][epoch - 1]
-                record.append(row(epoch, value, moment.isoformat()))
+                record.append(row(epoch, value, moment_of(death - 1)))
                 if epoch == short.epochs:
                     finish(record)
             rungs = relearn(short, run)
