@@ -58,7 +58,7 @@ class MoreTrials:
             survivors = (
                 f" (survivors: ASHA stopped {counted(each.pruned, 'other')})" if each.pruned else ""
             )
-            text = f"{each.strategy}: the best of {first} full trials is expected at {value}{more}{survivors}"
+            text = f"with {each.strategy}, the best of {first} full trials is expected at {value}{more}{survivors}"
             yield text + self._verdict(each.trials, half, last - before)
 
     def _verdict(self, trials: int, half: int, gained: float) -> str:
