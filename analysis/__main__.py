@@ -337,7 +337,8 @@ def show_replication(replication: "Replication") -> None:
     """Print the means of replicated settings, and what they say."""
     if not replication.each:
         _line(
-            "no setting was replicated: `sweep replicate` trains the best ones again with other seeds"
+            "no setting was replicated, so which setting is better isn't known: train the best again with other seeds "
+            "(`sweep replicate RUN`)"
         )
         return
     table = Table(box=None, padding=(0, 2, 0, 0))

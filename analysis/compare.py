@@ -15,7 +15,7 @@ from analysis.page import figure_json, render_page
 from analysis.select import select
 from analysis.snapshot import Snapshot, Source
 from analysis.statistics import Right, holm, mcnemar
-from analysis.wording import counted, percent, points, setting
+from analysis.wording import counted, percent, points, right_alone, setting
 from trainable.config import RequestError
 from trainable.files import now, write_atomically
 from trainable.metric import Metric
@@ -141,15 +141,18 @@ def _paired(right: Mapping[str, Right]) -> Iterator[str]:
     pairs = [mcnemar(right[best], right[name]) for name in others]
     for name, pair, p in zip(others, pairs, holm([pair.p for pair in pairs]), strict=True):
         by = points(float(right[best].mean() - right[name].mean()))
-        split = f"{pair.only_first} to {pair.only_second} images; p = {p:.2g} after Holm"
+        split = (
+            right_alone(best, pair.only_first, name, pair.only_second) + f"; p = {p:.2g} after Holm"
+        )
         if p < ALPHA:
             yield f"the winner of {best} beats the winner of {name} on these images by {by} ({split})"
         else:
             yield f"the winners of {best} and {name} can't be told apart on these images: {by} ({split})"
     images = counted(len(right[best]), "validation image")
     yield (
-        f"these are trained models on {images} that they were selected on; of settings they say nothing "
-        f"(the best has {percent(float(right[best].mean()))} there)"
+        f"this compares trained models on the {images} they were selected on (the best reaches "
+        f"{percent(float(right[best].mean()))} there); it says nothing about settings: another seed may reverse the "
+        "order"
     )
 
 

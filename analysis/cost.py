@@ -56,8 +56,8 @@ class Cost:
         )
         if self.pruned_epochs:
             yield (
-                f"pruning saved {counted(self.pruned_epochs, 'epoch')}, about {duration(self.pruned_seconds)} of a "
-                "trial's time"
+                f"pruning saved {counted(self.pruned_epochs, 'epoch')}, about {duration(self.pruned_seconds)} of "
+                "training time, summed over trials"
             )
         if self.shared_seconds is None:
             yield (
@@ -65,7 +65,9 @@ class Cost:
                 "not measured here"
             )
         elif self.shared_seconds > 0:
-            yield f"sharing frozen work saved about {duration(self.shared_seconds)} of a trial's time"
+            yield (
+                f"sharing frozen work saved about {duration(self.shared_seconds)} of training time, summed over trials"
+            )
         if self.lost_epochs:
             yield (
                 f"{counted(self.lost_epochs, 'epoch')} had to be repeated after faults: {duration(self.lost_seconds)}"

@@ -194,10 +194,10 @@ class Chosen:
         found = self.excess
         low, high = percent(found.interval.low), percent(found.interval.high)
         yield (
-            f"chosen as the best of {counted(self.trials, 'trial')} and their epochs, the winner's "
-            f"{percent(found.printed)} is too high by about {found.excess * 100:.2f} points: on other images like "
-            f"these expect {percent(found.corrected)} (95 % interval {low} to {high}; images were drawn "
-            f"{found.draws:,} times, and the best on the draw scored on those not drawn)"
+            f"the winner's {name} of {percent(found.printed)} is too high by about {found.excess * 100:.2f} points, "
+            f"since it is the best of {counted(self.trials, 'trial')} and all their epochs: on other images like these "
+            f"expect {percent(found.corrected)} (95 % interval {low} to {high}; {found.draws:,} bootstrap draws of "
+            "images, scored out of bag)"
         )
         if self.best_epochs_only or self.unknown:
             parts = [

@@ -10,13 +10,13 @@ from analysis.select import Selection, select
 from analysis.snapshot import Snapshot, Source
 from analysis.snapshot.rights import right_at
 from analysis.statistics import Interval, Paired, holm, mcnemar, wilson
-from analysis.wording import counted, points, setting
+from analysis.wording import counted, points, right_alone, setting
 from sweep.ranking import Standing
 from trainable.config import RequestError
 from trainable.rows import Status
 
 ALPHA: Final = 0.05
-METRIC_DECIDES: Final = "which the run's metric and its replicates decide, not this accuracy"
+METRIC_DECIDES: Final = "since the run's metric and its replicates decide, not this accuracy"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Finalists:
         if len(self.each) > 1:
             models = counted(len(self.each), "trained model")
             yield (
-                f"these are {models} on {counted(self.images, 'validation image')} that they were selected on; "
-                "of settings they say nothing, since another seed may turn them round"
+                f"this compares {models} on the {counted(self.images, 'validation image')} they were selected on; it "
+                "says nothing about settings: another seed may reverse the order"
             )
         yield from self.chosen.said()
 
@@ -121,8 +121,9 @@ def _finished(selection: Selection) -> list[Standing]:
 def _compared(winner: Finalist, other: Finalist) -> str:
     assert other.versus is not None and other.p_holm is not None
     difference = winner.accuracy - other.accuracy
-    alone = other.versus.only_first, other.versus.only_second
-    split = f"{alone[0]} to {alone[1]} images"
+    split = right_alone(
+        winner.trial_id, other.versus.only_first, other.trial_id, other.versus.only_second
+    )
     if other.p_holm >= ALPHA:
         return (
             f"the trained models {winner.trial_id} and {other.trial_id} can't be told apart on these images "
@@ -131,6 +132,6 @@ def _compared(winner: Finalist, other: Finalist) -> str:
     first, second = (winner, other) if difference > 0 else (other, winner)
     return (
         f"the trained model {first.trial_id} beats the trained model {second.trial_id} on these images by "
-        f"{points(abs(difference))} ({max(alone)} to {min(alone)} images; p = {other.p_holm:.2g} after Holm)"
-        + ("" if difference > 0 else f", yet {winner.trial_id} is the winner, {METRIC_DECIDES}")
+        f"{points(abs(difference))} ({split}; p = {other.p_holm:.2g} after Holm)"
+        + ("" if difference > 0 else f", but {winner.trial_id} is the winner, {METRIC_DECIDES}")
     )

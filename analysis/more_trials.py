@@ -58,17 +58,17 @@ class MoreTrials:
             survivors = (
                 f" (survivors: ASHA stopped {counted(each.pruned, 'other')})" if each.pruned else ""
             )
-            text = f"with {each.strategy}, the best of {first} full trials is expected at {value}{more}{survivors}"
-            yield text + self._verdict(each.trials, half, last - before)
+            text = f"with {each.strategy}, the best of {first} trials that were not pruned is expected at {value}"
+            yield text + more + survivors + self._verdict(each.trials, half, last - before)
 
     def _verdict(self, trials: int, half: int, gained: float) -> str:
         if self.metric is Metric.VAL_LOSS:
             return ""
         by = points(gained) if is_rate(self.metric) else f"{gained:+.4f}"
-        rose = f"; from {half} to {trials} trials it rises by {by}"
+        went = f"; going from {half} to {trials} brought {by}"
         if gained < LITTLE:
-            return f"{rose}: as many again would hardly have helped"
-        return f"{rose}, part of it luck with these images: more trials may help"
+            return f"{went}: as many again would hardly have helped"
+        return f"{went}, part of it luck with these images: more trials may help"
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""

@@ -110,8 +110,8 @@ class Replication:
         if known:
             seeds = counted(len(known[0].trial_ids), "new seed")
             yield (
-                f"the first was trained with {seeds}; split and augmentation draws were held fixed, so of other "
-                "splits this says nothing"
+                f"the setting with the highest mean was trained with {seeds}; split and augmentation draws were held "
+                "fixed, so this says nothing about other splits"
             )
             if not self.images:
                 yield (
@@ -131,8 +131,8 @@ class Replication:
         if self.metric is not Metric.VAL_LOSS and low >= -SMALL and high <= SMALL:
             return f"{best.setting} and {other.setting} do not differ by more than {self._size(SMALL)}: {by}"
         return (
-            f"{best.setting} and {other.setting} can't be told apart: {by}; so many seeds and images would have shown "
-            f"a difference of {self._size(versus.visible)} or more"
+            f"{best.setting} and {other.setting} can't be told apart: {by}; so many seeds and images show a difference "
+            f"of {self._size(versus.visible)} in 4 of 5 cases"
         )
 
     def _again(self, best: Replicated, other: Replicated) -> str:

@@ -42,11 +42,11 @@ class Selection:
         if self.ground == "replicates":
             runs = replicates(self.ranked, self.flat)[self.winner.setting_id].learned
             return (
-                "on the ground of replicates: the setting with the highest mean of its replicates wins, and the best "
-                f"of its {len(runs)} is the winner"
+                "by replicates: the setting whose replicates have the highest mean wins, and the best of its "
+                f"{len(runs)} is the winner"
             )
         finished = sum(s.status is Status.FINISHED and s.origin == "search" for s in self.ranked)
-        return f"on the ground of single runs: the best of {counted(finished, 'finished trial')}"
+        return f"by single runs, as the best of {counted(finished, 'finished trial')}"
 
     @property
     def better_unfinished(self) -> Standing | None:

@@ -67,6 +67,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def right_alone(first: str, only_first: int, second: str, only_second: int) -> str:
+    """How many images each of two models alone gets right."""
+    return f"{counted(only_first, 'image')} that only {first} gets right, {only_second:,} that only {second} does"
+
+
 def positive_said(target: str, classes: Sequence[str] | None) -> str:
     """The positive class: the attribute's name, with its value unless that is 1 or True."""
     positive = classes[1] if classes else "1"

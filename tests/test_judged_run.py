@@ -117,7 +117,7 @@ def test_small_groups_are_left_out_and_counted(wrong: Path) -> None:
 def test_the_command_says_brier_score_area_and_gap(wrong: Path) -> None:
     done = CliRunner().invoke(app, ["test", str(wrong)])
     assert done.exit_code == 0
-    for word in ("Brier score 0.", "ROC AUC 0.", "test less validation accuracy"):
+    for word in ("Brier score 0.", "ROC AUC 0.", "test minus validation accuracy"):
         assert word in done.stdout
     assert str(RunFolder(wrong).test_mistakes) in done.stdout
 

@@ -109,7 +109,10 @@ def test_a_run_whose_features_were_all_in_the_store_says_so() -> None:
     }
     assert "2.00 T saved by sharing (all of it was in the store before)" in frozen_work_said(facts)
     done = facts | {"frozen_multiply_adds": 1e12, "saved_seconds": 90.0}
-    assert "(3.0 times less work, about 1 min 30 s of a trial's time)" in frozen_work_said(done)
+    assert (
+        "(3.0 times less work, about 1 min 30 s of training time, summed over trials)"
+        in frozen_work_said(done)
+    )
     ahead = done | {"saved_multiply_adds": -5e11, "saved_seconds": -45.0}
     said = frozen_work_said(ahead)
     assert "0.50 T of them ahead of the epochs that will use them" in said and "less" not in said

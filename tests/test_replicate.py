@@ -227,8 +227,8 @@ def test_every_command_names_the_same_winner_and_its_ground(
     assert finalists.each[0].trial_id == won.trial_id == read_results(read)["winner"]
     assert results.compare([read])["winner"].item() == won.trial_id
     assert results.compare([read])["winner_ground"].item() == "replicates"
-    assert next(finalists.said()).startswith(f"the winner is {won.trial_id}, on the ground of rep")
-    assert f"wins by replicates: trial {won.trial_id}" in render(read)
+    assert next(finalists.said()).startswith(f"the winner is {won.trial_id}, by rep")
+    assert f"The winner, by replicates, is trial {won.trial_id}" in render(read)
 
 
 def predict_all_right(run: RunFolder, record: TrialRecord) -> None:

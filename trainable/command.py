@@ -176,7 +176,7 @@ def frozen_work_said(work: Mapping[str, Any]) -> str:
         times, seconds = (done + saved) / done, duration(work["saved_seconds"])
         tera += (
             f", {saved / 1e12:,.2f} T saved by sharing "
-            f"({times:,.1f} times less work, about {seconds} of a trial's time)"
+            f"({times:,.1f} times less work, about {seconds} of training time, summed over trials)"
         )
     else:
         tera += f", {saved / 1e12:,.2f} T saved by sharing (all of it was in the store before)"

@@ -44,7 +44,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Gap:
-    """Test less validation accuracy of the tested model: two samples of images that share none."""
+    """Test minus validation accuracy of the tested model: two samples of images that share none."""
 
     test: float
     validation: float
@@ -55,7 +55,7 @@ class Gap:
         low, high = self.versus.interval.low, self.versus.interval.high
         outside = low > 0 or high < 0
         yield (
-            f"test less validation accuracy: {points(self.versus.difference)}, 95 % interval {points(low)} to "
+            f"test minus validation accuracy: {points(self.versus.difference)}, 95 % interval {points(low)} to "
             f"{points(high)} (Newcombe), "
             + (
                 "more than chance among images makes likely"

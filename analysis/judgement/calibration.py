@@ -61,7 +61,7 @@ class Calibration:
         yield (
             f"expected calibration error {_points(self.error)} over {counted(len(self.bins), 'bin')} a tenth wide; "
             f"with true probabilities chance alone would make it {_points(low)} to {_points(high)}, so "
-            + ("the probabilities are off" if beyond else "these can't be told from true ones")
+            + ("the probabilities are off" if beyond else "no miscalibration is shown")
         )
         excess = self.confidence - self.accuracy
         yield (

@@ -80,6 +80,6 @@ def best_by_time(trials: Mapping[str, pd.DataFrame], metric: Metric) -> go.Figur
             )
         )
     finish(figure, f"best {metric_name(metric)}", None, 340, rate)
-    figure.update_xaxes(title_text="hours of trials' time", rangemode="tozero")
+    figure.update_xaxes(title_text="hours, summed over trials", rangemode="tozero")
     figure.update_layout(legend_traceorder="normal")
     return figure

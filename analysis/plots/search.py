@@ -222,7 +222,7 @@ def costs(seconds: Mapping[str, float]) -> go.Figure:
     )
     figure.update_layout(template=TEMPLATE, height=90 + 26 * len(names), bargap=0.35)
     figure.update_xaxes(
-        title_text="hours of a trial's time",
+        title_text="hours, summed over trials",
         range=[0, max(shown.values(), default=1.0) / 3600 * 1.2],
     )
     figure.update_yaxes(showgrid=False)

@@ -45,12 +45,12 @@ def _winner(selection: Selection, setting: str, finalists: Finalists | None) -> 
     found = finalists.chosen.excess if finalists is not None else None
     if found is not None:
         corrected = (
-            f"; without the luck of being chosen about {wording.percent(found.corrected)} (95 % interval "
+            f"; corrected for being chosen as the best, about {wording.percent(found.corrected)} (95 % interval "
             f"{wording.percent(found.interval.low)} to {wording.percent(found.interval.high)})"
         )
     yield (
-        f"{setting} wins by {selection.ground}: trial {won.trial_id}, with a "
-        f"{wording.metric_name(selection.metric)} of {value} at epoch {won.best.epoch}{corrected}"
+        f"the winner, by {selection.ground}, is trial {won.trial_id} ({setting}): "
+        f"{wording.metric_name(selection.metric)} {value} at epoch {won.best.epoch}{corrected}"
     )
 
 
@@ -65,8 +65,9 @@ def _test(openings: Sequence[Opening]) -> Iterator[str]:
         return
     ends = result.accuracy_interval
     yield (
-        f"on {wording.counted(result.images, 'test image')} it is right in {wording.percent(result.accuracy)} "
-        f"({wording.percent(ends.low)} to {wording.percent(ends.high)}); opened {wording.times(len(openings))}"
+        f"its test accuracy is {wording.percent(result.accuracy)} on {wording.counted(result.images, 'image')} "
+        f"(95 % interval {wording.percent(ends.low)} to {wording.percent(ends.high)}); the test set was opened "
+        f"{wording.times(len(openings))}"
     )
 
 
@@ -81,8 +82,9 @@ def _sure(finalists: Finalists | None, replication: Replication) -> Iterator[str
     others = finalists.each[1:]
     beaten = sum(other.p_holm is not None and other.p_holm < ALPHA for other in others)
     yield (
-        f"on the validation images the winner's model beats {beaten} of the {len(others)} next ones beyond chance; "
-        "whether its setting is better, `sweep replicate` tells"
+        f"on the validation images the winner's model is significantly better than {beaten} of "
+        f"{'1 runner-up' if len(others) == 1 else f'{len(others)} runners-up'}; to test whether its setting is better: "
+        "`sweep replicate RUN`"
     )
 
 
@@ -101,5 +103,5 @@ def _cost(cost: Cost) -> Iterator[str]:
         )
         if seconds is not None and seconds > 0
     ]
-    more = f"; {' and '.join(saved)} of trials' time" if saved else ""
+    more = f"; {' and '.join(saved)} of training time, summed over trials" if saved else ""
     yield f"{cost.device_hours:,.2f} {cost.device}-hours for {wording.counted(cost.trials, 'trial')}{more}"
