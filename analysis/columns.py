@@ -114,6 +114,7 @@ DECISIONS: Final[Mapping[str, Column]] = {
     "sequence": Column(WHOLE, "from 1, in the order in which they were taken"),
     "trial_id": _WHICH["trial_id"],
     "epoch": Column(WHOLE, "of the rung"),
+    "rung_of": Column(TEXT, "whom the trial was compared with: all, or those of this strategy"),
     "value": Column(REAL, "best value of the metric until then"),
     "cutoff": Column(REAL, "that it had to reach; missing for the first trial there"),
     "verdict": Column(TEXT, "go on, or stop"),

@@ -26,6 +26,7 @@ from analysis.snapshot.collector import paused_collector
 from analysis.snapshot.rights import validation_labels
 from analysis.statistics import wilson
 from analysis.wording import SECONDARY
+from sweep.asha import Decision
 from sweep.config import SweepConfig
 from sweep.open_run import open_run
 from trainable.config import RequestError
@@ -148,6 +149,7 @@ def decisions(run: Source) -> pd.DataFrame:
             "sequence": one.sequence,
             "trial_id": one.trial_id,
             "epoch": one.rung,
+            "rung_of": _rung_of(snapshot, one),
             "value": metric.score(one.score),
             "cutoff": None if one.cutoff is None else metric.score(one.cutoff),
             "verdict": one.verdict,
@@ -155,6 +157,14 @@ def decisions(run: Source) -> pd.DataFrame:
         for one in snapshot.decisions
     ]
     return _frame(rows, dtypes(DECISIONS))
+
+
+def _rung_of(run: Snapshot, decision: Decision) -> str:
+    """Whom the trial was compared with."""
+    asha = run.config.asha
+    if asha is None or asha.rungs_of == "all":
+        return "all"
+    return run.by_id[decision.trial_id].origin.settings.strategy
 
 
 def compare(runs: Sequence[Source]) -> pd.DataFrame:

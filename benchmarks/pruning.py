@@ -1,11 +1,12 @@
 """What does ASHA lose where a strategy learns slowly and ends higher, and what do exceptions cost? A simulation.
 
-python benchmarks/pruning.py [--runs 200] [--images 3000] [--only "crossing at 4"] [--seed 0] [--out pruning.json]
+python benchmarks/pruning.py [--runs 200] [--images 3000] [--only "crossing at 4"] [--grace 2] [--reduction 2]
+                             [--seed 0] [--out pruning.json]
 
-Searches of 24 trials × 8 epochs with a known truth; rungs are the project's own (`sweep.asha.Rungs`, grace period 2,
-reduction factor 2, four slots). Validation images are drawn too: a share of what is hard about an image is so for all
-models, a share for those of one strategy, of one trial, of one epoch. Every rule meets the same trials. Regret is the
-true accuracy of the trial that no pruning could have missed, at its best epoch by validation, less the winner's.
+Searches of 24 trials × 8 epochs with a known truth, four at a time; rungs are the project's own (`sweep.asha.Rungs`).
+Validation images are drawn too: a share of what is hard about an image is so for all models, a share for those of one
+strategy, of one trial, of one epoch. Every rule meets the same trials. Regret is the true accuracy of the trial that no
+pruning could have missed, at its best epoch by validation, less the winner's.
 """
 
 import argparse
@@ -13,20 +14,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from scipy.special import ndtri
 
 from analysis.pruning import are_better
 from analysis.statistics import mcnemar, wilson
-from sweep.asha import Rungs
+from sweep.asha import Rungs, one_arm
+from sweep.config import AshaConfig
+from trainable.config import Strategy
 from trainable.files import write_json
 
 TRIALS: Final = 24
 EPOCHS: Final = 8
 SLOTS: Final = 4
-REDUCTION: Final = 2
+ASHA: Final = AshaConfig(grace_period=2, reduction_factor=2)
 MUCH: Final = 0.005
 """Regret from which on a run has lost something: half a point."""
 SEED_NOISE: Final = 0.0045
@@ -63,6 +66,7 @@ class Situation:
     """Lost per decade squared of the learning rate from 10^-3.5; with 0 every setting is equal and none collapses."""
 
 
+STRATEGIES: Final = get_args(Strategy)
 SITUATIONS: Final[Mapping[str, Situation]] = {
     "equal": Situation({"head": Curve(0.92), "block5": Curve(0.92)}, curvature=0.0),
     "rates matter": Situation({"head": Curve(0.92), "block5": Curve(0.92)}),
@@ -72,6 +76,19 @@ SITUATIONS: Final[Mapping[str, Situation]] = {
     "slow and worse": Situation({"head": Curve(0.92), "block5": Curve(0.91, 0.40)}),
     "three, crossing": Situation(
         {"head": Curve(0.92), "block5": Curve(0.925, 0.25), "full": Curve(0.93, 0.40)}
+    ),
+    "five, rates matter": Situation(dict.fromkeys(STRATEGIES, Curve(0.92))),
+    "five, block5 better": Situation(
+        dict.fromkeys(STRATEGIES, Curve(0.92)) | {"block5": Curve(0.93)}
+    ),
+    "five, crossing": Situation(
+        {
+            "head": Curve(0.92),
+            "block5": Curve(0.9225, 0.175),
+            "block4": Curve(0.925, 0.25),
+            "block3": Curve(0.9275, 0.325),
+            "full": Curve(0.93, 0.40),
+        }
     ),
 }
 
@@ -138,23 +155,24 @@ def _predict(
 class Rule:
     """Which trials go on."""
 
-    grace: int | None = 2
-    """None: no pruning."""
+    prunes: bool = True
+    grace_periods: int = 1
+    """How many times the grace period is waited."""
     keeps_best: bool = False
     """The best so far of its strategy at a rung goes on, whatever the cutoff."""
     apart: bool = False
-    """Each strategy has rungs of its own."""
+    """Each strategy has rungs of its own: `asha.rungs_of: strategy`."""
     finishes_best: bool = False
     """Of a strategy without a finisher the best pruned trial is run to the end after the search."""
 
 
 RULES: Final[Mapping[str, Rule]] = {
-    "no pruning": Rule(grace=None),
+    "no pruning": Rule(prunes=False),
     "ASHA": Rule(),
     "ASHA, best kept": Rule(keeps_best=True),
     "ASHA, rungs apart": Rule(apart=True),
     "ASHA, best finished": Rule(finishes_best=True),
-    "ASHA, grace 4": Rule(grace=4),
+    "ASHA, grace doubled": Rule(grace_periods=2),
 }
 
 
@@ -173,10 +191,12 @@ class Search:
         return max(self.finished, key=lambda place: float(best[place]))
 
 
-def search(draw: np.random.Generator, trials: Trials, rule: Rule) -> Search:
+def search(
+    draw: np.random.Generator, trials: Trials, rule: Rule, asha: AshaConfig = ASHA
+) -> Search:
     """Four trials at a time, whose epochs end in a random order."""
     best = np.maximum.accumulate(trials.validation, axis=1)
-    rungs = _rungs(rule, trials.strategies)
+    rungs = _rungs(rule, asha, trials.strategies)
     epochs, pruned, finished = [0] * TRIALS, [], []
     waiting, active = list(range(TRIALS)), list[int]()
     while waiting or active:
@@ -184,10 +204,9 @@ def search(draw: np.random.Generator, trials: Trials, rule: Rule) -> Search:
             active.append(waiting.pop(0))
         place = active[draw.integers(len(active))]
         epochs[place] += 1
-        mine = rungs[trials.strategies[place]]
         if trials.collapsed[place] and epochs[place] == 2:
-            mine.forget(str(place))
-        elif _stops(mine, place, epochs[place], best, trials.strategies, rule):
+            rungs.forget(str(place))
+        elif _stops(rungs, place, epochs[place], best, trials.strategies, rule):
             pruned.append(place)
         elif epochs[place] == EPOCHS:
             finished.append(place)
@@ -205,13 +224,13 @@ def search(draw: np.random.Generator, trials: Trials, rule: Rule) -> Search:
     return Search(tuple(epochs), tuple(finished))
 
 
-def _rungs(rule: Rule, strategies: Sequence[str]) -> Mapping[str, Rungs]:
-    at, epoch = [], rule.grace or EPOCHS
-    while epoch < EPOCHS:
-        at.append(epoch)
-        epoch *= REDUCTION
-    shared = Rungs(at, REDUCTION)
-    return {name: Rungs(at, REDUCTION) if rule.apart else shared for name in set(strategies)}
+def _rungs(rule: Rule, asha: AshaConfig, strategies: Sequence[str]) -> Rungs:
+    after = asha.model_copy(update={"grace_period": asha.grace_period * rule.grace_periods})
+    return Rungs(
+        after.rungs(EPOCHS) if rule.prunes else [],
+        asha.reduction_factor,
+        (lambda place: strategies[int(place)]) if rule.apart else one_arm,
+    )
 
 
 def _stops(
@@ -257,7 +276,9 @@ def looks_too_short(trials: Trials, found: Search) -> bool:
 # ---------------------------------------------------------------- many of them
 
 
-def measure(situation: Situation, runs: int, images: int, seed: int) -> list[dict[str, Any]]:
+def measure(
+    situation: Situation, runs: int, images: int, seed: int, asha: AshaConfig = ASHA
+) -> list[dict[str, Any]]:
     """One row a rule."""
     regrets: dict[str, list[float]] = {name: [] for name in RULES}
     epochs: dict[str, list[int]] = {name: [] for name in RULES}
@@ -266,7 +287,7 @@ def measure(situation: Situation, runs: int, images: int, seed: int) -> list[dic
         draw = np.random.default_rng((seed, run))
         trials = train(draw, situation, images)
         for name, rule in RULES.items():
-            found = search(np.random.default_rng((seed, run, 1)), trials, rule)
+            found = search(np.random.default_rng((seed, run, 1)), trials, rule, asha)
             regrets[name].append(regret_of(trials, found))
             epochs[name].append(sum(found.epochs))
             warned += name == "ASHA" and looks_too_short(trials, found)
@@ -305,18 +326,28 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--grace", type=int, default=ASHA.grace_period)
+    parser.add_argument("--reduction", type=int, default=ASHA.reduction_factor)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=SITUATIONS, default=list(SITUATIONS))
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    found = {}
+    asha, found = AshaConfig(grace_period=asked.grace, reduction_factor=asked.reduction), {}
     for name in asked.only:
-        found[name] = measure(SITUATIONS[name], asked.runs, asked.images, asked.seed)
+        found[name] = measure(SITUATIONS[name], asked.runs, asked.images, asked.seed, asha)
         print(f"{name}, {asked.runs} runs, {asked.images} images", flush=True)
         for row in found[name]:
             print(_line(row), flush=True)
     if asked.out is not None:
-        write_json(asked.out, {"runs": asked.runs, "images": asked.images, "situations": found})
+        write_json(
+            asked.out,
+            {
+                "runs": asked.runs,
+                "images": asked.images,
+                "asha": asha.model_dump(mode="json"),
+                "situations": found,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ variant: a trial that reaches a rung goes on or stops at once, by comparison wit
 """
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -53,6 +53,11 @@ class Decision:
         return Decision(**{name: facts[name] for name in Decision.__dataclass_fields__})
 
 
+def one_arm(trial_id: str) -> str:
+    """All trials are compared with each other."""
+    return ""
+
+
 @dataclass
 class Rungs:
     """What each rung has recorded: trial → score. Rebuilt by replaying rungs.jsonl."""
@@ -60,6 +65,8 @@ class Rungs:
     epochs: Sequence[int]
     """At which trials are compared, ascending."""
     reduction_factor: int
+    arm_of: Callable[[str], str] = field(default=one_arm, compare=False)
+    """Trial → arm: a trial is compared only with those of its own."""
     recorded: dict[int, dict[str, float]] = field(init=False)
     sequence: int = field(init=False, default=0)
 
@@ -71,7 +78,8 @@ class Rungs:
         rung = self.recorded.get(epoch)
         if rung is None or trial_id in rung:
             return None
-        before = list(rung.values())
+        arm = self.arm_of(trial_id)
+        before = [score for other, score in rung.items() if self.arm_of(other) == arm]
         go_on = survives_rung(score, before, self.reduction_factor)
         limit = cutoff(before, self.reduction_factor)
         return Decision(

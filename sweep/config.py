@@ -130,6 +130,8 @@ class AshaConfig(Frozen):
 
     grace_period: int = Field(1, ge=1)
     reduction_factor: int = Field(3, ge=2)
+    rungs_of: Literal["all", "strategy"] = "all"
+    """Whom a trial is compared with: all trials, or those of its own strategy."""
 
     def rungs(self, epochs: int) -> list[int]:
         """Epochs at which trials are compared; at the last one there is nothing left to stop."""

@@ -27,16 +27,10 @@ def show_plan(
 ) -> None:
     """Print the plan."""
     sizes = model_sizes(config, prepared.backbone)
-    rungs = config.asha.rungs(config.epochs) if config.asha else []
     console.print(Text(config.name, "bold"), f" →  {config.folder}", soft_wrap=True)
     console.print(
         f"{config.trials} trials of at most {config.epochs} epochs by {config.search.method}, "
-        f"judged by {config.metric}; "
-        + (
-            f"ASHA compares them after epochs {', '.join(map(str, rungs))}"
-            if rungs
-            else "no pruning"
-        ),
+        f"judged by {config.metric}; {_pruning(config)}"
     )
     show_data(prepared, console)
     table = Table("strategy", "head", "trained parameters", "frozen work", "trained work", box=None)
@@ -62,6 +56,16 @@ def show_plan(
             console.warn(line)
     for warning in machine.warnings:
         console.warn(warning)
+
+
+def _pruning(config: SweepConfig) -> str:
+    """When trials are compared, and with whom."""
+    asha = config.asha
+    rungs = asha.rungs(config.epochs) if asha else []
+    if asha is None or not rungs:
+        return "no pruning"
+    whom = "those of each strategy" if asha.rungs_of == "strategy" else "them"
+    return f"ASHA compares {whom} after epochs {', '.join(map(str, rungs))}"
 
 
 def said_of_trials(machine: Machine) -> str:

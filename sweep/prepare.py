@@ -151,4 +151,9 @@ def _warnings(config: SweepConfig) -> list[str]:
             f"ASHA compares nothing: its grace period of {config.asha.grace_period} "
             f"leaves no rung before epoch {config.epochs}"
         )
+    strategies = config.values_of("strategy")
+    if config.asha and config.asha.rungs_of == "strategy" and len(strategies) == 1:
+        found.append(
+            f"asha.rungs_of: strategy changes nothing: every trial has the strategy {strategies[0]}"
+        )
     return found

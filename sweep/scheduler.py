@@ -1,12 +1,13 @@
 """asha.py as a Ray Tune scheduler: each decision is logged, then acted on."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sweep.asha import Decision, Rungs, Verdict
+from sweep.asha import Decision, Rungs, Verdict, one_arm
 from sweep.config import SweepConfig
 from sweep.open_run import HeldRun
 from sweep.study import recorded
@@ -26,8 +27,24 @@ def relearn(config: SweepConfig, run: RunFolder) -> Rungs | None:
         for record in run.trials()
         if record.status().status in (Status.DIVERGED, Status.COLLAPSED)
     }
-    rungs = Rungs(config.asha.rungs(config.epochs), config.asha.reduction_factor)
+    arm_of = strategies(run) if config.asha.rungs_of == "strategy" else one_arm
+    rungs = Rungs(config.asha.rungs(config.epochs), config.asha.reduction_factor, arm_of)
     return rungs.replay(decisions(run), broken)
+
+
+def strategies(run: RunFolder) -> Callable[[str], str]:
+    """Trial → its strategy, as config.json has it, read once; "" while the trial is not on record."""
+    known: dict[str, str] = {}
+
+    def strategy_of(trial_id: str) -> str:
+        if trial_id not in known:
+            record = run.trial(trial_id)
+            if not record.is_there():
+                return ""
+            known[trial_id] = record.origin.settings.strategy
+        return known[trial_id]
+
+    return strategy_of
 
 
 def decisions(run: RunFolder) -> list[Decision]:
@@ -91,12 +108,13 @@ def take(decision: Decision, rungs: Rungs, run: HeldRun) -> Verdict:
 
 def mark_pruned(run: HeldRun, decision: Decision) -> None:
     """Write the status of a trial that ASHA stopped; it has no step outstanding."""
-    record, metric = run.trial(decision.trial_id), run.config.metric
+    record, metric, asha = run.trial(decision.trial_id), run.config.metric, run.config.asha
     assert decision.cutoff is not None, "the first trial at a rung is never stopped"
     value, asked = metric.score(decision.score), metric.score(decision.cutoff)
+    whose = "its strategy's" if asha and asha.rungs_of == "strategy" else "the"
     record.end(
         Status.PRUNED,
-        f"best {metric} {value:.4f} at epoch {decision.rung}, where the rung asked for {asked:.4f}",
+        f"best {metric} {value:.4f} at epoch {decision.rung}, where {whose} rung asked for {asked:.4f}",
     )
 
 

@@ -1,5 +1,6 @@
 """Successive halving, held against Ray's own scheduler and against what a user fears: losing the best trial."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from sweep.asha import Decision, Rungs, survives_rung
+from sweep.asha import Decision, Rungs, one_arm, survives_rung
 from sweep.config import AshaConfig
 
 SCORES = st.floats(0, 1, allow_nan=False)
@@ -88,24 +89,56 @@ def test_the_best_trial_seen_is_never_pruned(
             assert decision.verdict == "go on" or best < best_seen
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1, 3, 9]), SCORES)), st.integers(0, 40)
-)
+REPORTS = st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1, 3, 9]), SCORES))
+
+
+def by_turns(trial_id: str) -> str:
+    """Three arms."""
+    return "abc"[int(trial_id) % 3]
+
+
+@given(REPORTS, st.integers(0, 40), st.sampled_from([one_arm, by_turns]))
 def test_replayed_decisions_give_the_same_rungs_wherever_the_driver_died(
-    reports: list[tuple[int, int, float]], cut: int
+    reports: list[tuple[int, int, float]], cut: int, arm_of: Callable[[str], str]
 ) -> None:
-    whole, log = Rungs([1, 3, 9], 3), []
+    whole, log = Rungs([1, 3, 9], 3, arm_of), []
     for who, epoch, score in reports:
         decision = whole.decide(str(who), epoch, score)
         if decision is not None:
             whole.record(decision)
             log.append(decision)
-    resumed = Rungs([1, 3, 9], 3).replay([Decision.from_json(d.to_json()) for d in log[:cut]])
+    resumed = Rungs([1, 3, 9], 3, arm_of)
+    resumed.replay([Decision.from_json(d.to_json()) for d in log[:cut]])
     for decision in log[cut:]:
         again = resumed.decide(decision.trial_id, decision.rung, decision.score)
         assert again == decision
         resumed.record(again)
     assert resumed == whole
+
+
+@given(REPORTS, st.sets(st.integers(0, 9)))
+def test_each_arm_is_decided_as_if_there_were_no_other_and_all_are_counted_together(
+    reports: list[tuple[int, int, float]], broken: set[int]
+) -> None:
+    """Also where trials leave the rungs."""
+    together = Rungs([1, 3, 9], 3, by_turns)
+    alone = {arm: Rungs([1, 3, 9], 3) for arm in "abc"}
+    taken = 0
+    for who, epoch, score in reports:
+        trial_id = str(who)
+        ours = together.decide(trial_id, epoch, score)
+        its_own = alone[by_turns(trial_id)]
+        theirs = its_own.decide(trial_id, epoch, score)
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            taken += 1
+            assert ours.sequence == taken
+            assert (ours.cutoff, ours.verdict) == (theirs.cutoff, theirs.verdict)
+            together.record(ours)
+            its_own.record(theirs)
+        if who in broken and epoch == 3:
+            together.forget(trial_id)
+            its_own.forget(trial_id)
 
 
 def test_a_decision_on_record_is_not_taken_again() -> None:

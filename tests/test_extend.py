@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweep.asha import Rungs
-from sweep.config import SweepConfig, check_config, load_config
+from sweep.config import AshaConfig, SweepConfig, check_config, load_config
 from sweep.extend import Request, extend, extended
 from sweep.open_run import HeldRun, open_held_run, open_run
 from sweep.prepare import prepare
@@ -371,22 +372,26 @@ def judge(run: RunFolder, config: SweepConfig, rungs: Rungs, record: TrialRecord
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(histories())
+@given(histories(), st.sampled_from(["all", "strategy"]))
 def test_a_driver_that_dies_before_it_decides_leaves_the_same_rungs(
     config: SweepConfig,
     tmp_path_factory: pytest.TempPathFactory,
     history: tuple[list[list[float]], list[int], int],
+    rungs_of: Literal["all", "strategy"],
 ) -> None:
     """It dies after a row and before its decision; the next one takes it before anything else happens."""
     curves, turns, death = history
-    short = config.model_copy(update={"trial": config.trial | {"epochs": 9}})
+    short = config.model_copy(
+        update={"trial": config.trial | {"epochs": 9}, "asha": AshaConfig(rungs_of=rungs_of)}
+    )
     outcomes = []
     for dies in (False, True):
         run = RunFolder(tmp_path_factory.mktemp("run"))
         write_json(run.session, {"number": 1})
         for number in range(len(curves)):
             lr = 10.0 ** -(number + 1)
-            settings_ = short.space.settings({"strategy": "head", "lr": 1e-3}).model_copy(
+            strategy = ("head", "block5")[number % 2]
+            settings_ = short.space.settings({"strategy": strategy, "lr": 1e-3}).model_copy(
                 update={"lr": lr}
             )
             TrialRecord.create(run, settings_, number, 1)

@@ -184,6 +184,7 @@ def test_an_extension_that_is_refused_moves_nothing(run: RunFolder, tmp_path: Pa
         "search.trials=30",
         "search.seed=1",
         "asha=off",
+        "asha.rungs_of=strategy",
         "resources={concurrent: 2}",
         "resources.precision=float32",
         "resources.concurent=2",

@@ -27,6 +27,7 @@ DECISIONS = pd.DataFrame(
         "sequence": range(1, 6),
         "trial_id": ["c", "b", "a", "c", "a"],
         "epoch": [1, 1, 1, 3, 3],
+        "rung_of": ["all"] * 5,
         "value": [0.7, 0.6, 0.75, 0.8, 0.9],
         "cutoff": [np.nan, 0.7, 0.68, np.nan, 0.8],
         "verdict": ["go on", "stop", "go on", "go on", "go on"],
@@ -46,6 +47,21 @@ def test_every_decision_stands_at_its_rung_in_the_order_of_arrival_with_its_cuto
     cutoffs = [list(trace.y) for trace in figure.data if trace.mode == "lines"]
     assert cutoffs == [pytest.approx([70, 68]), pytest.approx([80])]
     assert figure.layout.xaxis.ticktext == ("1", "3")
+
+
+def test_rungs_of_strategies_stand_side_by_side_each_with_its_own_cutoffs() -> None:
+    of = DECISIONS.assign(
+        rung_of=["head", "block5", "head", "head", "head"],
+        cutoff=[np.nan, np.nan, 0.7, np.nan, 0.8],
+        verdict="go on",
+    )
+    figure = rungs(of, TRIALS, METRIC, ["strategy"], None)
+    assert figure.layout.xaxis.ticktext == ("1<br>head", "1<br>block5", "3<br>head")
+    (points,) = [trace for trace in figure.data if trace.name == "went on"]
+    assert [round(x) for x in points.x] == [0, 1, 0, 2, 2]
+    lines = [(trace.x, trace.y) for trace in figure.data if trace.mode == "lines"]
+    assert [list(y) for _, y in lines] == [pytest.approx([70]), [], pytest.approx([80])]
+    assert all(round(x) == place for place, (xs, _) in enumerate(lines) for x in xs)
 
 
 def test_a_line_a_trial_goes_through_its_settings_to_its_value() -> None:

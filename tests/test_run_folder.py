@@ -229,11 +229,13 @@ def test_plan_shows_trials_split_and_sizes_without_starting_ray(
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it now raises ImportError
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
-    done = CliRunner().invoke(app, ["plan", str(path), "asha.grace_period=2"])
+    done = CliRunner().invoke(
+        app, ["plan", str(path), "asha.grace_period=2", "asha.rungs_of=strategy"]
+    )
     assert done.exit_code == 0, done.output
     for words in (
         "2 trials of at most 3 epochs by grid",
-        "after epochs 2",
+        "ASHA compares those of each strategy after epochs 2",
         "train",
         "32",
         "block5",

@@ -57,7 +57,7 @@ def test_the_resolved_configuration_writes_out_every_default_with_absolute_paths
     file: Path,
 ) -> None:
     facts = yaml.safe_load(dump_config(load_config(file)))
-    assert facts["asha"] == {"grace_period": 1, "reduction_factor": 3}
+    assert facts["asha"] == {"grace_period": 1, "reduction_factor": 3, "rungs_of": "all"}
     assert facts["trial"]["batch_size"] == 32
     assert Path(facts["data"]["images"]).is_absolute()
     assert Path(facts["storage"]).is_absolute()
@@ -129,6 +129,7 @@ def test_the_metric_has_a_direction(file: Path) -> None:
         ("resources.gpus_per_trial=0.3", ["gpus_per_trial", "1/k"]),
         ("resources.gpus_per_trial=1.5", ["gpus_per_trial", "1/k"]),
         ("asha={grace: 3}", ["asha.grace", "grace_period"]),
+        ("asha.rungs_of=strategies", ["must be one of all, strategy", "did you mean strategy"]),
         ("asha.reduction_factor=1", ["reduction_factor", "2"]),
         ("keep.best=0", ["keep.best"]),
         ("metric=accuracy", ["metric", "val_accuracy"]),

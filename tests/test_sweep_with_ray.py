@@ -46,7 +46,7 @@ def test_one_trial_diverges_one_is_pruned_and_one_is_killed_and_goes_on(
     config = configure(
         {"lr": [GOOD, BROKEN, FLAT], "optimizer": "sgd", "epochs": 40},
         search={"method": "grid", "first": [{"lr": GOOD}]},
-        asha={"grace_period": 20, "reduction_factor": 2},
+        asha={"grace_period": 20, "reduction_factor": 2, "rungs_of": "strategy"},
         sharing="off",
     )
     run = RunFolder(tmp_path / "run")

@@ -48,16 +48,22 @@ def rungs(
     settings: Sequence[str],
     winner: str | None,
 ) -> go.Figure:
-    """Each decision of ASHA: trials at a rung from left to right as they came, and the cutoff that each one met."""
+    """Each decision of ASHA: trials at a rung from left to right as they came, and the cutoff that each one met.
+
+    Where strategies have rungs of their own, these stand side by side at each epoch.
+    """
     rate, figure = is_rate(metric), go.Figure()
-    epochs = sorted(decisions["epoch"].unique())
     known = decisions.copy()
-    arrival = known.groupby("epoch").cumcount()
-    size = known.groupby("epoch")["epoch"].transform("size")
-    known["x"] = known["epoch"].map(epochs.index) + SPREAD * ((arrival + 0.5) / size - 0.5)
+    whose = in_order("strategy", known["rung_of"].unique())
+    pairs = known[["epoch", "rung_of"]].drop_duplicates().itertuples(index=False, name=None)
+    places = sorted(pairs, key=lambda rung: (rung[0], whose.index(rung[1])))
+    grouped = known.groupby(["epoch", "rung_of"])["epoch"]
+    aside = SPREAD * ((grouped.cumcount() + 0.5) / grouped.transform("size") - 0.5)
+    known["rung"] = list(map(places.index, zip(known["epoch"], known["rung_of"], strict=True)))
+    known["x"] = known["rung"] + aside
     rows = trials.set_index("trial_id")
-    for number, epoch in enumerate(epochs):
-        limits = known[(known["epoch"] == epoch) & known["cutoff"].notna()]
+    for number in range(len(places)):
+        limits = known[(known["rung"] == number) & known["cutoff"].notna()]
         figure.add_trace(
             go.Scatter(
                 x=limits["x"].tolist(),
@@ -92,9 +98,9 @@ def rungs(
     finish(figure, f"best {metric_name(metric)} until then", None, 340, rate)
     figure.update_xaxes(
         title_text="rung: after epoch, trials in the order of arrival",
-        tickvals=list(range(len(epochs))),
-        ticktext=[str(epoch) for epoch in epochs],
-        range=[-0.5, max(len(epochs), 1) - 0.5],
+        tickvals=list(range(len(places))),
+        ticktext=[str(epoch) if of == "all" else f"{epoch}<br>{of}" for epoch, of in places],
+        range=[-0.5, max(len(places), 1) - 0.5],
     )
     return figure
 

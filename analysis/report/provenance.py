@@ -94,6 +94,7 @@ def _asked(config: SweepConfig) -> Pairs:
         (
             "Pruning",
             f"ASHA after epochs {', '.join(map(str, rungs))}, reduction factor {asha.reduction_factor}"
+            + (", each strategy by itself" if asha.rungs_of == "strategy" else "")
             if asha and rungs
             else "off",
         ),
