@@ -1,11 +1,13 @@
 """A page that opens offline: one HTML file with its style, its script and plotly inside."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 import plotly.graph_objects as go
+import plotly.io as pio
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
@@ -50,7 +52,7 @@ def sentence(text: str) -> Markup:
     )
 
 
-def figure_json(figure: go.Figure) -> Markup:
-    """The figure as JSON that can stand inside a script element."""
-    text: str = figure.to_json()
+def figure_json(figure: go.Figure | Mapping[str, Any]) -> Markup:
+    """The figure, or its data and layout, as JSON that can stand inside a script element."""
+    text: str = pio.to_json(figure, validate=False)
     return Markup(text.replace("<", "\\u003c"))

@@ -1,11 +1,17 @@
 """What is drawn of a search is what its frames hold."""
 
+import json
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
+from analysis.page import figure_json
+from analysis.plots.curves import accuracy, accuracy_drawn, loss, loss_drawn
 from analysis.plots.search import ASIDE, BELOW, costs, parallel, rungs
 from trainable.metric import Metric
 
@@ -96,3 +102,17 @@ def test_costs_are_hours_and_nothing_is_drawn_of_nothing() -> None:
     (bars,) = figure.data
     assert list(bars.y) == ["saved by pruning", "trained"]
     assert list(bars.x) == [0.5, 2.0]
+
+
+@pytest.mark.parametrize(("checked", "drawn"), [(loss, loss_drawn), (accuracy, accuracy_drawn)])
+@pytest.mark.parametrize("best_epoch", [2, None])
+def test_a_trials_curves_are_on_the_page_as_plotly_checks_them(
+    checked: Callable[..., go.Figure],
+    drawn: Callable[..., dict[str, Any]],
+    best_epoch: int | None,
+) -> None:
+    columns = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+    epochs = pd.DataFrame({"epoch": [1, 2, 3], **dict.fromkeys(columns, [0.7, 0.6, 0.65])})
+    found = json.loads(figure_json(drawn(epochs, best_epoch)))
+    assert found == json.loads(figure_json(checked(epochs, best_epoch)))
+    assert [line["name"] for line in found["data"]] == ["train", "validation"]

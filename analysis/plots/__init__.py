@@ -1,6 +1,13 @@
 """Each plot: frame in, figure out."""
 
-from analysis.plots.curves import accuracy, best_by_setting, loss, validation_by_epoch
+from analysis.plots.curves import (
+    accuracy,
+    accuracy_drawn,
+    best_by_setting,
+    loss,
+    loss_drawn,
+    validation_by_epoch,
+)
 from analysis.plots.effects import effects
 from analysis.plots.judgement import (
     groups,
@@ -19,6 +26,7 @@ __all__ = [
     "TEMPLATE",
     "accuracies",
     "accuracy",
+    "accuracy_drawn",
     "best_by_setting",
     "best_by_time",
     "costs",
@@ -28,6 +36,7 @@ __all__ = [
     "history",
     "judgement_figures",
     "loss",
+    "loss_drawn",
     "parallel",
     "precision_recall",
     "reliability",

@@ -1,6 +1,7 @@
 """Epochs and settings against the metric: frame in, figure out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -145,19 +146,32 @@ def _aside(number: int) -> float:
     return (number * GOLDEN % 1 - 0.5) * 0.44
 
 
+Drawn = dict[str, Any]
+
+
 def loss(epochs: pd.DataFrame, best_epoch: int | None) -> go.Figure:
     """Training and validation loss of one trial by epoch, its best epoch marked."""
-    return _curves(epochs, "loss", "loss in nats", best_epoch, rate=False)
+    return go.Figure(loss_drawn(epochs, best_epoch))
 
 
 def accuracy(epochs: pd.DataFrame, best_epoch: int | None) -> go.Figure:
     """Training and validation accuracy of one trial by epoch, its best epoch marked."""
+    return go.Figure(accuracy_drawn(epochs, best_epoch))
+
+
+def loss_drawn(epochs: pd.DataFrame, best_epoch: int | None) -> Drawn:
+    """`loss` as plotly's data and layout: of the hundreds in a report, each takes 0.2 ms, and a figure 7."""
+    return _curves(epochs, "loss", "loss in nats", best_epoch, rate=False)
+
+
+def accuracy_drawn(epochs: pd.DataFrame, best_epoch: int | None) -> Drawn:
+    """`accuracy` in the same way."""
     return _curves(epochs, "accuracy", "accuracy", best_epoch, rate=True)
 
 
 def _curves(
     epochs: pd.DataFrame, what: str, title: str, best_epoch: int | None, rate: bool
-) -> go.Figure:
+) -> Drawn:
     lines = [
         {
             "type": "scatter",
@@ -188,5 +202,4 @@ def _curves(
         line = {"color": "rgba(128,128,128,0.6)", "width": 1}
         at = {"x0": best_epoch, "x1": best_epoch, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
         layout["shapes"] = [{"type": "line", "line": line, **at}]
-    # at once: a report has hundreds of them, and adding part by part takes three times as long
-    return go.Figure(lines, layout)
+    return {"data": lines, "layout": layout}

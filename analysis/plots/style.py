@@ -157,7 +157,7 @@ def layout_of(title: str, longest: int | None, height: int, rate: bool) -> dict[
     found = {
         "template": TEMPLATE,
         "height": height,
-        "yaxis": {"title": {"text": title}, "ticksuffix": f"{NARROW}%" if rate else None},
+        "yaxis": {"title": {"text": title}} | ({"ticksuffix": f"{NARROW}%"} if rate else {}),
     }
     if longest is not None:
         step = max(1, math.ceil(longest / 8))

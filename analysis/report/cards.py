@@ -78,8 +78,8 @@ def _card(
         value=wording.metric_value(metric, row[metric.value]),
         setting=wording.setting(row, settings),
         gap=wording.points(row["train_accuracy"] - row["val_accuracy"]) if best_epoch else "",
-        loss=None if curve is None else figure_json(plots.loss(curve, best_epoch)),
-        accuracy=None if curve is None else figure_json(plots.accuracy(curve, best_epoch)),
+        loss=None if curve is None else figure_json(plots.loss_drawn(curve, best_epoch)),
+        accuracy=None if curve is None else figure_json(plots.accuracy_drawn(curve, best_epoch)),
         matrix=matrix,
         no_matrix=no_matrix,
     )
