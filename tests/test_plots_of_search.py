@@ -112,7 +112,7 @@ def test_a_trials_curves_are_on_the_page_as_plotly_checks_them(
     best_epoch: int | None,
 ) -> None:
     columns = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
-    epochs = pd.DataFrame({"epoch": [1, 2, 3], **dict.fromkeys(columns, [0.7, 0.6, 0.65])})
+    epochs = pd.DataFrame({"epoch": [1, 2, 3], **{key: [0.7, 0.6, 0.65] for key in columns}})
     found = json.loads(figure_json(drawn(epochs, best_epoch)))
     assert found == json.loads(figure_json(checked(epochs, best_epoch)))
     assert [line["name"] for line in found["data"]] == ["train", "validation"]
