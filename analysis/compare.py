@@ -14,14 +14,13 @@ from analysis import plots, results
 from analysis.page import figure_json, render_page
 from analysis.select import select
 from analysis.snapshot import Snapshot, Source
-from analysis.statistics import Right, holm, mcnemar
+from analysis.statistics import ALPHA, Right, holm, mcnemar
 from analysis.wording import counted, percent, points, right_alone, setting
 from trainable.config import RequestError
 from trainable.files import now, write_atomically
 from trainable.metric import Metric
 from trainable.record import RunFolder
 
-ALPHA: Final = 0.05
 UNTOLD: Final = ("name", "storage")
 """Differ between any two runs."""
 

@@ -9,13 +9,12 @@ from analysis.excess import Chosen, chosen_among
 from analysis.select import Selection, select
 from analysis.snapshot import Snapshot, Source
 from analysis.snapshot.rights import right_at
-from analysis.statistics import Interval, Paired, holm, mcnemar, wilson
+from analysis.statistics import ALPHA, Interval, Paired, holm, mcnemar, wilson
 from analysis.wording import counted, points, right_alone, setting
 from sweep.ranking import Standing
 from trainable.config import RequestError
 from trainable.rows import Status
 
-ALPHA: Final = 0.05
 METRIC_DECIDES: Final = "since the run's metric and its replicates decide, not this accuracy"
 
 

@@ -50,7 +50,9 @@ class Uncertain:
         return float(t.ppf(1 - level / 2, self.degrees) + t.ppf(power, self.degrees)) * self.error
 
 
-def uncertain(weights: Numbers, design: Numbers, values: Numbers) -> Uncertain:
+def uncertain(
+    weights: Numbers, design: Numbers, values: Numbers, stands_for: Numbers | None = None
+) -> Uncertain:
     """The contrast Σ w_j y_j with its standard error and degrees of freedom.
 
     weights (trials,): the contrast, which must be estimable: a combination of the rows of the design's own estimator,
@@ -65,10 +67,17 @@ def uncertain(weights: Numbers, design: Numbers, values: Numbers) -> Uncertain:
     values after the model is taken out of each image and the trial's own residual out of each trial, which is in both.
     V = max(V_t, V_i, V_t + V_i - V_c), and ν = V² / (V_t²/(k-p) + V_i²/(n-1) + V_c²/((k-p)(n-1))).
 
+    stands_for (trials,): of how many trials each is a random draw, itself among them; one where it is not given. The
+        model is then fitted by least squares weighted so, and `weights` are a combination of its estimator's rows.
+        Such weights are not inverse variances: each trial has the same σ², so V_t is σ² Σ w² as before. The weighted
+        sum of squared residuals is e'Ae of the trials' chances e; σ² is that sum / tr A, and has tr(A)² / tr(A²)
+        degrees of freedom in the place of k - p, which both are without weights (Satterthwaite). A draw from trials
+        that were stopped for their values varies less than one from all, so the error is rather too large.
+
     Raises:
         ValueError: as many parameters as trials, or more.
     """
-    joint = jointly(weights[None, :], design, values)
+    joint = jointly(weights[None, :], design, values, stands_for)
     return Uncertain(
         float(joint.estimates[0]), float(joint.scale[0, 0] ** 0.5), float(joint.degrees)
     )
@@ -96,7 +105,9 @@ class Joint:
         return float(f.sf(ratio / len(self.estimates), len(self.estimates), self.degrees))
 
 
-def jointly(weights: Numbers, design: Numbers, values: Numbers) -> Joint:
+def jointly(
+    weights: Numbers, design: Numbers, values: Numbers, stands_for: Numbers | None = None
+) -> Joint:
     """`uncertain` for contrasts (contrasts, trials) that are linearly independent.
 
     In the coordinates in which trials alone give all contrasts the same variance, V of `uncertain` is taken along each
@@ -106,16 +117,19 @@ def jointly(weights: Numbers, design: Numbers, values: Numbers) -> Joint:
         ValueError: as many parameters as trials, or more.
     """
     trials, images = values.shape
-    basis = _basis(design)
-    free = trials - basis.shape[1]
-    if free < 1:
+    standing = np.ones(trials) if stands_for is None else stands_for
+    root_standing = standing**0.5
+    basis = _basis(design * root_standing[:, None])
+    if basis.shape[1] >= trials:
         raise ValueError(
             f"more trials than parameters are needed, but {trials} have {basis.shape[1]}"
         )
+    trace, free = _left(basis, standing)
     means = values.mean(axis=1, dtype=np.float64)
-    residual = means - basis @ (basis.T @ means)
+    scaled = root_standing * means
+    residual = scaled - basis @ (basis.T @ scaled)
     left = float(residual @ residual)
-    by_trials = _whole(left / free)
+    by_trials = _whole(left / trace)
     root = np.linalg.cholesky(weights @ weights.T)
     units = np.linalg.solve(root, weights)  # orthonormal rows: Σ w² is 1 in each
     by_images: Numbers = np.zeros(len(units))
@@ -125,9 +139,11 @@ def jointly(weights: Numbers, design: Numbers, values: Numbers) -> Joint:
         spread = np.atleast_2d(np.cov(units @ values)) / images
         by_images, directions = np.linalg.eigh(spread)
         by_images = np.maximum(by_images, 0)
-        squares = float(np.square(values, dtype=np.float64).sum())
-        of_images = squares - float(((basis.T @ values) ** 2).sum()) - images * left
-        common = _whole(of_images / (free * (images - 1)) / images)
+        squares = float(standing @ np.square(values, dtype=np.float64).sum(axis=1))
+        of_images = (
+            squares - float((((basis.T * root_standing) @ values) ** 2).sum()) - images * left
+        )
+        common = _whole(of_images / (trace * (images - 1)) / images)
     total = np.maximum.reduce(
         [np.full(len(units), by_trials), by_images, by_trials + by_images - common]
     )
@@ -146,8 +162,20 @@ def _basis(design: Numbers) -> Numbers:
     return basis
 
 
+def _left(basis: Numbers, standing: Numbers) -> tuple[float, float]:
+    """tr A of the weighted sum of squared residuals e'Ae, and its degrees of freedom tr(A)² / tr(A²).
+
+    A = D^½ (I - QQ') D^½ with D of `standing` and Q the `basis` of the model's design, each trial times its root.
+    """
+    leverage = np.square(basis).sum(axis=1)
+    trace = float(standing @ (1 - leverage))
+    crossed = basis.T @ (standing[:, None] * basis)
+    squared = float(standing**2 @ (1 - 2 * leverage) + np.square(crossed).sum())
+    return trace, trace**2 / squared
+
+
 def _satterthwaite(
-    total: Numbers, by_trials: float, by_images: Numbers, common: float, counts: tuple[int, int]
+    total: Numbers, by_trials: float, by_images: Numbers, common: float, counts: tuple[float, int]
 ) -> float:
     """Smallest of all directions; at least that of the trials where they have no spread at all."""
     free, images = counts

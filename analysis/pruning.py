@@ -9,14 +9,13 @@ from analysis.learned import is_flat, validation_classes
 from analysis.select import select
 from analysis.snapshot import ReadTrial, Snapshot
 from analysis.snapshot.rights import right_at
-from analysis.statistics import Interval, mcnemar, wilson
+from analysis.statistics import ALPHA, Interval, mcnemar, wilson
 from analysis.wording import counted, percent, points
 from sweep.ranking import BY_THEMSELVES, Standing
 from trainable.config import RequestError
 from trainable.metric import Metric
 from trainable.rows import Row, Status
 
-ALPHA: Final = 0.05
 HALF_A_POINT: Final = 0.005
 """A lead below it is none, whatever a test says."""
 ENOUGH: Final = 6

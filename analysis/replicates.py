@@ -14,6 +14,7 @@ from analysis.select import select
 from analysis.snapshot import Snapshot, Source
 from analysis.snapshot.rights import rights_of, validation_labels
 from analysis.statistics import (
+    ALPHA,
     UNBOUNDED,
     Difference,
     Labels,
@@ -37,7 +38,6 @@ from analysis.wording import (
 from sweep.ranking import Standing, replicates, single_winner
 from trainable.metric import Metric
 
-ALPHA: Final = 0.05
 MEANINGFUL: Final = 0.75
 """The probability of coming out ahead from which on a difference means something (Bouthillier et al. 2021, γ)."""
 SMALL: Final = 0.01

@@ -10,6 +10,8 @@ import numpy as np
 from analysis.image_variance import Uncertain, uncertain
 
 CONFIDENCE = 0.95
+ALPHA: Final = 0.05
+"""p-values below it, after Holm's correction where there are several, are claims."""
 EXACT_BELOW = 25  # discordant images; beyond them McNemar's chi-squared with continuity correction
 BOOTSTRAPS = 2_000
 

@@ -18,8 +18,8 @@ import typer
 from scipy.special import ndtri
 
 from analysis.excess import Models, excess_of_best
-from analysis.replicates import ALPHA, against_first
-from analysis.statistics import holm, welch, wilson
+from analysis.replicates import against_first
+from analysis.statistics import ALPHA, holm, welch, wilson
 from trainable.metric import Metric
 
 IMAGE, IN_STRATEGY, IN_TRIAL, IN_EPOCH = 0.86, 0.05, 0.05, 0.04

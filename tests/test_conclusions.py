@@ -19,7 +19,8 @@ def fits(found: Found) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("part", "runs"), [("one_point", 15), ("slow", 15), ("collapse", 10), ("flat_curves", 200)]
+    ("part", "runs"),
+    [("one_point", 15), ("slow", 15), ("ends", 8), ("collapse", 10), ("flat_curves", 200)],
 )
 def test_what_is_said_is_true_as_often_as_it_should_be(part: str, runs: int) -> None:
     for found in conclusions.PARTS[part](range(1000, 1000 + runs)):
@@ -40,6 +41,18 @@ def test_a_simulated_search_is_stopped_as_asha_does_and_ends() -> None:
     ran = {status: {t.epochs for t in found.trials if t.status is status} for status in Status}
     assert ran[Status.FINISHED] == {conclusions.EPOCHS} and ran[Status.PRUNED] <= {2, 4}
     assert len(found.trials) == 24 and not ran[Status.RUNNING]
+
+
+def test_six_trials_of_each_strategy_are_audited_and_stand_for_all_that_were_stopped() -> None:
+    found = search(Setup(SLOW, images=100, asha=(2, 2), **RANDOM), 0)
+    audited = found.audited()
+    assert {trial.epochs for trial in audited.trials if not trial.collapses} == {conclusions.EPOCHS}
+    for strategy in ("head", "block5"):
+        stopped = [t for t in found.pruned().values() if t.settings.strategy == strategy]
+        drawn = [t for t in audited.trials if t.settings in [each.settings for each in stopped]]
+        assert len(drawn) == min(6, len(stopped))
+        assert sum(t.stands_for for t in drawn) == pytest.approx(len(stopped))
+    assert len(found.audited(every=True).trials) == len(found.trials)
 
 
 def test_simulated_trials_are_right_as_often_as_their_truth() -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from analysis.effects import effects_of, weights_of
-from analysis.effects.verdicts import Verdict
+from analysis.effects.claims import Verdict
 from analysis.learned import flat_until
 from analysis.snapshot import Snapshot
 from analysis.snapshot.rights import validation_labels
+from sweep.audit import draw
 from sweep.config import check_config
 from sweep.prepare import prepare
 from sweep.proposals import Proposals
@@ -159,25 +160,85 @@ def test_so_few_images_that_any_area_may_be_chance_call_no_trial_flat() -> None:
     assert 0.5 < flat_until(100, 100) < 0.65
 
 
+def stop(record: TrialRecord) -> list[Row]:
+    """As ASHA does, at the first rung; the rows that its audit will have."""
+    rows = record.rows()
+    record.cut(1)
+    record.write_status(replace(record.status(), status=Status.PRUNED))
+    return rows
+
+
+def audit(folder: RunFolder, stopped: TrialRecord, rows: list[Row]) -> None:
+    settings, number = stopped.origin.settings, 100 + stopped.origin.number
+    record = TrialRecord.create(folder, settings, number, 1, "audit")
+    for row in rows:
+        record.append(row)
+    record.write_status(replace(record.status(), status=Status.FINISHED))
+
+
 def test_the_end_is_compared_once_every_stopped_trial_was_audited(run: Path) -> None:
     folder = RunFolder(run)
     stopped = folder.trials()[:2]
-    ends = [record.rows() for record in stopped]
-    for record in stopped:
-        record.cut(1)
-        record.write_status(replace(record.status(), status=Status.PRUNED))
+    ends = [stop(record) for record in stopped]
     found = effects_of(run)
     assert found.mattered.moment.epoch == 1 and found.at_the_end is None
     assert any("isn't known" in text for text in found.said())
     for record, rows in zip(stopped, ends, strict=True):
         assert effects_of(run).at_the_end is None
-        audit = TrialRecord.create(
-            folder, record.origin.settings, 100 + record.origin.number, 1, "audit"
-        )
-        for row in rows:
-            audit.append(row)
-        audit.write_status(replace(audit.status(), status=Status.FINISHED))
+        audit(folder, record, rows)
     found = effects_of(run)
     assert found.at_the_end is not None and found.at_the_end.trials == 40
     assert "after 3 epochs" in str(found.mattered_most())
+    said = list(found.said())
+    assert "every pruned trial was audited, so that the end of training can be compared too" in said
+    assert not any("isn't known" in text for text in said)
+
+
+def test_six_audits_of_each_strategy_speak_for_all_that_were_stopped(run: Path) -> None:
+    """Of each strategy the worst are stopped: those that finished alone would say too much of it."""
+    folder, ends = RunFolder(run), dict[str, tuple[TrialRecord, list[Row]]]()
+    every = {e.name: e for e in effects_of(run).mattered.effects}["strategy"]
+    arms: dict[str, list[TrialRecord]] = {}
+    for record in folder.trials():
+        arms.setdefault(record.origin.settings.strategy, []).append(record)
+    for strategy, count in (("block5", 9), ("head", 7)):
+        worst = sorted(arms[strategy], key=lambda record: record.rows()[-1].val_accuracy)
+        ends |= {record.trial_id: (record, stop(record)) for record in worst[:count]}
+    assert any("; `sweep extend RUN --audit 12` tells" in text for text in effects_of(run).said())
+    strategies = {name: record.origin.settings.strategy for name, (record, _) in ends.items()}
+    *drawn, last = draw(strategies, (), 12, seed=0)
+    for name in drawn:
+        audit(folder, *ends[name])
+    found = effects_of(run)
+    assert found.at_the_end is None
+    assert any("; `sweep extend RUN --audit 1` tells" in text for text in found.said())
+    audit(folder, *ends[last])
+    found = effects_of(run)
+    assert found.at_the_end is not None and found.at_the_end.trials == 24 + 12
+    assert (
+        "12 of 16 pruned trials were run to their ends by audits, drawn at random within each strategy, so that the "
+        "end of training can be compared too; each stands for "
+    ) in "\n".join(found.said())
+    assert {found.audited.stands_for("block5"), found.audited.stands_for("head")} == {9 / 6, 7 / 6}
+    (strategy,) = (e for e in found.at_the_end.effects if e.name == "strategy")
+    assert strategy.verdict is Verdict.BETTER and strategy.pairs == (0, 0)
+    assert strategy.difference == pytest.approx(every.difference, abs=0.003)
     assert not any("isn't known" in text for text in found.said())
+    assert "pairs" not in str(found.mattered_most())
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_of_a_search_under_way_audits_do_not_tell_the_end(run: Path) -> None:
+    """What ASHA lets go on ends after what it stops."""
+    folder = RunFolder(run)
+    goes_on, *others = folder.trials()
+    for record in others[:3]:
+        audit(folder, record, stop(record))
+    assert effects_of(run).at_the_end is not None
+    goes_on.cut(2)
+    goes_on.write_status(replace(goes_on.status(), status=Status.RUNNING))
+    found = effects_of(run)
+    assert found.at_the_end is None
+    assert any(
+        text.endswith("what has not ended yet, or failed, would tell") for text in found.said()
+    )

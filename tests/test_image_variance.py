@@ -21,7 +21,7 @@ def test_without_images_it_is_students_t_test() -> None:
     witness = stats.ttest_ind(first, second)
     assert found.p == pytest.approx(witness.pvalue)
     assert found.interval() == pytest.approx(witness.confidence_interval(0.95))
-    assert found.degrees == 10
+    assert found.degrees == pytest.approx(10)
 
 
 def test_trained_twice_without_any_difference_it_is_the_paired_test_over_images() -> None:
@@ -92,3 +92,49 @@ def test_no_spread_at_all_is_said_and_does_not_divide_by_nothing() -> None:
 def test_as_many_parameters_as_trials_are_refused() -> None:
     with pytest.raises(ValueError, match="more trials than parameters"):
         uncertain(*groups(1, 1), np.ones((2, 1)))
+
+
+def test_what_weights_leave_of_freedom_is_that_of_a_quadratic_form() -> None:
+    """Of e'Ae, by the whole matrices (Satterthwaite)."""
+    draw = np.random.default_rng(5)
+    weights, design = groups(5, 7)
+    stands_for, values = draw.uniform(1, 5, 12), draw.normal(0.9, 0.01, 12)
+    scale = np.diag(stands_for)
+    estimator = np.linalg.inv(design.T @ scale @ design) @ design.T @ scale
+    remover = np.eye(12) - design @ estimator
+    quadratic = remover.T @ scale @ remover
+    weights = estimator[0] - estimator[1]
+    found = uncertain(weights, design, values[:, None], stands_for)
+    variance = values @ quadratic @ values / np.trace(quadratic)
+    assert found.error == pytest.approx((variance * (weights @ weights)) ** 0.5)
+    assert found.degrees == pytest.approx(
+        np.trace(quadratic) ** 2 / np.trace(quadratic @ quadratic)
+    )
+    first, second = (slice(0, 5), slice(5, 12))
+    assert found.estimate == pytest.approx(
+        np.average(values[first], weights=stands_for[first])
+        - np.average(values[second], weights=stands_for[second])
+    )
+
+
+def test_six_drawn_from_those_that_were_stopped_for_their_values_speak_for_all_of_them() -> None:
+    """Two equal settings of 40; of one the lower three quarters are stopped, of the other the lower quarter."""
+    draw = np.random.default_rng(6)
+    held = held_unweighted = 0
+    for _ in range(600):
+        values, stands_for = [], []
+        for stopped in (30, 10):
+            reached = np.sort(draw.normal(0, 1, 40))
+            values.append(
+                np.r_[draw.choice(reached[:stopped], 6, replace=False), reached[stopped:]]
+            )
+            stands_for.append(np.r_[np.full(6, stopped / 6), np.ones(40 - stopped)])
+        weight = np.concatenate(
+            [w / w.sum() * sign for w, sign in zip(stands_for, (1, -1), strict=True)]
+        )
+        plain, design = groups(*map(len, values))
+        column = np.concatenate(values)[:, None]
+        held += uncertain(weight, design, column, np.concatenate(stands_for)).p > 0.05
+        held_unweighted += uncertain(plain, design, column).p > 0.05
+    assert 0.94 < held / 600 < 0.995
+    assert held_unweighted / 600 < 0.8

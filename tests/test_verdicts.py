@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.effects.claims import Mattered, Verdict
 from analysis.effects.edges import edges_of
 from analysis.effects.endings import rise_of
 from analysis.effects.learning import Curve, Moment, moment_of, part, slow_values
 from analysis.effects.model import model_of, terms_of
 from analysis.effects.said import Saying
-from analysis.effects.verdicts import Mattered, Verdict, what_mattered
+from analysis.effects.verdicts import what_mattered
 from analysis.image_variance import jointly
 from analysis.plots.effects import effects as effects_plot
 from sweep.space import Choice, Dimension, Range
@@ -235,6 +236,33 @@ def test_a_rate_that_suits_one_strategy_alone_is_named() -> None:
     assert found.trends == ()
 
 
+def test_who_stands_for_three_counts_as_three_and_tells_less_than_three() -> None:
+    """Weighted least squares are those of trials written down so often; the error is not."""
+    curves = grid(lead=0.01, noise=0.01)
+    standing = [replace(curve, stands_for=1.0 + 2 * (n % 3 == 0)) for n, curve in enumerate(curves)]
+    written = [curve for curve in standing for _ in range(int(curve.stands_for))]
+    weighted, repeated = (
+        {e.name: e for e in mattered(each, STRATEGY, AUGMENTATION, SEEDS).effects}
+        for each in (standing, [replace(curve, stands_for=1.0) for curve in written])
+    )
+    for name in ("strategy", "augmentation"):
+        one, other = weighted[name], repeated[name]
+        assert one.difference == pytest.approx(other.difference)
+        assert one.high - one.low > 1.2 * (other.high - other.low)
+    assert weighted["strategy"].pairs == (0, 0)
+    alike = mattered([replace(curve, stands_for=2.5) for curve in curves], *ALL)
+    assert [replace(e, pairs=(0, 0)) for e in mattered(curves, *ALL).effects] == [
+        replace(
+            e,
+            **{
+                key: pytest.approx(getattr(e, key))
+                for key in ("difference", "low", "high", "p_holm", "visible")
+            },
+        )
+        for e in alike.effects
+    ]
+
+
 def test_what_can_not_be_told_from_another_setting_has_no_verdict() -> None:
     """Every head trial was trained without augmentation, every other with it."""
     draw = np.random.default_rng(5)
@@ -317,7 +345,9 @@ def test_the_joint_test_of_a_model_is_that_of_statsmodels() -> None:
         for a in ("none", "flip")
         for _ in range(6)
     ]
-    model = model_of(settings, terms_of(settings, [STRATEGY, AUGMENTATION, RANGE]), together=True)
+    model = model_of(
+        settings, terms_of(settings, [STRATEGY, AUGMENTATION, RANGE]), np.ones(len(settings)), True
+    )
     values = draw.normal(0, 1, len(settings))
     smaller = without(model, "augmentation")
     weights = added_by(model, smaller)

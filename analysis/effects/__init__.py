@@ -1,20 +1,24 @@
 """What mattered in a search: who learned, what settings do, the edge of the space, how curves ended.
 
-`learning` parts trials and says at which moment they are compared, `model` is the linear model, `verdicts` what follows
-from it, `said` the sentences, all of them pure functions; here is what reads them from a run.
+`learning` parts trials and says at which moment they are compared, `audited` whether audits tell of the end, `model`
+is the linear model, `fitted` what trials came to by it, `verdicts` what follows, `claims` its form, `said` the
+sentences, all of them pure functions; here is what reads them from a run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from analysis.effects.audited import Audited
+from analysis.effects.claims import Mattered
 from analysis.effects.edges import Edge, edges_of
 from analysis.effects.endings import Rise, rise_of
 from analysis.effects.learning import Curve, Moment, moment_of, part
 from analysis.effects.said import Saying
-from analysis.effects.verdicts import MATTERS, Mattered, what_mattered
+from analysis.effects.verdicts import MATTERS, what_mattered
 from analysis.learned import flat_until, validation_classes
 from analysis.select import select
 from analysis.snapshot import ReadTrial, Snapshot, Source
@@ -46,15 +50,17 @@ class Effects:
     mattered: Mattered
     """At the first rung; at the end where ASHA is off or stopped nobody."""
     at_the_end: Mattered | None
-    """With ASHA, once every pruned trial that learned was run to its end by an audit."""
+    """With ASHA, once audits of every strategy are enough; see Audited."""
+    audited: Audited
     edges: tuple[Edge, ...]
     endings: Endings
 
     def said(self) -> Iterator[str]:
         """In sentences."""
-        yield from Saying(self.metric, self.mattered, self.at_the_end is not None).sentences()
+        tells = self.audited.tells() if self.at_the_end is None else None
+        yield from Saying(self.metric, self.mattered, tells).sentences()
         if self.at_the_end is not None:
-            yield "every pruned trial was audited, so that the end of training can be compared too"
+            yield self.audited.said()
             yield from Saying(self.metric, self.at_the_end).sentences()
         for edge in self.edges:
             yield edge.said()
@@ -104,39 +110,42 @@ def effects_of(run: Source) -> Effects:
     )
     rungs = config.asha.rungs(config.epochs) if config.asha and not nobody_stopped else []
     moment = moment_of(rungs, config.epochs)
-    audited = None if moment.is_end else _audited(read, trials)
+    audited, ends = _ends(read, trials)
+    at_the_end = None
+    if audited.is_enough and not moment.is_end:
+        at_the_end = _mattered(read, ends, end, labels)
     winner = select(read).winner
     won = read.by_id[winner.trial_id].origin.settings.effective() if winner else {}
     return Effects(
         config.metric,
-        _mattered(read, trials, moment, labels),
-        _mattered(read, audited, end, labels) if audited else None,
+        _mattered(read, [(trial, 1.0) for trial in trials], moment, labels),
+        at_the_end,
+        audited,
         tuple(edges_of(won, config.space.dimensions)),
         _endings(read, trials, chance),
     )
 
 
-def curve_of(trial: ReadTrial, metric: Metric) -> Curve:
+def curve_of(trial: ReadTrial, metric: Metric, stands_for: float = 1.0) -> Curve:
     """A trial on record as the comparison takes it."""
     scores = np.array([metric.score(value) for value in trial.epochs.column(metric.value)])
     areas = np.array(trial.epochs.column("val_auc"), dtype=float)
-    return Curve(trial.origin.settings.effective(), trial.state.status, scores, areas)
+    settings = trial.origin.settings.effective()
+    return Curve(settings, trial.state.status, scores, areas, stands_for)
 
 
 def _mattered(
-    read: Snapshot, trials: Sequence[ReadTrial], moment: Moment, labels: Labels
+    read: Snapshot, trials: Sequence[tuple[ReadTrial, float]], moment: Moment, labels: Labels
 ) -> Mattered:
-    metric = read.config.metric
-    curves, chance = (
-        [curve_of(trial, metric) for trial in trials],
-        flat_until(*validation_classes(read)),
-    )
+    """Of trials, each with how many it stands for."""
+    metric, chance = read.config.metric, flat_until(*validation_classes(read))
+    curves = [curve_of(trial, metric, stands_for) for trial, stands_for in trials]
     compared = set(part(curves, moment, chance).compared)
     rights: list[Any] | None = None
     if is_rate(metric):
         weights = weights_of(labels, metric)
         rights = []
-        for place, (trial, curve) in enumerate(zip(trials, curves, strict=True)):
+        for place, ((trial, _), curve) in enumerate(zip(trials, curves, strict=True)):
             best = curve.best(moment.epoch)
             seen = rights_of(trial, len(labels)) if place in compared else None
             rights.append(None if seen is None or best is None else weights * seen[best])
@@ -154,19 +163,37 @@ def weights_of(labels: Labels, metric: Metric) -> Any:
     return (0.5 / np.maximum(shares, 1 / len(labels)))[labels].astype(np.float32)
 
 
-def _audited(read: Snapshot, trials: Sequence[ReadTrial]) -> list[ReadTrial] | None:
-    """The trials of the search, each pruned one in the form of its audit; None where one has no end.
+def _ends(
+    read: Snapshot, trials: Sequence[ReadTrial]
+) -> tuple[Audited, list[tuple[ReadTrial, float]]]:
+    """What was audited, and all that shows how trials of the search end, each with how many it stands for.
 
-    A pruned trial that was not yet learning needs its audit too: it may be what comes late.
+    A pruned trial that was not yet learning is drawn from as any other: it may be what comes late.
     """
-    audits = {
-        trial.origin.audits: trial
-        for trial in read.trials
-        if trial.origin.origin == "audit" and trial.state.status in BY_THEMSELVES
-    }
-    found = [audits.get(t.trial_id) if t.state.status is Status.PRUNED else t for t in trials]
-    known = [trial for trial in found if trial is not None]
-    return known if audits and len(known) == len(found) else None
+    pruned = {t.trial_id: t for t in trials if t.state.status is Status.PRUNED}
+    audits = [t for t in read.trials if t.origin.audits in pruned]
+    others = [t for t in trials if t.trial_id not in pruned]
+    ended = [t for t in audits if t.state.status in BY_THEMSELVES and _is_over(read, t)]
+    audited = Audited(
+        _by_strategy(pruned.values()),
+        _by_strategy(audits),
+        _by_strategy(ended),
+        under_way=sum(not _is_over(read, trial) for trial in others),
+    )
+    stands_for = [1.0] * len(others) + [audited.stands_for(_strategy(audit)) for audit in ended]
+    return audited, list(zip(others + ended, stands_for, strict=True))
+
+
+def _strategy(trial: ReadTrial) -> str:
+    return trial.origin.settings.strategy
+
+
+def _by_strategy(trials: Iterable[ReadTrial]) -> dict[str, int]:
+    return dict(Counter(map(_strategy, trials)))
+
+
+def _is_over(read: Snapshot, trial: ReadTrial) -> bool:
+    return trial.state.status.is_over(len(trial.epochs), read.config.epochs)
 
 
 def _endings(read: Snapshot, trials: Sequence[ReadTrial], chance: float) -> Endings:

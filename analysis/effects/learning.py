@@ -26,6 +26,8 @@ class Curve:
     """(epochs,): the metric, turned so that higher is better."""
     areas: Numbers
     """(epochs,): area under the ROC curve on the validation images."""
+    stands_for: float = 1.0
+    """Of how many trials of the search it is a random draw, itself among them."""
 
     def best(self, until: int | None = None) -> int | None:
         """Place of the best of the first `until` epochs, the earlier of two; None before the first."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -98,6 +99,8 @@ class Model:
     together: bool
     design: Numbers
     """(trials, parameters), the intercept first."""
+    stands_for: Numbers
+    """(trials,): of how many trials each is a random draw; least squares are weighted so."""
 
     @property
     def spare(self) -> int:
@@ -114,19 +117,28 @@ class Model:
         None where the trials can't tell it from what other settings do.
         """
         difference = self.row(first) - self.row(second)
-        weights: Numbers = difference @ np.linalg.pinv(self.design)
+        weights: Numbers = difference @ self._estimator
         return weights if np.allclose(weights @ self.design, difference, atol=1e-6) else None
 
     def coefficients(self, values: Numbers) -> Numbers:
-        """(parameters,) by least squares from (trials,)."""
-        found: Numbers = np.linalg.pinv(self.design) @ values
+        """(parameters,) by weighted least squares from (trials,)."""
+        found: Numbers = self._estimator @ values
+        return found
+
+    @cached_property
+    def _estimator(self) -> Numbers:
+        """(parameters, trials)."""
+        root = self.stands_for**0.5
+        found: Numbers = np.linalg.pinv(self.design * root[:, None]) * root
         return found
 
 
-def model_of(settings: Sequence[Settings], terms: Sequence[Term], together: bool) -> Model:
+def model_of(
+    settings: Sequence[Settings], terms: Sequence[Term], stands_for: Numbers, together: bool
+) -> Model:
     """The model of trials with these settings."""
     rows = [_row(terms, together, each) for each in settings]
-    return Model(tuple(terms), together, np.array(rows))
+    return Model(tuple(terms), together, np.array(rows), stands_for)
 
 
 def _row(terms: Sequence[Term], together: bool, point: Settings) -> Numbers:
@@ -146,13 +158,15 @@ SMALL: Final = 1e-8
 def added_by(larger: Model, smaller: Numbers) -> Numbers | None:
     """Weights (contrasts, trials) that are all 0 where the `smaller` design explains what `larger` does.
 
-    An orthonormal basis of what the larger model can follow and the smaller can't; None where there is nothing.
+    An orthonormal basis of what the larger model can follow and the smaller can't, where each trial counts by the root
+    of what it stands for; None where there is nothing.
     """
-    base, sizes, _ = np.linalg.svd(smaller, full_matrices=False)
+    root = larger.stands_for**0.5
+    base, sizes, _ = np.linalg.svd(smaller * root[:, None], full_matrices=False)
     base = base[:, sizes > SMALL * sizes.max()]
-    rest = larger.design - base @ (base.T @ larger.design)
-    found, sizes, _ = np.linalg.svd(rest, full_matrices=False)
-    weights: Numbers = found[:, sizes > SMALL * np.linalg.norm(larger.design)].T
+    scaled = larger.design * root[:, None]
+    found, sizes, _ = np.linalg.svd(scaled - base @ (base.T @ scaled), full_matrices=False)
+    weights: Numbers = found[:, sizes > SMALL * np.linalg.norm(scaled)].T * root
     return weights if len(weights) else None
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from analysis.effects.claims import Effect, Mattered, Trend, Verdict
 from analysis.effects.learning import MANY, Count
-from analysis.effects.verdicts import MATTERS, Effect, Mattered, Trend, Verdict
+from analysis.effects.verdicts import MATTERS
 from analysis.wording import MINUS, NARROW, counted, is_rate, setting_value
 from trainable.metric import Metric
 
@@ -15,8 +16,8 @@ class Saying:
 
     metric: Metric
     found: Mattered
-    end_is_known: bool = False
-    """Another comparison tells of the end of training."""
+    tells: str | None = ""
+    """What would tell of the end of training, to be put behind that it isn't known; None where that is compared too."""
 
     def sentences(self) -> Iterator[str]:
         """All of it: who did not learn, what settings do, what isn't known."""
@@ -33,7 +34,7 @@ class Saying:
             if (
                 effect.verdict is Verdict.BETTER
                 and not found.moment.is_end
-                and not self.end_is_known
+                and self.tells is not None
             ):
                 yield self._catches_up(effect)
         for trend in found.trends:
@@ -89,18 +90,12 @@ class Saying:
         for one, then in ((second, "catches up"), (first, "stays ahead")):
             if not one.finished:
                 value = setting_value(one.value)
-                return (
-                    f"no {value} trial that learned ran to the end: whether {value} {then} isn't known; "
-                    "an audit of every pruned trial (`sweep extend --audit`) tells"
-                )
+                return f"no {value} trial that learned ran to the end: whether {value} {then} isn't known{self.tells}"
         ran = " and ".join(
             f"{c.finished} of {c.trials - c.broken} {setting_value(c.value)} trials"
             for c in (first, second)
         )
-        return (
-            f"who is ahead at the end isn't known: {ran} ran to it, chosen by ASHA; "
-            "an audit of every pruned trial (`sweep extend --audit`) tells"
-        )
+        return f"who is ahead at the end isn't known: {ran} ran to it, chosen by ASHA{self.tells}"
 
     def _did_not_learn(self) -> Iterator[str]:
         found = self.found

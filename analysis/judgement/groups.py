@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from analysis.judgement.predicted import rights
-from analysis.statistics import Difference, Interval, holm, two_shares, wilson
+from analysis.statistics import ALPHA, Difference, Interval, holm, two_shares, wilson
 from analysis.wording import counted, percent, points
 from sweep.config import SweepConfig
 from trainable.config import RequestError
@@ -19,7 +19,6 @@ from trainable.manifest import Manifest
 
 FEWEST: Final = 20
 """Images of a group that its accuracy is given for."""
-ALPHA: Final = 0.05
 SAID: Final = {True: "yes", False: "no"}
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from analysis import wording
 from analysis.cost import Cost
 from analysis.effects import Effects
-from analysis.finalists import ALPHA, Finalists
+from analysis.finalists import Finalists
 from analysis.ledger import Opening
 from analysis.replicates import Replication
 from analysis.select import Selection
+from analysis.statistics import ALPHA
 from trainable.command import duration
 
 
