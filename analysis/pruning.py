@@ -58,18 +58,17 @@ class Arm:
 
     def said(self) -> Iterator[str]:
         """In sentences."""
-        parts = [
-            f"{count} stopped at epoch {epoch}" for epoch, count in sorted(self.stopped.items())
-        ]
-        parts.append(f"{self.finished or 'none'} finished")
+        stopped = [f"{count} at epoch {epoch}" for epoch, count in sorted(self.stopped.items())]
+        parts = [f"ASHA stopped {' and '.join(stopped) or 'none'}"]
+        parts.append(f"{self.finished or 'none'} ran to the end and learned")
         if self.flat:
-            parts.append(f"{self.flat} ran to the end without having learned")
+            parts.append(f"{self.flat} ran to the end without learning")
         parts += [f"{count} {status}" for status, count in self.others.items()]
-        yield f"{self.strategy}: of {counted(self.trials, 'trial')} {', '.join(parts)}"
+        yield f"of {counted(self.trials, f'{self.strategy} trial')} {', '.join(parts)}"
         if self.ended:
             yield (
-                f"{self.strategy}: {self.ended} of {counted(self.pruned, 'pruned trial')} audited, "
-                f"{self.better or 'none'} ended better than the best trial of the search{self._share()}"
+                f"of {counted(self.pruned, f'pruned {self.strategy} trial')} {self.ended} ran to the end in audits, "
+                f"{self.better or 'none'} of them better than the best trial of the search{self._share()}"
             )
 
     def _share(self) -> str:
@@ -116,30 +115,34 @@ class Pruning:
         if self.audit is not None and self.audit.ahead:
             yield (
                 f"{counted(self.audit.ahead, 'audited trial')} ended ahead of the best trial of the search, but by "
-                "less than half a point or than these images can tell apart"
+                "less than half a point, or by too little for these images to tell apart"
             )
         if self.audit is not None and self.audit.missing:
             yield f"{counted(self.audit.missing, 'audit')} without an end: still to come, or failed"
         if not any(arm.audits for arm in self.arms) and all(arm.is_known for arm in self.arms):
             yield (
-                "no pruned trial was audited, so whether ASHA stopped a better one isn't known: "
-                f"{self._command()} tells"
+                "no pruned trial was run to the end, so ASHA may have stopped a better one: "
+                f"{self._command()} looks at a sample"
             )
 
     def warnings(self) -> Iterator[str]:
         """What a reader must know before believing a comparison, in sentences."""
         for arm in self.arms:
             if not arm.is_known:
-                tells = f"{self._command()} tells" if not arm.audits else "its audits will tell"
+                tells = (
+                    "its audits will tell"
+                    if arm.audits
+                    else f"{self._command()} runs pruned trials to the end and tells"
+                )
                 yield (
-                    f"no {arm.strategy} trial that learned ran to the end, so nobody knows how {arm.strategy} would "
-                    f"have ended: {tells}"
+                    f"no {arm.strategy} trial that learned ran to the end, so how {arm.strategy} would have ended "
+                    f"isn't known: {tells}"
                 )
         if self.audit is not None and self.audit.better:
             named = ", ".join(f"{each}, {points(by)}" for each, by in self.audit.better.items())
             yield (
-                f"ASHA stopped what ended better than the best trial of the search ({named}): "
-                "asha.grace_period looks too short"
+                f"ASHA stopped trials that end better than the best trial of the search ({named}): asha.grace_period "
+                "looks too short; take a larger one for the next run"
             )
 
     def _command(self) -> str:

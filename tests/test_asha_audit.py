@@ -342,9 +342,10 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
     assert (arm.pruned, arm.audits, arm.ended, arm.better) == (6, 4, 3, 1)
     assert arm.interval == replace(wilson(1, 3), low=1 / 6, high=4 / 6), "the other three are open"
     said = list(found.said())
-    assert said[0] == "full: of 12 trials 6 stopped at epoch 1, 6 finished"
+    assert said[0] == "of 12 full trials ASHA stopped 6 at epoch 1, 6 ran to the end and learned"
     assert (
-        "3 of 6 pruned trials audited, 1 ended better than the best trial of the search" in said[1]
+        "of 6 pruned full trials 3 ran to the end in audits, 1 of them better than the best"
+        in said[1]
     )
     assert "95 % interval of the share among all that were pruned" in said[1]
     assert any("1 audit without an end" in s for s in said)
@@ -383,7 +384,7 @@ def test_an_audit_that_found_nothing_warns_of_nothing(run: RunFolder) -> None:
     found = cost_of(run.path).pruning
     assert found.audit is not None and found.audit.better == {} and found.audit.ahead == 0
     assert found.arms[0].interval is None, "all are known: nothing is estimated"
-    assert "6 of 6 pruned trials audited, none ended better" in " ".join(found.said())
+    assert "6 ran to the end in audits, none of them better" in " ".join(found.said())
     assert list(found.warnings()) == []
 
 
@@ -411,8 +412,8 @@ def test_a_strategy_of_which_no_trial_that_learned_ran_to_the_end_is_a_warning(
     (arm,) = found.arms
     assert (arm.finished, arm.flat) == (0, 6 if how == "flat" else 0)
     (warning,) = found.warnings()
-    assert "nobody knows how full would have ended: `sweep extend RUN --audit 6` tells" in warning
-    assert how == "flat" or "nobody knows how full would have ended" in render(run.path)
+    assert "how full would have ended isn't known: `sweep extend RUN --audit 6` runs" in warning
+    assert how == "flat" or "how full would have ended isn&#39;t known" in render(run.path)
     ask(run, 6)
     (warning,) = cost_of(run.path).pruning.warnings()
     assert warning.endswith("its audits will tell")

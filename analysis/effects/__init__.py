@@ -38,7 +38,7 @@ class Endings:
     rise: Rise | None
     """None where their curves are too short."""
     gap_best: float | None
-    """Training less validation accuracy at the best epoch, mean over them."""
+    """Training minus validation accuracy at the best epoch, mean over them."""
     gap_last: float | None
 
 
@@ -73,8 +73,8 @@ class Effects:
             )
         if self.endings.gap_best is not None and self.endings.gap_last is not None:
             yield (
-                f"training less validation accuracy is {points(self.endings.gap_best)} at the best epoch and "
-                f"{points(self.endings.gap_last)} at the last one, in the mean of finished trials"
+                f"training minus validation accuracy, mean of finished trials: {points(self.endings.gap_best)} at the "
+                f"best epoch, {points(self.endings.gap_last)} at the last"
             )
 
     def mattered_most(self) -> str | None:

@@ -41,7 +41,7 @@ class Audited:
     def said(self) -> str:
         """What makes the end of training comparable."""
         if self.is_all:
-            return "every pruned trial was audited, so that the end of training can be compared too"
+            return "every pruned trial was run to its end by an audit, so the end of training can be compared too"
         each = {name: f"{round(self.stands_for(name), 1):g}" for name in self.pruned}
         stands_for = (
             " or ".join(f"{share} ({name})" for name, share in each.items())
@@ -50,13 +50,13 @@ class Audited:
         )
         return (
             f"{sum(self.ended.values())} of {sum(self.pruned.values())} pruned trials were run to their ends by "
-            f"audits, drawn at random{' within each strategy' if len(each) > 1 else ''}, so that the end of training "
-            f"can be compared too; each stands for {stands_for} of them"
+            f"audits, drawn at random{' within each strategy' if len(each) > 1 else ''}, so the end of training can be "
+            f"compared too; each stands for {stands_for} of them"
         )
 
     def tells(self) -> str:
         """What would tell of the end where it isn't known, to put behind that."""
         count = wanted(self.pruned, self.begun)
         if count:
-            return f"; `sweep extend RUN --audit {count}` tells"
-        return "; what has not ended yet, or failed, would tell" if self.begun else ""
+            return f"; `sweep extend RUN --audit {count}` runs pruned trials to the end and tells"
+        return "; the audits that have not ended yet, or failed, would tell" if self.begun else ""

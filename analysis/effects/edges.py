@@ -28,12 +28,10 @@ class Edge:
 
     def said(self) -> str:
         """In a sentence."""
-        value, low, high, next_low, next_high = map(
-            setting_value, (self.value, self.low, self.high, self.next_low, self.next_high)
-        )
+        value, low, high = map(setting_value, (self.value, self.low, self.high))
         return (
-            f"the winner's {self.name} {value} lies at the edge of {low} to {high}: "
-            f"try {next_low} to {next_high} next"
+            f"the winner's {self.name} {value} lies at the edge of what was searched ({low} to {high}), so the best "
+            f"may lie beyond: try {self.next_low:.2g} to {self.next_high:.2g} next"
         )
 
 

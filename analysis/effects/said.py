@@ -67,21 +67,21 @@ class Saying:
         own = ", each at its own best lr," if effect.at_best_rates else ""
         if effect.verdict is Verdict.BETTER:
             ahead, pairs = effect.pairs
-            alike = f"; {ahead} of {pairs} pairs" if pairs and not own else ""
+            alike = f"; ahead in {ahead} of {pairs} pairs" if pairs and not own else ""
             return (
                 f"{self.when} {effect.name} {first} is ahead of {second}{own} by {self._by(effect.difference)} "
-                f"({ends}{alike})"
+                f"(95 % interval {ends}{alike})"
             )
-        by = f"{self._by(effect.difference)}, {ends}"
+        by = f"{self._by(effect.difference)}, 95 % interval {ends}"
         if effect.verdict is Verdict.NO_DIFFERENCE:
             return (
                 f"{self.when} {effect.name} {first} and {second}{own} show no difference larger than "
                 f"{self._by(MATTERS, 0)} ({by})"
             )
-        seen = f"this run could have seen {self._by(effect.visible)} or more"
+        seen = f"such a run detects a difference of {self._by(effect.visible)} in 4 of 5 cases"
         if is_rate(self.metric) and effect.visible >= 1:
-            seen = "this run could have seen no difference, however large"
-        return f"whether {effect.name} {first} or {second}{own} does better {self.when} can't be told ({by}): {seen}"
+            seen = "such a run detects no difference, however large"
+        return f"{self.when} {effect.name} {first} and {second}{own} can't be told apart ({by}): {seen}"
 
     def _catches_up(self, effect: Effect) -> str:
         """What a lead before the end of training leaves open."""
@@ -95,7 +95,7 @@ class Saying:
             f"{c.finished} of {c.trials - c.broken} {setting_value(c.value)} trials"
             for c in (first, second)
         )
-        return f"who is ahead at the end isn't known: {ran} ran to it, chosen by ASHA{self.tells}"
+        return f"which is ahead at the end isn't known: only {ran} ran to it, and ASHA chose which{self.tells}"
 
     def _did_not_learn(self) -> Iterator[str]:
         found = self.found
@@ -104,8 +104,8 @@ class Saying:
             for count in telling:
                 others = [c for c in found.counts if c.name == count.name and c != count]
                 yield (
-                    f"{count.name} {setting_value(count.value)}: {count.broken} of {count.trials} trials did not learn"
-                    f"; other values: {sum(c.broken for c in others)} of {sum(c.trials for c in others)}"
+                    f"with {count.name} {setting_value(count.value)}, {count.broken} of {count.trials} trials did not "
+                    f"learn; with other values, {sum(c.broken for c in others)} of {sum(c.trials for c in others)}"
                 )
             for apart in found.apart:
                 yield (
@@ -120,9 +120,10 @@ class Saying:
             )
         for count in found.counts:
             if count.not_yet > MANY * (count.trials - count.broken):
+                never = f" (another {count.broken} never learned)" if count.broken else ""
                 yield (
-                    f"{count.name} {setting_value(count.value)}: {count.not_yet} of {count.trials} trials were not yet "
-                    f"learning at epoch {found.moment.epoch}"
+                    f"with {count.name} {setting_value(count.value)}, {count.not_yet} of {count.trials - count.broken} "
+                    f"trials were not yet learning {found.moment.said}{never}"
                 )
 
     def _trend(self, trend: Trend) -> str:
