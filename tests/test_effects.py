@@ -98,7 +98,7 @@ def test_the_edge_and_the_range_to_try_next(run: Path) -> None:
     (edge,) = effects_of(run).edges
     assert (edge.name, edge.low, edge.high) == ("lr", 1e-5, 1e-2)
     assert (edge.next_low, edge.next_high) == pytest.approx((10**-3.5, 10**-0.5))
-    assert any("try 0.000316 to 0.316 next" in text for text in effects_of(run).said())
+    assert any("try 0.00032 to 0.32 next" in text for text in effects_of(run).said())
 
 
 def test_curves_that_still_rise_and_the_gap_are_counted(run: Path) -> None:
@@ -225,19 +225,19 @@ def test_six_audits_of_each_strategy_speak_for_all_that_were_stopped(run: Path) 
     for strategy, count in (("block5", 15), ("head", 7)):
         worst = sorted(arms[strategy], key=lambda record: record.rows()[-1].val_accuracy)
         ends |= {record.trial_id: (record, stop(record)) for record in worst[:count]}
-    assert any("; `sweep extend RUN --audit 12` tells" in text for text in effects_of(run).said())
+    assert any("; `sweep extend RUN --audit 12` runs" in text for text in effects_of(run).said())
     strategies = {name: record.origin.settings.strategy for name, (record, _) in ends.items()}
     *drawn, last = draw(strategies, (), 12, seed=0)
     for name in drawn:
         audit(folder, *ends[name])
     found = effects_of(run)
     assert found.at_the_end is None
-    assert any("; `sweep extend RUN --audit 1` tells" in text for text in found.said())
+    assert any("; `sweep extend RUN --audit 1` runs" in text for text in found.said())
     audit(folder, *ends[last])
     found = effects_of(run)
     assert found.at_the_end is not None and found.at_the_end.trials == 18 + 12
     assert (
-        "12 of 22 pruned trials were run to their ends by audits, drawn at random within each strategy, so that the "
+        "12 of 22 pruned trials were run to their ends by audits, drawn at random within each strategy, so the "
         "end of training can be compared too; each stands for "
     ) in "\n".join(found.said())
     assert {found.audited.stands_for("block5"), found.audited.stands_for("head")} == {15 / 6, 7 / 6}
@@ -261,5 +261,6 @@ def test_of_a_search_under_way_audits_do_not_tell_the_end(run: Path) -> None:
     found = effects_of(run)
     assert found.at_the_end is None
     assert any(
-        text.endswith("what has not ended yet, or failed, would tell") for text in found.said()
+        text.endswith("trials that have not ended yet, or failed, would tell")
+        for text in found.said()
     )

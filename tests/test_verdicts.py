@@ -97,7 +97,7 @@ def test_a_setting_that_matters_is_told_from_those_that_do_not() -> None:
     others = [e.verdict for e in found.effects if e.name != "strategy"]
     assert others == [Verdict.NO_DIFFERENCE] * 3  # augmentation, and the best rate with two others
     assert "after 4 epochs on these images strategy block5 is ahead of head by" in said(found)
-    assert "; 12 of 12 pairs)" in said(found)
+    assert "; ahead in 12 of 12 pairs)" in said(found)
 
 
 def test_a_seed_is_no_setting() -> None:
@@ -120,7 +120,7 @@ def test_without_noise_enough_said_what_could_have_been_seen() -> None:
 def test_a_share_that_no_run_can_differ_by_is_not_said_to_be_visible() -> None:
     found = mattered(grid(lead=0.0), STRATEGY)
     wide = replace(found.effects[0], verdict=Verdict.CANT_TELL, visible=1.004)
-    assert "seen no difference, however large" in said(replace(found, effects=(wide,)))
+    assert "detects no difference, however large" in said(replace(found, effects=(wide,)))
     loss = said(replace(found, effects=(wide,)), Metric.VAL_LOSS)
     assert "detects a difference of 1.0040 in 4" in loss, "a loss has no largest difference"
 
@@ -153,7 +153,7 @@ def test_the_lead_at_a_rung_leaves_the_end_open() -> None:
     assert "no head trial that learned ran to the end: whether head catches up isn't known" in text
     everyone = said(mattered(grid(), *ALL, moment=FIRST_RUNG))
     assert (
-        "who is ahead at the end isn't known: 12 of 12 block5 trials and 12 of 12 head trials"
+        "which is ahead at the end isn't known: only 12 of 12 block5 trials and 12 of 12 head trials"
         in everyone
     )
     assert "isn't known" not in said(mattered(grid(), *ALL))

@@ -59,4 +59,4 @@ class Audited:
         count = wanted(self.pruned, self.begun)
         if count:
             return f"; `sweep extend RUN --audit {count}` runs pruned trials to the end and tells"
-        return "; the audits that have not ended yet, or failed, would tell" if self.begun else ""
+        return "; trials that have not ended yet, or failed, would tell" if self.begun else ""
