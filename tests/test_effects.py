@@ -197,6 +197,10 @@ def test_the_end_is_compared_once_every_stopped_trial_was_audited(run: Path) -> 
         in said
     )
     assert not any("isn't known" in text for text in said)
+    broken = next(t for t in folder.trials() if t.status().status is Status.FINISHED)
+    broken.write_status(replace(broken.status(), status=Status.COLLAPSED))
+    said = list(effects_of(run).said())
+    assert sum("1 trial did not learn" in text for text in said) == 1, "not of each moment anew"
 
 
 def weighted_lead(folder: RunFolder, pruned: Mapping[str, str]) -> float:

@@ -58,10 +58,12 @@ class Effects:
     def said(self) -> Iterator[str]:
         """In sentences."""
         tells = self.audited.tells() if self.at_the_end is None else None
-        yield from Saying(self.metric, self.mattered, tells).sentences()
+        first = list(Saying(self.metric, self.mattered, tells).sentences())
+        yield from first
         if self.at_the_end is not None:
             yield self.audited.said()
-            yield from Saying(self.metric, self.at_the_end).sentences()
+            then = Saying(self.metric, self.at_the_end).sentences()
+            yield from (text for text in then if text not in first)
         for edge in self.edges:
             yield edge.said()
         rise = self.endings.rise
