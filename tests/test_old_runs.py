@@ -223,7 +223,10 @@ def test_the_cost_of_an_old_run_is_what_it_was(old: OldRun) -> None:
     if then["audit"] is not None:
         then["audit"].pop("interval")  # of all strategies together
         then["audit"]["better"] = dict.fromkeys(then["audit"]["better"])
+        saved = then.pop("pruned_epochs"), then.pop("pruned_seconds")  # what audits ran among it
     now = json.loads(ask(analysis, "cost", old.path, "--json"))
+    if then["audit"] is not None:
+        assert (now["pruned_epochs"], now["pruned_seconds"]) < saved
     assert_says(now, then)
     assert now["said"][0] == said[0]
     assert ask(analysis, "cost", old.path)
