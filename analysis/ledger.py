@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from analysis.statistics import Confusion, Interval
 from analysis.wording import metric_name, percent, times
 from trainable.config import Frozen, RequestError
-from trainable.files import parse_json, write_json
+from trainable.files import Time, parse_json, write_json
 from trainable.metric import Metric
 from trainable.record import RunFolder
 
@@ -65,8 +65,8 @@ class Opening(Frozen):
     """One opening of the test set: for whom, why again, and what came of it."""
 
     number: int
-    opened: str
-    completed: str | None = None
+    opened: Time
+    completed: Time | None = None
     host: str
     reason: str = ""
     """Why it was opened again; empty for the first opening."""

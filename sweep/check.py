@@ -28,7 +28,7 @@ from sweep.ranking import Standing, best_row, standing, to_keep
 from trainable.config import RequestError
 from trainable.data import read_split
 from trainable.examine import Begin, no_progress
-from trainable.files import read_json, read_json_lines, sha256_of
+from trainable.files import is_time, read_json, read_json_lines, sha256_of
 from trainable.manifest import read_manifest
 from trainable.record import RunFolder, TrialRecord, readable
 from trainable.right import agrees, epoch_bytes, read_right
@@ -344,7 +344,14 @@ def _check_test(run: Run, found: Checked) -> None:
     if not folder.test.exists():
         return
     facts = found.attempt(lambda: read_json(folder.test)) or {}
-    found.count("test openings", int(facts.get("times_opened", 0)))
+    openings = [each for each in facts.get("ledger", ()) if isinstance(each, Mapping)]
+    found.count("test openings", len(openings))
+    timed = [each for each in openings if each.get("opened") and is_time(each["opened"])]
+    if facts and len(timed) != facts.get("times_opened"):
+        found.faults.append(
+            f"{folder.test} must have as many openings as it counts ({facts.get('times_opened')}), each with its time, "
+            f"but it has {len(timed)}; {BACK}"
+        )
     result: Mapping[str, Any] = facts.get("result") or {}
     for path, name in (
         (folder.test_predictions, "predictions_sha256"),

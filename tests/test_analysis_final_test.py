@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -372,6 +373,14 @@ def test_a_loss_as_the_metric_picks_the_lowest(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_refused(run: Path) -> None:
     final_test(run)
     (run / "test.json").write_text('{"format_version": 1, "ledger": [{"number": 1}]}')
+    with pytest.raises(RequestError, match="must hold a ledger"):
+        _ = results.read(run).openings
+
+
+def test_an_opening_without_a_time_is_refused(run: Path) -> None:
+    final_test(run)
+    path = run / "test.json"
+    path.write_text(re.sub('"opened": "[^"]*"', '"opened": "once"', path.read_text()))
     with pytest.raises(RequestError, match="must hold a ledger"):
         _ = results.read(run).openings
 

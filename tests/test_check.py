@@ -1,6 +1,7 @@
 """sweep check: a run as it was written has no fault; what is damaged is named with its remedy; nothing is changed."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,10 @@ def shuffled(path: Path) -> None:
     pd.read_parquet(path).iloc[::-1].to_parquet(path)
 
 
+def retimed(path: Path, key: str) -> None:
+    path.write_text(re.sub(f'"{key}": "[^"]*"', f'"{key}": "late"', path.read_text()))
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes().split(b"\n", 1)[0] + b"\n")
 
@@ -147,6 +152,18 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
         "lost.jsonl",
     ),
     "test": (lambda run: run.test.write_text("{"), "test.json"),
+    "test openings": (
+        lambda run: retimed(run.test, "opened"),
+        "each with its time, but it has 0",
+    ),
+    "session's time": (
+        lambda run: edit_manifest(run, lambda facts: facts["sessions"][0].update(ended="late")),
+        "'late' is no time",
+    ),
+    "status's time": (
+        lambda run: retimed(kept(run) / "status.json", "ended"),
+        "ended is 'late'",
+    ),
     "test predictions": (lambda run: shuffled(run.test_predictions), "test_predictions.parquet"),
     "test mistakes": (lambda run: run.test_mistakes.unlink(), "test_mistakes.parquet"),
 }

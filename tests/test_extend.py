@@ -274,6 +274,8 @@ def test_an_extension_that_was_killed_between_its_two_files_is_completed(
         ("status.json", "", "must hold JSON"),
         ("status.json", '{"status": "resting"}', "resting"),
         ("status.json", '{"status": "finished", "mood": 1}', "mood"),
+        ("status.json", '{"status": "finished", "attempt": "much"}', "attempt is 'much'"),
+        ("status.json", '{"status": "finished", "ended": "yesterday"}', "ended is 'yesterday'"),
         ("epochs.jsonl", '{"epoch": 1}\n', "is missing"),
         ("epochs.jsonl", "[]\n", "JSON object"),
         ("epochs.jsonl", "half a l\n{}\n", "line 1"),

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator
 
 from trainable.config import RequestError
 
@@ -356,6 +358,23 @@ def sha256_of(path: Path) -> str:
     """The digest of a file's content in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_time(value: object) -> bool:
+    """Is it a time as `now` gives it, in ISO 8601, or empty?"""
+    try:
+        return value is None or value == "" or bool(datetime.fromisoformat(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
+def _time(value: str) -> str:
+    if not is_time(value):
+        raise ValueError(f"{value!r} is no time")
+    return value
+
+
+Time = Annotated[str, AfterValidator(_time)]
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from trainable.config import CANONICAL, Frozen, RequestError, RunSettings
-from trainable.files import now, read_json, write_atomically, write_json
+from trainable.files import Time, now, read_json, write_atomically, write_json
 from trainable.record import RunFolder, readable
 from trainable.upgrade import OLDER, upgraded
 
@@ -50,8 +50,8 @@ class Session(Frozen):
     number: int
     host: str
     pid: int
-    started: str
-    ended: str | None = None
+    started: Time
+    ended: Time | None = None
     how: SessionEnd | None = None
     """None: it is under way, or its driver was killed."""
     devices: tuple[Facts, ...] = ()
@@ -63,7 +63,7 @@ class Session(Frozen):
 class Configuration(Frozen):
     """What was asked of the run at one moment, as text; the record does not know what it means."""
 
-    at: str
+    at: Time
     command: tuple[str, ...]
     text: str
     """The whole configuration as YAML."""
@@ -127,7 +127,7 @@ class Manifest(Frozen):
     python: str
     packages: dict[str, str]
     host: str
-    created: str
+    created: Time
     seeds: dict[str, int]
     target: str
     classes: tuple[str, str]

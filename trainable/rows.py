@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from trainable.config import TrialConfig
+from trainable.files import is_time
 from trainable.metric import Metric
 
 if TYPE_CHECKING:
@@ -90,17 +90,9 @@ class Row:
                 isinstance(value, bool) or not isinstance(value, int | float)
             ):
                 raise ValueError(f"{name} is {value!r}")
-        if not _is_time(values["ended_at"]):
+        if not is_time(values["ended_at"]):
             raise ValueError(f"ended_at is {values['ended_at']!r}")
         return Row(**values)
-
-
-def _is_time(value: Any) -> bool:
-    """ISO 8601, or nothing."""
-    try:
-        return not value or bool(datetime.fromisoformat(value))
-    except (TypeError, ValueError):
-        return False
 
 
 ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")
@@ -229,7 +221,20 @@ class StatusRecord:
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> "StatusRecord":
         """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
-        return StatusRecord(**{**facts, "status": Status(facts["status"])})
+        record = StatusRecord(**{**facts, "status": Status(facts["status"])})
+        for name, kind in _STATUS_KINDS:
+            value = getattr(record, name)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise ValueError(f"{name} is {value!r}")
+        for name in ("started", "ended"):
+            if not is_time(getattr(record, name)):
+                raise ValueError(f"{name} is {getattr(record, name)!r}")
+        return record
+
+
+_STATUS_KINDS: Final = tuple(
+    (each.name, type(each.default)) for each in fields(StatusRecord) if each.name != "status"
+)
 
 
 @dataclass(frozen=True)
