@@ -313,8 +313,7 @@ def show_finalists(finalists: "Finalists") -> None:
         table.add_row(
             each.trial_id,
             percent(each.accuracy),
-            f"{percent(each.interval.low)} to {percent(each.interval.high)}"
-            + (", corrected" if not each.versus and finalists.chosen.interval else ""),
+            finalists.interval_said(each),
             *(
                 (
                     f"{versus.only_second:,}",

@@ -10,7 +10,7 @@ from analysis.select import Selection, select
 from analysis.snapshot import Snapshot, Source
 from analysis.snapshot.rights import right_at
 from analysis.statistics import ALPHA, Interval, Paired, holm, mcnemar, wilson
-from analysis.wording import counted, points, right_alone, setting
+from analysis.wording import counted, percent, points, right_alone, setting
 from sweep.ranking import Standing
 from trainable.config import RequestError
 from trainable.rows import Status
@@ -44,6 +44,11 @@ class Finalists:
     """Of the winner: single runs or replicates, in words."""
     chosen: Chosen
     """Its value without the luck of being chosen."""
+
+    def interval_said(self, one: Finalist) -> str:
+        """The interval of one of them, in words; the winner's says where it is corrected."""
+        corrected = ", corrected" if one.versus is None and self.chosen.interval else ""
+        return f"{percent(one.interval.low)} to {percent(one.interval.high)}{corrected}"
 
     def said(self) -> Iterator[str]:
         """What follows, and what does not."""

@@ -64,19 +64,7 @@ def rungs(
     rows = trials.set_index("trial_id")
     for number in range(len(places)):
         limits = known[(known["rung"] == number) & known["cutoff"].notna()]
-        figure.add_trace(
-            go.Scatter(
-                x=limits["x"].tolist(),
-                y=heights(limits["cutoff"], rate),
-                mode="lines",
-                line={"shape": "hvh", "color": COLOURS["diverged"], "width": 1.2},
-                name="cutoff",
-                legendgroup="cutoff",
-                showlegend=number == 0,
-                meta={"role": "diverged"},
-                hovertemplate=f"cutoff {value_said(metric)}<extra></extra>",
-            )
-        )
+        figure.add_trace(_cutoffs(limits, metric, showlegend=number == 0))
     winners = known["trial_id"] == winner
     groups = [(verdict, known[(known["verdict"] == verdict) & ~winners]) for verdict in VERDICTS]
     for name, group in [*groups, ("winner", known[winners])]:
@@ -103,6 +91,21 @@ def rungs(
         range=[-0.5, max(len(places), 1) - 0.5],
     )
     return figure
+
+
+def _cutoffs(limits: pd.DataFrame, metric: Metric, showlegend: bool) -> go.Scatter:
+    """The line of what trials at one rung had to reach, as they came."""
+    return go.Scatter(
+        x=limits["x"].tolist(),
+        y=heights(limits["cutoff"], is_rate(metric)),
+        mode="lines",
+        line={"shape": "hvh", "color": COLOURS["diverged"], "width": 1.2},
+        name="cutoff",
+        legendgroup="cutoff",
+        showlegend=showlegend,
+        meta={"role": "diverged"},
+        hovertemplate=f"cutoff {value_said(metric)}<extra></extra>",
+    )
 
 
 def parallel(
