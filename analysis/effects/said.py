@@ -95,7 +95,7 @@ class Saying:
             f"{c.finished} of {c.trials - c.broken} {setting_value(c.value)} trials"
             for c in (first, second)
         )
-        return f"which is ahead at the end isn't known: only {ran} ran to it, and ASHA chose which{self.tells}"
+        return f"which is ahead at the end isn't known: {ran} ran to it, and ASHA chose which{self.tells}"
 
     def _did_not_learn(self) -> Iterator[str]:
         found = self.found
