@@ -195,10 +195,12 @@ def test_a_run_of_format_2_has_no_older_manifest_beside(run: RunFolder) -> None:
 def test_the_steps_change_what_they_name_and_nothing_else(run: RunFolder) -> None:
     before = read_manifest(run)
     begun = before.with_session(session(2))
-    ended = begun.with_session_ended(2, SessionEnd.TIME_LIMIT, "now")
+    ended = begun.with_session_ended(2, SessionEnd.TIME_LIMIT, "2026-01-01T00:00:00+00:00")
     assert begun.sessions[-1].how is None and ended.sessions[-1].how == "time limit"
     assert ended.model_copy(update={"sessions": before.sessions}) == before
-    assert ended.with_session_ended(7, SessionEnd.ERROR, "now") == ended, "it opened none"
+    assert ended.with_session_ended(7, SessionEnd.ERROR, "2026-01-01T00:00:00+00:00") == ended, (
+        "it opened none"
+    )
     asked = Configuration.of("name: x\n", [])
     extended = before.with_configuration(asked)
     assert extended.configuration == asked and extended.sharing is None
