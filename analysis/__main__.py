@@ -9,14 +9,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trainable.command import PlainConsole, expanded, progress, run_command
-from trainable.config import RequestError
+from trainable.errors import RequestError
+from trainable.terminal import PlainConsole, expanded, progress, run_command
 
 if TYPE_CHECKING:
     from analysis.final_test import Tested
-    from analysis.finalists import Finalists
-    from analysis.replicates import Replication
-    from analysis.snapshot import Snapshot
+    from analysis.findings.finalists import Finalists
+    from analysis.findings.replicates import Replication
+    from analysis.frames.snapshot import Snapshot
 
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
@@ -58,8 +58,8 @@ def explore(
     ] = None,
 ) -> None:
     """Look at the data set before training: one HTML page, and its pictures as PNG. No test image is opened."""
-    from analysis.explore import write_exploration
-    from sweep.config import load_config
+    from analysis.pages.explore import write_exploration
+    from sweep.request.config import load_config
 
     loaded = load_config(config, overrides or [])
     with progress(console) as begin:
@@ -75,7 +75,7 @@ def results(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """Write every trial and every epoch as Parquet and CSV, and show the trials, best first."""
-    from analysis import results as frames
+    from analysis.frames import results as frames
 
     read = frames.read(run)
     facts = read_results(read)
@@ -93,11 +93,11 @@ def select(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Compare the winner with the runners-up on the same validation images; the test set stays closed."""
-    from analysis.effects import effects_of
-    from analysis.finalists import compare_finalists
-    from analysis.more_trials import more_trials
-    from analysis.replicates import compare_replicates
-    from analysis.snapshot import Snapshot
+    from analysis.findings.effects import effects_of
+    from analysis.findings.finalists import compare_finalists
+    from analysis.findings.more_trials import more_trials
+    from analysis.findings.replicates import compare_replicates
+    from analysis.frames.snapshot import Snapshot
 
     read = Snapshot.of(run)
     finalists, replication = compare_finalists(read, top), compare_replicates(read)
@@ -122,7 +122,7 @@ def cost(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """What the run cost, what pruning and sharing saved, and what ASHA stopped."""
-    from analysis.cost import cost_of
+    from analysis.findings.cost import cost_of
 
     found = cost_of(run)
     if as_json:
@@ -167,9 +167,9 @@ def plots(
     ] = None,
 ) -> None:
     """Write every plot of the report as a picture; needs a Chrome or Chromium."""
-    from analysis.pictures import write_pictures
-    from analysis.shown import shown_of
-    from analysis.snapshot import Snapshot
+    from analysis.frames.snapshot import Snapshot
+    from analysis.pages.pictures import write_pictures
+    from analysis.pages.shown import shown_of
 
     read = Snapshot.of(run)
     for path in write_pictures(read, kind, out):
@@ -195,11 +195,11 @@ def report(
 ) -> None:
     """Write one HTML file that opens offline: about a run, or several runs beside each other."""
     if len(runs) > 1:
-        from analysis.compare import write_comparison
+        from analysis.pages.compare import write_comparison
 
         _line(str(write_comparison(runs, out)))
         return
-    from analysis.report import write_report
+    from analysis.pages.report import write_report
 
     if out is not None:
         raise RequestError("--out is for several runs: the report of one lies in its folder")
@@ -217,7 +217,7 @@ def export(
     ],
 ) -> None:
     """Write the run for another tool: curves and settings of every trial for TensorBoard."""
-    from analysis.export import to_tensorboard
+    from analysis.frames.export import to_tensorboard
 
     count = to_tensorboard(run, tensorboard)
     _line(f"{count} trials; tensorboard --logdir {shlex.quote(str(tensorboard))}")
@@ -234,8 +234,8 @@ def read_results(run: "Snapshot") -> dict[str, Any]:
     Raises:
         RequestError: a damaged record.
     """
-    from analysis import results as frames
-    from analysis.select import select, why_unfinished
+    from analysis.frames import results as frames
+    from analysis.frames.select import select, why_unfinished
 
     trials, selection = frames.trials(run), select(run)
     lacks = why_unfinished(run)
@@ -259,8 +259,8 @@ def read_results(run: "Snapshot") -> dict[str, Any]:
 def show_results(facts: dict[str, Any]) -> None:
     """Print a table of the trials, best first, and what a reader must know beside it."""
     from analysis.wording import NO_VALUE, metric_value, number, setting, times
-    from trainable.command import duration, frozen_work_said
     from trainable.metric import Metric
+    from trainable.wording import duration, frozen_work_said
 
     metric = Metric(facts["metric"])
     place = {trial_id: rank for rank, trial_id in enumerate(facts["ranking"])}
@@ -373,10 +373,10 @@ def show_replication(replication: "Replication") -> None:
 
 def show_tested(run: Path, tested: "Tested") -> None:
     """Print the final numbers, how often the test set was opened, and what must be said beside them."""
+    from analysis.frames.ledger import WHY_ONE, Step, how_often, reasons
+    from analysis.frames.select import select as select_winner
+    from analysis.frames.snapshot import Snapshot
     from analysis.judgement import judge
-    from analysis.ledger import WHY_ONE, Step, how_often, reasons
-    from analysis.select import select as select_winner
-    from analysis.snapshot import Snapshot
     from analysis.wording import number, percent
 
     read = Snapshot.of(run)

@@ -18,8 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from analysis.judgement.mistakes import as_parquet, most_confident
-from analysis.ledger import (
+from analysis.frames.ledger import (
     Opening,
     Result,
     Step,
@@ -28,21 +27,23 @@ from analysis.ledger import (
     next_step,
     write_ledger,
 )
-from analysis.select import Selection, select, why_unfinished
-from analysis.snapshot import Snapshot
+from analysis.frames.select import Selection, select, why_unfinished
+from analysis.frames.snapshot import Snapshot
+from analysis.judgement.mistakes import as_parquet, most_confident
 from analysis.statistics import confusion, wilson
-from sweep.open_run import Run, open_run
-from trainable.config import RequestError, RunSettings
+from sweep.request.open_run import Run, open_run
+from trainable.config import RunSettings
 from trainable.data import open_test_data
-from trainable.device import has_gpu
-from trainable.examine import Begin, Progress, no_progress
-from trainable.files import now, write_atomically
+from trainable.data.examine import Begin, Progress, no_progress
+from trainable.errors import RequestError
 from trainable.fit import predict
 from trainable.frozen.reference import Batches, evaluation_batches
+from trainable.hardware.device import has_gpu
 from trainable.metric import measure
-from trainable.model import Backbone, build_model, load_backbone
-from trainable.record import RunFolder
-from trainable.rows import Best
+from trainable.network.model import Backbone, build_model, load_backbone
+from trainable.records.files import now, write_atomically
+from trainable.records.rows import Best
+from trainable.records.run_folder import RunFolder
 
 LOG = logging.getLogger(__name__)
 

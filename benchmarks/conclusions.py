@@ -1,8 +1,8 @@
 """Are the conclusions true? Searches with a known truth, and what the project's own functions say of them.
 
 Trials differ by their settings, by seed (0.45 points), by epoch (0.3 points) and by what each of them makes of the
-validation images, which all share. ASHA decides by `sweep.asha`, settings come from `sweep.proposals`. Prints how often
-each thing was said, with Wilson's interval, and writes JSON.
+validation images, which all share. ASHA decides by `sweep.search.asha`, settings come from `sweep.search.proposals`.
+Prints how often each thing was said, with Wilson's interval, and writes JSON.
 
     python benchmarks/conclusions.py [--runs 400] [--first 0] [--only NAME] [--out conclusions.json]
 """
@@ -20,22 +20,22 @@ from typing import Any, Final
 import numpy as np
 from scipy.special import ndtri
 
-from analysis.effects.audited import Audited
-from analysis.effects.claims import Effect, Mattered, Verdict
-from analysis.effects.endings import rise_of
-from analysis.effects.learning import Curve, Moment, moment_of
-from analysis.effects.said import Saying
-from analysis.effects.verdicts import what_mattered
-from analysis.pruning import wanted
+from analysis.findings.effects.audited import Audited
+from analysis.findings.effects.claims import Effect, Mattered, Verdict
+from analysis.findings.effects.endings import rise_of
+from analysis.findings.effects.learning import Curve, Moment, moment_of
+from analysis.findings.effects.said import Saying
+from analysis.findings.effects.verdicts import what_mattered
+from analysis.findings.pruning import wanted
 from analysis.statistics import wilson
-from sweep.asha import Rungs
-from sweep.audit import draw as draw_audits
-from sweep.config import SweepConfig
-from sweep.proposals import Proposals
-from sweep.study import Recorded
+from sweep.request.config import SweepConfig
+from sweep.search.asha import Rungs
+from sweep.search.proposals import Proposals
+from sweep.search.study import Recorded
+from sweep.session.rerun_pruned import draw as draw_audits
 from trainable.config import TrialConfig
 from trainable.metric import Metric, chance_area
-from trainable.rows import Status
+from trainable.records.rows import Status
 
 EPOCHS: Final = 8
 METRIC: Final = Metric.VAL_ACCURACY

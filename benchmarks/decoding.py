@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainable import audit as audit_module
-from trainable.audit import audit
-from trainable.cpus import usable_cpus
 from trainable.data import LabelledImages
+from trainable.data import inspection as audit_module
 from trainable.data.images import TrainingData
-from trainable.files import sha256_of
-from trainable.overlap import near_pairs
+from trainable.data.inspection import audit
+from trainable.data.overlap import near_pairs
+from trainable.hardware.cpus import usable_cpus
+from trainable.records.files import sha256_of
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 SIZE, BATCH = 224, 128

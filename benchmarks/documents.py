@@ -261,7 +261,7 @@ def renewed(document: Path) -> str:
 
 
 def main() -> None:
-    from analysis.drawing import draw_pictures
+    from analysis.pages.drawing import draw_pictures
 
     for document in TABLES:
         document.write_text(renewed(document))

@@ -20,17 +20,17 @@ from typing import Any
 
 os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
-from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
-from sweep import launcher
-from sweep.beginning import begin_new
-from sweep.run_folder import partial_run
-from sweep.own_ray import OwnRay
-from sweep.prepare import prepare
+from sweep.on_ray import cluster  # noqa: I001  sets what Ray reads when it is imported
+from sweep.on_ray import launcher
+from sweep.session.beginning import begin_new
+from sweep.session.create import partial_run
+from sweep.on_ray.own_ray import OwnRay
+from sweep.session.prepare import prepare
 from trainable import trial as trial_module
-from trainable.command import PlainConsole
-from trainable.files import now
-from trainable.record import TrialRecord
-from trainable.rows import Outcome, Row, Status
+from trainable.terminal import PlainConsole
+from trainable.records.files import now
+from trainable.records.trial_folder import TrialRecord
+from trainable.records.rows import Outcome, Row, Status
 from gaps import tiny_sweep
 
 assert cluster

@@ -30,12 +30,12 @@ import yaml
 from gaps import faces
 from ray.cluster_utils import Cluster
 
-from sweep.ranking import standing, winner
-from trainable.files import read_json_lines
-from trainable.manifest import read_manifest
+from sweep.search.ranking import standing, winner
 from trainable.metric import Metric
-from trainable.record import RunFolder
-from trainable.rows import RESULT_COLUMNS, Status
+from trainable.records.files import read_json_lines
+from trainable.records.manifest import read_manifest
+from trainable.records.rows import RESULT_COLUMNS, Status
+from trainable.records.run_folder import RunFolder
 
 KINDS = ("driver", "worker", "node")
 SHARES = (2, 2, 1)

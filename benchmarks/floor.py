@@ -30,9 +30,9 @@ from torch import nn
 
 from trainable.config import Strategy, TrialConfig
 from trainable.data import read_split
-from trainable.model import CUTS, Backbone, build_model, feature_layers, load_backbone
-from trainable.model import multiply_adds as multiply_adds_of
-from trainable.views import view
+from trainable.data.views import view
+from trainable.network.model import CUTS, Backbone, build_model, feature_layers, load_backbone
+from trainable.network.model import multiply_adds as multiply_adds_of
 
 LAST = CUTS["head"]
 BOUNDS = sorted(CUTS.values())  # layers between two of them are needed by the same strategies

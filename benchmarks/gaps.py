@@ -25,17 +25,17 @@ from PIL import Image
 
 os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
-from sweep import cluster  # noqa: I001  sets what Ray reads when it is imported
-from sweep import launcher, scheduler, searcher
-from sweep.beginning import begin_new
-from sweep.config import SweepConfig, check_config
-from sweep.run_folder import partial_run
-from sweep.own_ray import OwnRay
-from sweep.prepare import prepare
+from sweep.on_ray import cluster  # noqa: I001  sets what Ray reads when it is imported
+from sweep.on_ray import launcher, scheduler, searcher
+from sweep.session.beginning import begin_new
+from sweep.request.config import SweepConfig, check_config
+from sweep.session.create import partial_run
+from sweep.on_ray.own_ray import OwnRay
+from sweep.session.prepare import prepare
 from trainable import trial as trial_module
-from trainable.command import PlainConsole
+from trainable.terminal import PlainConsole
 from trainable.config import TrialConfig
-from trainable.model import build_model, load_backbone
+from trainable.network.model import build_model, load_backbone
 
 from torch import nn
 import torchvision

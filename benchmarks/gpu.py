@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))  # it runs without being installed
 from benchmarks.gpu_stages.computed import computed  # noqa: E402
 from benchmarks.gpu_stages.job import Job, with_project, write_json  # noqa: E402
 from benchmarks.gpu_stages.plan import DRAWING, STAGES, Stage, allowed, chosen  # noqa: E402
-from trainable.cpus import usable_cpus  # noqa: E402
+from trainable.hardware.cpus import usable_cpus  # noqa: E402
 
 TAIL: Final = 3000  # characters of a failing stage's output
 NO_GPU: Final = "import sys, torch; sys.exit(not torch.cuda.is_available())"

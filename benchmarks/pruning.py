@@ -3,8 +3,9 @@
 python benchmarks/pruning.py [--runs 200] [--images 3000] [--only "crossing at 4"] [--grace 2] [--reduction 2]
                              [--seed 0] [--out pruning.json]
 
-Searches of 24 trials × 8 epochs with a known truth, four at a time; rungs are the project's own (`sweep.asha.Rungs`).
-Validation images are drawn too: a share of what is hard about an image is so for all models, a share for those of one
+Searches of 24 trials × 8 epochs with a known truth, four at a time; rungs are the project's own
+(`sweep.search.asha.Rungs`). Validation images are drawn too: a share of what is hard about an image is so for all
+models, a share for those of one
 strategy, of one trial, of one epoch. Every rule meets the same trials. Regret is the true accuracy of the trial that no
 pruning could have missed, at its best epoch by validation, less the winner's.
 """
@@ -19,12 +20,12 @@ from typing import Any, Final, get_args
 import numpy as np
 from scipy.special import ndtri
 
-from analysis.pruning import are_better
+from analysis.findings.pruning import are_better
 from analysis.statistics import mcnemar, wilson
-from sweep.asha import Rungs, one_arm
-from sweep.config import AshaConfig
+from sweep.request.config import AshaConfig
+from sweep.search.asha import Rungs, one_arm
 from trainable.config import Strategy
-from trainable.files import write_json
+from trainable.records.files import write_json
 
 TRIALS: Final = 24
 EPOCHS: Final = 8

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweep.asha import Decision
-from sweep.config import SweepConfig, check_config, dump_config
+from sweep.request.config import SweepConfig, check_config, dump_config
+from sweep.search.asha import Decision
 from trainable.config import TrialConfig
-from trainable.files import now, sha256_of
-from trainable.manifest import (
+from trainable.records.files import now, sha256_of
+from trainable.records.manifest import (
     Configuration,
     Digests,
     Images,
@@ -39,8 +39,9 @@ from trainable.manifest import (
     SessionEnd,
     write_manifest,
 )
-from trainable.record import RunFolder, TrialRecord
-from trainable.rows import Row, Status, StatusRecord
+from trainable.records.rows import Row, Status, StatusRecord
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
 
 RUNG = 3
 SLOTS = 4
@@ -205,7 +206,7 @@ def parse_json(folder: Path) -> int:
 
 def make_frames(folder: Path) -> int:
     """Both of them, from one read."""
-    from analysis import results
+    from analysis.frames import results
 
     run = results.read(folder)
     return len(results.trials(run)) + len(results.epochs(run))
@@ -213,7 +214,7 @@ def make_frames(folder: Path) -> int:
 
 def make_report(folder: Path) -> int:
     """Bytes of the page."""
-    from analysis.report import write_report
+    from analysis.pages.report import write_report
 
     return write_report(folder).stat().st_size
 
@@ -228,7 +229,7 @@ READERS: dict[str, Callable[[Path], int]] = {
 def read(reader: str, folder: Path) -> dict[str, Any]:
     """Seconds in this process by the clock and of a processor, a report's with its imports; peak memory in bytes."""
     if reader == "frames":
-        from analysis import results  # noqa: F401  its imports are not what is measured
+        from analysis.frames import results  # noqa: F401  its imports are not what is measured
     start, used = time.perf_counter(), time.process_time()
     found = READERS[reader](folder)
     seconds, used = time.perf_counter() - start, time.process_time() - used

@@ -38,10 +38,11 @@ import psutil
 import yaml
 from PIL import Image
 
-from sweep.run_folder import git_state
+from sweep.session.create import git_state
 from trainable.data import read_split
-from trainable.record import RunFolder, TrialRecord
-from trainable.rows import Status
+from trainable.records.rows import Status
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
 
 HERE = Path(__file__).parent
 TEST_IMAGES = 4  # never opened, but a split needs some

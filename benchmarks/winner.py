@@ -17,8 +17,8 @@ import numpy as np
 import typer
 from scipy.special import ndtri
 
-from analysis.excess import Models, excess_of_best
-from analysis.replicates import against_first
+from analysis.findings.excess import Models, excess_of_best
+from analysis.findings.replicates import against_first
 from analysis.statistics import ALPHA, holm, welch, wilson
 from trainable.metric import Metric
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweep.config import SweepConfig
+    from sweep.request.config import SweepConfig
 
 
 def run(config: "SweepConfig", address: str = "local") -> int:
@@ -13,6 +13,6 @@ def run(config: "SweepConfig", address: str = "local") -> int:
         RequestError: the configuration, the data or the cluster can't be used.
     """
     from sweep.__main__ import start
-    from sweep.config import check_config
+    from sweep.request.config import check_config
 
     return start(check_config(config.model_dump(mode="json"), {}, "the configuration"), address)

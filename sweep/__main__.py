@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.beginning import BeginSession, Change, begin_new
-from sweep.config import SweepConfig, parse_bytes
-from sweep.hold import only_driver
-from sweep.interruption import Exit
-from sweep.open_run import HeldRun, open_held_run, open_run
-from sweep.open_run import Run as OpenedRun
-from sweep.overrides import CHANGEABLE, read_overrides
-from sweep.requests import check_folder, load_request
-from sweep.run_folder import partial_run
-from trainable.command import PlainConsole, expanded, progress, run_command
-from trainable.record import RunFolder
+from sweep.request.config import SweepConfig, parse_bytes
+from sweep.request.open_run import HeldRun, open_held_run, open_run
+from sweep.request.open_run import Run as OpenedRun
+from sweep.request.overrides import CHANGEABLE, read_overrides
+from sweep.request.refusals import check_folder, load_request
+from sweep.session.beginning import BeginSession, Change, begin_new
+from sweep.session.create import partial_run
+from sweep.session.hold import only_driver
+from sweep.session.interruption import Exit
+from trainable.records.run_folder import RunFolder
+from trainable.terminal import PlainConsole, expanded, progress, run_command
 
 if TYPE_CHECKING:
-    from sweep.machine import Machine
-    from sweep.own_ray import OwnRay
-    from sweep.prepare import Prepared
-    from trainable.examine import Begin
+    from sweep.on_ray.own_ray import OwnRay
+    from sweep.resources.machine import Machine
+    from sweep.session.prepare import Prepared
+    from trainable.data.examine import Begin
 
 app = typer.Typer(
     help="A distributed hyperparameter sweep that fine-tunes VGG-16 on face attributes.",
@@ -76,8 +76,8 @@ def plan(config: Config, overrides: Overrides = None, address: Address = "local"
     asked = load_request(config, overrides or [])
     check_folder(asked)
     with _nodes(asked, address) as look:
-        from sweep.plan import show_plan
-        from sweep.prepare import prepare
+        from sweep.session.prepare import prepare
+        from sweep.show.plan import show_plan
 
         with progress(console) as begin:
             prepared = prepare(asked, begin)
@@ -92,13 +92,13 @@ def plan(config: Config, overrides: Overrides = None, address: Address = "local"
 def _nodes(config: SweepConfig, address: str) -> "Iterator[Callable[[Prepared], Machine]]":
     """Gives what tells how trials would be placed: on this machine, or on the cluster at the address."""
     if address == "local":
-        from sweep.machine import check_format, check_machine
+        from sweep.resources.machine import check_format, check_machine
 
         machine = check_machine(config)
         check_format(config, machine)
         yield lambda prepared: machine
         return
-    from sweep.cluster_check import joined
+    from sweep.on_ray.cluster_check import joined
 
     with joined(config, address) as look:
         yield look
@@ -121,8 +121,8 @@ def start(config: SweepConfig, address: str = "local") -> int:
     check_folder(config)
     with console.kept(), _own_ray(config, address) as own:
         _check_place(config, address)
-        from sweep.plan import show_data
-        from sweep.prepare import prepare
+        from sweep.session.prepare import prepare
+        from sweep.show.plan import show_data
 
         with progress(console) as begin:
             prepared = prepare(config, begin)
@@ -135,12 +135,12 @@ def start(config: SweepConfig, address: str = "local") -> int:
 def _check_place(config: SweepConfig, address: str) -> None:
     """Before anything is read: has this machine what trials are to get, or does anybody listen at the address?"""
     if address == "local":
-        from sweep.machine import check_machine
+        from sweep.resources.machine import check_machine
 
         for warning in check_machine(config).warnings:
             console.warn(warning)
     else:
-        from sweep.cluster import refuse_closed
+        from sweep.on_ray.cluster import refuse_closed
 
         refuse_closed(address)
 
@@ -151,7 +151,7 @@ def _own_ray(config: SweepConfig, address: str) -> "Iterator[OwnRay | None]":
     if address != "local":
         yield None
         return
-    from sweep.own_ray import OwnRay
+    from sweep.on_ray.own_ray import OwnRay
 
     asked = config.resources.concurrent
     own = OwnRay(config.trials if asked == "auto" else asked)
@@ -177,7 +177,7 @@ def resume(
     def change(folder: RunFolder, command: list[str], begin: "Begin") -> Change:
         if not changes:
             return Change(open_held_run(folder))
-        from sweep.resume import override
+        from sweep.session.resume import override
 
         return override(folder, overrides, command, begin)
 
@@ -219,8 +219,8 @@ def extend(
 ) -> None:
     """Ask more of a run, finished or not: settings, epochs, another space, an audit of ASHA; then go on with it."""
     overrides = read_overrides(changes or [])
-    from sweep.extend import Request
-    from sweep.extend import extend as extend_run
+    from sweep.session.extend import Request
+    from sweep.session.extend import extend as extend_run
 
     request = Request(trials, epochs, space, retry_failed, audit)
 
@@ -240,7 +240,7 @@ def replicate(
     take_over: TakeOver = False,
 ) -> None:
     """Train the best settings again with other seeds: is it the setting, or was it luck?"""
-    from sweep.replicate import replicate as replicate_best
+    from sweep.session.replicate import replicate as replicate_best
 
     _change(run, address, store_limit, take_over, lambda f, c, _: replicate_best(f, top, seeds, c))
 
@@ -269,9 +269,9 @@ def _line(text: str) -> None:
 
 def _go_on(change: Change, session: int, address: str, store_limit: int | None) -> int:
     """A session of a run that is held under this number, where something is left to do."""
-    from sweep.finish import finish
-    from sweep.proposals import nothing_left
-    from sweep.status import read_status
+    from sweep.search.proposals import nothing_left
+    from sweep.session.finish import finish
+    from sweep.show.status import read_status
 
     run = change.run
     if not change.asks_for_trials and nothing_left(run.folder, run.config):
@@ -284,7 +284,7 @@ def _go_on(change: Change, session: int, address: str, store_limit: int | None) 
         console.print(f"nothing is left to do in {run.folder.path}: {counts}", soft_wrap=True)
         return 0
     with _own_ray(run.config, address) as own:
-        from sweep.prepare import check_unchanged
+        from sweep.session.prepare import check_unchanged
 
         with progress(console) as begin_step:
             remarks = check_unchanged(run, begin_step)
@@ -300,7 +300,7 @@ def _session(
     own: "OwnRay | None",
     store_limit: int | None = None,
 ) -> int:
-    from sweep.launcher import run_session  # Ray and torch: seconds
+    from sweep.on_ray.launcher import run_session  # Ray and torch: seconds
 
     return run_session(run, begin, address, own, console, store_limit)
 
@@ -310,7 +310,7 @@ def status(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """Show how a run stands, from its files alone."""
-    from sweep.status import read_status, show_status
+    from sweep.show.status import read_status, show_status
 
     facts = read_status(run)
     if as_json:
@@ -324,7 +324,7 @@ def check(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """Verify every record, digest and reference of a run, and its images; nothing is changed. Exit code 2: faults."""
-    from sweep.check import check_run, show_checked
+    from sweep.show.check import check_run, show_checked
 
     with progress(console) as begin:
         found = check_run(run, begin)
@@ -339,7 +339,7 @@ def check(
 @app.command()
 def dashboard(run: Run, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8080) -> None:
     """Show the run in optuna-dashboard, live; Ctrl-C ends it, and nothing else."""
-    from sweep.dashboard import Dashboard
+    from sweep.show.dashboard import Dashboard
 
     open_run(run)
     served = Dashboard(run, port)
@@ -355,7 +355,7 @@ def store(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show what trials on this machine share, or clear it; it is made again when it is needed."""
-    from sweep.store import clear_store, read_store, show_store
+    from sweep.frozen.usage import clear_store, read_store, show_store
 
     if clear:
         freed, left = clear_store()

@@ -28,9 +28,10 @@ from trainable.data import (
 )
 from trainable.fit import fit, predict
 from trainable.frozen.reference import evaluation_batches
-from trainable.model import Backbone, TransferVGG16, load_backbone
-from trainable.record import RunFolder, TrialRecord
-from trainable.rows import RESULT_COLUMNS, Outcome, Row
+from trainable.network.model import Backbone, TransferVGG16, load_backbone
+from trainable.records.rows import RESULT_COLUMNS, Outcome, Row
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
@@ -200,7 +201,7 @@ def refused() -> Callable[[pytest.ExceptionInfo[Exception]], str]:
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run folder of six trials. Not to be written to."""
-    import analysis_runs  # which imports this file
+    import tests.support.analysis_runs as analysis_runs  # which imports this file
 
     return analysis_runs.template(tmp_path_factory.getbasetemp())
 
@@ -208,7 +209,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     """A copy of `unchanged`, the test's own."""
-    import analysis_runs
+    import tests.support.analysis_runs as analysis_runs
 
     return analysis_runs.copy_of(
         analysis_runs.template(tmp_path_factory.getbasetemp()), tmp_path / "run"

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from trainable.memory import free_bytes
+from trainable.hardware.memory import free_bytes
 
 ROOM: Final = 2
 """So many times its own size must be free for a state that waits, since the next trial takes as much again, and

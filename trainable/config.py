@@ -1,10 +1,8 @@
 """Every setting of a trial, its unit and range; what all trials of a run share; and the trial's identity."""
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -19,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from trainable.errors import RequestError
 from trainable.metric import Metric
 
 Strategy = Literal["head", "block5", "block4", "block3", "full"]
@@ -26,24 +25,6 @@ Augmentation = Literal["none", "flip", "flip_jitter"]
 Precision = Literal["float32", "bfloat16", "float16"]
 """Number format of the forward pass: float32, or autocast to a half precision; float16 needs its loss scaled."""
 SMALLEST_IMAGE = 32  # pixels: VGG-16 halves an image five times
-
-
-class RequestError(Exception):
-    """The request or its input is wrong: one line that says what must hold, what was given, what to do."""
-
-
-class ChangedInput(RequestError):
-    """What a run was begun with is not what it was: no trial can go on."""
-
-
-class RunFault(RequestError):
-    """Something must be mended before a run on record can go on, such as a full disk."""
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A hint ` (did you mean ...?)` with the nearest of `known`, or nothing where none is near."""
-    near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def absolute(given: str | Path, what: str) -> Path:
@@ -271,7 +252,7 @@ class Kept(NamedTuple):
 
 
 class Sharing(Frozen):
-    """Which frozen work is kept on a node: decided by cost before the first trial (sweep.sharing)."""
+    """Which frozen work is kept on a node: decided by cost before the first trial (sweep.frozen.policy)."""
 
     kept: frozenset[Annotated[Kept, BeforeValidator(Kept.read), PlainSerializer(str)]] = frozenset()
     resident: bool = False

@@ -15,23 +15,19 @@ import torch
 from torch import Tensor
 
 from trainable.behind import Behind
-from trainable.config import RequestError, RunSettings, TrialConfig
+from trainable.config import RunSettings, TrialConfig
 from trainable.data import TrainingData
-from trainable.device import device_of
-from trainable.files import now
+from trainable.errors import RequestError
 from trainable.frozen.reference import EVALUATION_BATCH, Batches, Frozen, Plain, Work, autocast
 from trainable.frozen.shared import FromStore, Shared
+from trainable.hardware.device import device_of
 from trainable.metric import is_collapsed, measure
-from trainable.model import (
-    Backbone,
-    TransferVGG16,
-    build_model,
-    multiply_adds,
-)
-from trainable.record import TrialRecord
-from trainable.rows import Best, Outcome, Row, Status, is_better
+from trainable.network.model import Backbone, TransferVGG16, build_model, multiply_adds
+from trainable.records.files import now
+from trainable.records.rows import Best, Outcome, Row, Status, is_better
+from trainable.records.state import on_host, tensor_bytes
+from trainable.records.trial_folder import TrialRecord
 from trainable.schedule import derive_seed
-from trainable.state import on_host, tensor_bytes
 from trainable.step import Steps
 
 LOG = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from trainable.config import Precision, RunSettings, TrialConfig
-from trainable.device import device_of
 from trainable.frozen.reference import Batches, Held, Work
-from trainable.model import CUTS, Backbone, build_model, load_backbone
+from trainable.hardware.device import device_of
+from trainable.network.model import CUTS, Backbone, build_model, load_backbone
 from trainable.step import Steps
 
 WIDTH: Final = 0.05

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RunSettings, TrialConfig
-from trainable.device import device_of
 from trainable.frozen.reference import Batches, Frozen, Held, Work, autocast
-from trainable.model import TransferVGG16, make_optimizer
+from trainable.hardware.device import device_of
+from trainable.network.model import TransferVGG16, make_optimizer
 from trainable.schedule import derive_seed, learning_rate
 
 

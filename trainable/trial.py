@@ -21,22 +21,24 @@ from ray.util.metrics import Gauge
 
 from trainable.behind import Behind
 from trainable.config import RunSettings
-from trainable.cpus import usable_cpus
 from trainable.data import TrainingData, open_training_data
-from trainable.device import CaptureFailed, device_of
-from trainable.faults import fault_of_run
-from trainable.files import now
 from trainable.fit import fit
 from trainable.frozen.shared import Shared
 from trainable.frozen.store import default_folder
-from trainable.memory import (
+from trainable.hardware.cpus import usable_cpus
+from trainable.hardware.device import CaptureFailed, device_of
+from trainable.hardware.memory import (
     give_back_idle_memory,
     import_before_training,
     keep_freed_memory,
 )
-from trainable.model import Backbone, load_backbone
-from trainable.record import RunFolder, StaleSession, TrialRecord
-from trainable.rows import Outcome, Row, Status
+from trainable.network.model import Backbone, load_backbone
+from trainable.records.faults import fault_of_run
+from trainable.records.files import now
+from trainable.records.paths import StaleSession
+from trainable.records.rows import Outcome, Row, Status
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
 
 LOG = logging.getLogger("trainable")
 

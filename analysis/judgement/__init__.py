@@ -11,19 +11,19 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
+from analysis.frames.ledger import Opening
+from analysis.frames.select import select
+from analysis.frames.snapshot import Snapshot, Source
 from analysis.judgement.areas import Curves, Ranking, ranking_of
 from analysis.judgement.bootstrap import FEWEST
 from analysis.judgement.calibration import Calibration, calibration_of
 from analysis.judgement.groups import Groups, groups_of, read_attributes
 from analysis.judgement.mistakes import most_confident, read_checked
 from analysis.judgement.predicted import probabilities, rights
-from analysis.ledger import Opening
-from analysis.select import select
-from analysis.snapshot import Snapshot, Source
 from analysis.statistics import Difference, two_shares
 from analysis.wording import points
-from trainable.config import RequestError
-from trainable.record import RunFolder
+from trainable.errors import RequestError
+from trainable.records.run_folder import RunFolder
 
 LABELS: Final = {"validation": "validation, on which it was selected", "test": "test"}
 Part = Literal["validation", "test"]

@@ -11,11 +11,11 @@ import pandas as pd
 from analysis.judgement.predicted import rights
 from analysis.statistics import ALPHA, Difference, Interval, holm, two_shares, wilson
 from analysis.wording import counted, percent, points
-from sweep.config import SweepConfig
-from trainable.config import RequestError
+from sweep.request.config import SweepConfig
 from trainable.data import attributes_by_file, find_table
-from trainable.data.names import match
-from trainable.manifest import Manifest
+from trainable.data.tables.names import match
+from trainable.errors import RequestError
+from trainable.records.manifest import Manifest
 
 FEWEST: Final = 20
 """Images of a group that its accuracy is given for."""

@@ -13,9 +13,9 @@ import pandas as pd
 from PIL import Image
 
 from analysis.judgement.predicted import rights
-from trainable.config import ChangedInput, RequestError
 from trainable.data import LabelledImages, decoded_pixels
-from trainable.record import RunFolder
+from trainable.errors import ChangedInput, RequestError
+from trainable.records.run_folder import RunFolder
 
 SHOWN: Final = 12
 SIDE: Final = 112

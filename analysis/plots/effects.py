@@ -4,7 +4,7 @@ from typing import Final
 
 import plotly.graph_objects as go
 
-from analysis.effects.claims import Effect, Mattered, Verdict
+from analysis.findings.effects.claims import Effect, Mattered, Verdict
 from analysis.plots.style import COLOURS, TEMPLATE, heights, whiskers
 from analysis.wording import NARROW, is_rate, metric_name, setting_value
 from trainable.metric import Metric

@@ -32,8 +32,8 @@ from analysis.wording import (
     setting,
     setting_value,
 )
-from trainable.command import duration
 from trainable.metric import Metric
+from trainable.wording import duration
 
 VERDICTS: Final = {"go on": "finished", "stop": "pruned"}
 SPREAD: Final = 0.7  # of the room between two rungs that its trials take

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from analysis.wording import NARROW, is_rate, setting
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.rows import Status
+from trainable.records.rows import Status
 
 COLOURS: Final = {  # Okabe and Ito 2008: told apart with any kind of colour vision; shapes say the same again
     "winner": "#009e73",

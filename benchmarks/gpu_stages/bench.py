@@ -15,14 +15,15 @@ from torch import Tensor
 
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.data import LabelledImages, TrainingData
-from trainable.device import device_of
 from trainable.fit import fit
 from trainable.frozen.reference import Held
 from trainable.frozen.shared import Shared
 from trainable.graph_test import Noise
-from trainable.model import CUTS, Backbone, load_backbone
-from trainable.record import RunFolder, TrialRecord
-from trainable.rows import RESULT_COLUMNS, Row
+from trainable.hardware.device import device_of
+from trainable.network.model import CUTS, Backbone, load_backbone
+from trainable.records.rows import RESULT_COLUMNS, Row
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
 
 Kind = Literal["off", "resident", "disk"]
 """Frozen layers for every batch; features held in the device's memory; features read from the store."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.gpu_stages.job import Job, Note
-from sweep.run_folder import git_state
-from trainable.device import device_of
+from sweep.session.create import git_state
+from trainable.hardware.device import device_of
 
 WRITTEN = 2**28  # bytes
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from benchmarks.gpu_stages.bench import KINDS, Bench, digits, losses, make_bench, results
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from trainable.config import Precision, TrialConfig
-from trainable.device import device_of
+from trainable.hardware.device import device_of
 
 PLAIN_RUNS: Final = 3
 """Of the path without sharing, so that its spread with itself is known."""

@@ -11,17 +11,17 @@ from benchmarks.gpu_stages.bench import Bench
 from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from benchmarks.gpu_stages.speed import summary
-from sweep.rates import RateProbe, measure_rates
-from sweep.sharing import feature_bytes, together
+from sweep.frozen.policy import feature_bytes, together
+from sweep.frozen.rates import RateProbe, measure_rates
 from trainable.config import DataConfig
 from trainable.data import load_pixels
-from trainable.device import device_of
-from trainable.examine import examine
+from trainable.data.examine import examine
+from trainable.data.overlap import find_overlap
+from trainable.data.views import normalise
 from trainable.frozen.chunks import FILL_BATCH
 from trainable.frozen.reference import autocast
-from trainable.model import CUTS, forward_frozen, frozen_layers
-from trainable.overlap import find_overlap
-from trainable.views import normalise
+from trainable.hardware.device import device_of
+from trainable.network.model import CUTS, forward_frozen, frozen_layers
 
 CUT: Final = CUTS["block5"]
 HASHED: Final = {"cuda": 2**28, "cpu": 2**24}  # bytes

@@ -11,10 +11,10 @@ from benchmarks.gpu_stages.bench import ALL_DIGITS, Bench, digits, losses, rando
 from benchmarks.gpu_stages.equality import full, setting, small
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from trainable.config import RunSettings, TrialConfig
-from trainable.device import device_of
 from trainable.frozen.reference import Work
-from trainable.model import build_model
-from trainable.state import load_state
+from trainable.hardware.device import device_of
+from trainable.network.model import build_model
+from trainable.records.state import load_state
 from trainable.step import Steps
 
 OPTIMIZERS: Final = ("adam", "adamw", "sgd")

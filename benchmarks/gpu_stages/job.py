@@ -44,7 +44,7 @@ class Job:
     @property
     def half(self) -> str:
         """The half precision of the device; bfloat16 on a CPU, which computes in it slowly."""
-        from trainable.device import device_of
+        from trainable.hardware.device import device_of
 
         found = device_of(self.device).half()
         return "bfloat16" if found == "float32" else found

@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu_stages.bench import ALL_DIGITS, Bench, digits, reserved_bytes, results
 from benchmarks.gpu_stages.equality import setting, small
 from benchmarks.gpu_stages.job import Job, Note, last_line
-from trainable.device import WARM_UP_STEPS, device_of
+from trainable.hardware.device import WARM_UP_STEPS, device_of
 
 CAPTURES: Final = 20
 SETTLED: Final = 4  # captures after which memory must not grow

@@ -12,8 +12,8 @@ from typing import Any, Final
 from benchmarks.gpu_stages.bench import results
 from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, with_project, write_json
-from trainable.device import device_of
 from trainable.fit import fit
+from trainable.hardware.device import device_of
 
 POLL_SECONDS: Final = 0.005
 EPOCHS: Final = 3

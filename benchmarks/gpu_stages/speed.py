@@ -15,11 +15,11 @@ from benchmarks.gpu_stages.bench import Bench, random_features
 from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, last_line
 from trainable.config import RunSettings, TrialConfig
-from trainable.device import device_of
 from trainable.frozen.reference import Work
 from trainable.graph_test import Noise
-from trainable.model import build_model
-from trainable.rows import Row
+from trainable.hardware.device import device_of
+from trainable.network.model import build_model
+from trainable.records.rows import Row
 from trainable.step import Steps
 
 BATCHES: Final = (32, 64)

@@ -16,8 +16,8 @@ import yaml
 
 from benchmarks.gpu_stages.computed import turnover_seconds, warming_seconds
 from benchmarks.gpu_stages.job import ROOT, Job, Note
-from trainable.record import RunFolder
-from trainable.rows import Status
+from trainable.records.rows import Status
+from trainable.records.run_folder import RunFolder
 
 sys.path.insert(0, str(ROOT / "benchmarks"))  # its programs are no package
 import sharing

@@ -4,7 +4,7 @@ Training and validation images are opened by `open_training_data`; test images b
 """
 
 from trainable.data.archive import unpacked
-from trainable.data.finding import find_images, find_table
+from trainable.data.decoding.decoder import upright
 from trainable.data.images import (
     LabelledImages,
     TrainingData,
@@ -23,8 +23,8 @@ from trainable.data.split import (
     split_said,
     split_warnings,
 )
-from trainable.data.table import FaceTable, attributes_by_file, open_table
-from trainable.decoding.decoder import upright
+from trainable.data.tables.finding import find_images, find_table
+from trainable.data.tables.table import FaceTable, attributes_by_file, open_table
 
 __all__ = [
     "PARTS",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from trainable.config import RequestError
+from trainable.errors import RequestError
 
 
 def unpacked(images: Path) -> Path:

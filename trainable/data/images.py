@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from trainable.config import ChangedInput
+from trainable.data.decoding.decoder import Pixels, decode, is_content
+from trainable.data.decoding.pool import Decodable, Decoders
 from trainable.data.split import read_split
-from trainable.decoding.decoder import Pixels, decode, is_content
-from trainable.decoding.pool import Decodable, Decoders
+from trainable.errors import ChangedInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainable.views import View
+    from trainable.data.views import View
 
 
 def load_pixels(path: Path, size: int, sha256: str | None = None) -> "Tensor":
@@ -81,7 +81,7 @@ class LabelledImages:
         self, order: Sequence[int], batch_size: int, workers: int
     ) -> "Iterator[tuple[Tensor, Tensor]]":
         """`batches` of the original view."""
-        from trainable.views import ORIGINAL
+        from trainable.data.views import ORIGINAL
 
         return self.batches(order, batch_size, lambda file: ORIGINAL, workers)
 
@@ -95,7 +95,7 @@ class LabelledImages:
         """
         import torch
 
-        from trainable.views import ORIGINAL, look
+        from trainable.data.views import ORIGINAL, look
 
         def assemble(
             positions: Sequence[int], pixels: "Callable[[], Tensor]"

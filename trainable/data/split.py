@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from trainable.config import RequestError, SplitConfig, did_you_mean
-from trainable.data.classes import part_said
-from trainable.data.labels import MAYBE_MISSING
-from trainable.data.names import some
-from trainable.data.table import FaceTable
+from trainable.config import SplitConfig
+from trainable.data.tables.classes import part_said
+from trainable.data.tables.labels import MAYBE_MISSING
+from trainable.data.tables.names import some
+from trainable.data.tables.table import FaceTable
+from trainable.errors import RequestError, did_you_mean
 
 Part = Literal["train", "validation", "test"]
 PARTS: Final[tuple[Part, ...]] = ("train", "validation", "test")

@@ -16,9 +16,9 @@ from torch import nn
 
 from trainable.config import Family, RunSettings
 from trainable.data import LabelledImages
-from trainable.device import device_of
+from trainable.data.views import ORIGINAL, Draws, View, draws
 from trainable.frozen.store import Chunk
-from trainable.views import ORIGINAL, Draws, View, draws
+from trainable.hardware.device import device_of
 
 PIXELS: Final = 0  # the cut before all layers: what is kept there are decoded images
 FILL_BATCH: Final = {"cpu": 8, "cuda": 128}  # images sent through frozen layers at a time

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from trainable.config import RunSettings
 from trainable.data import LabelledImages
-from trainable.device import device_of
 from trainable.frozen.chunks import (
     FILL_BATCH,
     PIXELS,
@@ -32,7 +31,8 @@ from trainable.frozen.shelves import Shelves
 from trainable.frozen.stages import Ahead, Readers, Uploads, Writers
 from trainable.frozen.store import Chunk, Claim, StoreUnavailable
 from trainable.frozen.tables import Tables
-from trainable.model import CUTS, multiply_adds
+from trainable.hardware.device import device_of
+from trainable.network.model import CUTS, multiply_adds
 
 POLL_SECONDS: Final = 0.01
 CHUNKS_AHEAD: Final = (

@@ -8,16 +8,17 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from trainable.config import RequestError, RunSettings
+from trainable.config import RunSettings
 from trainable.data import LabelledImages
-from trainable.device import device_of
+from trainable.data.views import Draws, look_all, normalise
+from trainable.errors import RequestError
 from trainable.frozen.chunks import FILL_BATCH, PIXELS, Look, chunk_positions, row_shape
 from trainable.frozen.reference import as_features, autocast, is_rounded, row_format
 from trainable.frozen.resident import Resident
 from trainable.frozen.stages import Ahead, Uploads
 from trainable.frozen.tables import Tables
-from trainable.model import forward_frozen
-from trainable.views import Draws, look_all, normalise
+from trainable.hardware.device import device_of
+from trainable.network.model import forward_frozen
 
 Inputs: TypeAlias = Ahead[Tensor] | Generator[Tensor, None, None]
 """Batches for the layers: from the host, made by a thread, or lying on the device."""

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from trainable.config import RunSettings, TrialConfig
 from trainable.data import LabelledImages, TrainingData
-from trainable.device import device_of
-from trainable.model import TransferVGG16, multiply_adds
-from trainable.views import ORIGINAL, View, draws, look_all, normalise, view
+from trainable.data.views import ORIGINAL, View, draws, look_all, normalise, view
+from trainable.hardware.device import device_of
+from trainable.network.model import TransferVGG16, multiply_adds
 
 EVALUATION_BATCH: Final = 64  # images; fixed, so that a figure does not depend on the trial
 

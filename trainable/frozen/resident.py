@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from trainable.device import Device
+from trainable.hardware.device import Device
 
 LOG = logging.getLogger(__name__)
 # Of the memory that this process may take. Training needs 14 to 18 bytes a parameter (gradient, two moments, a half

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trainable.config import RunSettings
 from trainable.data import LabelledImages, TrainingData
-from trainable.device import device_of
 from trainable.frozen.chunks import PIXELS, Look, Table, chunk_names
 from trainable.frozen.filling import Filling
 from trainable.frozen.layers import Wanted, wanted_chunks
@@ -29,7 +28,8 @@ from trainable.frozen.stages import threads
 from trainable.frozen.store import StoreUnavailable
 from trainable.frozen.tables import Tables
 from trainable.frozen.upcoming import Seen, Upcoming
-from trainable.model import Backbone, frozen_layers
+from trainable.hardware.device import device_of
+from trainable.network.model import Backbone, frozen_layers
 
 
 class Shared:

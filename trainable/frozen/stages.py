@@ -12,8 +12,8 @@ from typing import Final, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from trainable.device import Device, Mark
 from trainable.frozen.store import Chunk, Claim, Shelf
+from trainable.hardware.device import Device, Mark
 
 Item = TypeVar("Item")
 PIECE_BYTES: Final = 2**23  # of a host buffer; every writing thread has two, 64 MiB for four

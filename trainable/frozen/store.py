@@ -29,7 +29,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from trainable.config import absolute
-from trainable.files import write_json
+from trainable.records.files import write_json
 
 LOG = logging.getLogger(__name__)
 MAGIC: Final = b"FACECHNK"

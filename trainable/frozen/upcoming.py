@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trainable.config import TrialConfig
 from trainable.data import LabelledImages
+from trainable.data.views import ORIGINAL, View, drawn_epoch
 from trainable.frozen.chunks import Look, chunk_names
 from trainable.frozen.reference import seen_by
 from trainable.frozen.stages import threads
-from trainable.views import ORIGINAL, View, drawn_epoch
 
 EPOCHS_SEEN: Final = 4  # kept: both parts, this epoch and the next; 24,000 views take some 15 MB
 

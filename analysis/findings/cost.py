@@ -1,0 +1,160 @@
+"""What a sweep cost, and what it did not have to."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.findings.pruning import Pruning, pruning_of
+from analysis.frames.snapshot import Snapshot, Source
+from analysis.wording import counted
+from trainable.records.files import read_json_lines
+from trainable.records.manifest import Granted, Manifest
+from trainable.records.rows import Status, frozen_work
+from trainable.wording import duration
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds are of trials: with two trials at a time, two of them pass in one."""
+
+    trials: int
+    epochs: int
+    seconds: float
+    """Of all epochs on record and of those that were repeated."""
+    device: str
+    device_seconds: float
+    """Each epoch's seconds times what a trial got of devices in its session; repeated ones: in that which cut them."""
+    pruned_epochs: int
+    """Epochs of the budget that pruned trials did not run, less those that were run to their end by an audit."""
+    pruned_seconds: float
+    """The same at each trial's own pace."""
+    shared_seconds: float | None
+    """Saved by sharing frozen work, at the run's measured pace of frozen layers; None where no pace is known."""
+    lost_epochs: int
+    """Repeated after a fault, since no kept state covered them."""
+    lost_seconds: float
+    pruning: Pruning
+
+    @property
+    def device_hours(self) -> float:
+        return self.device_seconds / 3600
+
+    @property
+    def devices_per_trial(self) -> float:
+        """In the mean of all seconds."""
+        return self.device_seconds / self.seconds if self.seconds else 0.0
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        yield (
+            f"{self.device_hours:,.2f} {self.device}-hours for {counted(self.trials, 'trial')} and "
+            f"{counted(self.epochs, 'epoch')}"
+        )
+        if self.pruned_epochs:
+            yield (
+                f"pruning saved {counted(self.pruned_epochs, 'epoch')}, about {duration(self.pruned_seconds)} of "
+                "training time, summed over trials"
+            )
+        if self.shared_seconds is None:
+            yield (
+                "sharing saved all work of frozen layers: it was in the store before, so what it would have taken was "
+                "not measured here"
+            )
+        elif self.shared_seconds > 0:
+            yield (
+                f"sharing frozen work saved about {duration(self.shared_seconds)} of training time, summed over trials"
+            )
+        if self.lost_epochs:
+            yield (
+                f"{counted(self.lost_epochs, 'epoch')} had to be repeated after faults: {duration(self.lost_seconds)}"
+            )
+        yield from self.pruning.said()
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        facts = asdict(self)
+        pruning = facts.pop("pruning")
+        return {
+            **facts,
+            "device_hours": self.device_hours,
+            "devices_per_trial": self.devices_per_trial,
+            "strategies": pruning["arms"],
+            "audit": pruning["audit"],
+            "warnings": list(self.pruning.warnings()),
+            "said": list(self.said()),
+        }
+
+
+def cost_of(run: Source) -> Cost:
+    """The cost of the run.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    read = Snapshot.of(run)
+    config, manifest, records = read.config, read.manifest, read.trials
+    device = manifest.settings.device if manifest.settings else "cpu"
+    share_at = _shares(manifest, device)
+    rows = {record.trial_id: record.rows() for record in records}
+    audited = {record.origin.audits for record in records}
+    unrun = {
+        trial.trial_id: config.epochs - len(rows[trial.trial_id])
+        for trial in records
+        if trial.status().status is Status.PRUNED and rows[trial.trial_id]
+        if trial.trial_id not in audited
+    }
+    lost = [facts for record in records for facts in read_json_lines(record.record.lost)]
+    lost_seconds = sum(facts["seconds"] for facts in lost)
+    every = [row for found in rows.values() for row in found]
+    return Cost(
+        trials=len(records),
+        epochs=len(every),
+        seconds=sum(row.seconds for row in every) + lost_seconds,
+        device="GPU" if device == "cuda" else "CPU",
+        device_seconds=sum(row.seconds * share_at(row.ended_at) for row in every)
+        + sum(facts["seconds"] * share_at(facts.get("at", "")) for facts in lost),
+        pruned_epochs=sum(unrun.values()),
+        pruned_seconds=sum(
+            epochs * float(np.mean([row.seconds for row in rows[trial_id]]))
+            for trial_id, epochs in unrun.items()
+        ),
+        shared_seconds=frozen_work(every)["saved_seconds"],
+        lost_epochs=sum(facts["epochs"] for facts in lost),
+        lost_seconds=lost_seconds,
+        pruning=pruning_of(read),
+    )
+
+
+def _shares(manifest: Manifest, device: str) -> Callable[[str], float]:
+    """What a trial got of GPUs, or of CPUs, in the session at a moment; the run's own where that was not recorded."""
+
+    def of(granted: Granted | None) -> float:
+        if granted is None:
+            return 1.0
+        return granted.gpus_per_trial if device == "cuda" else float(granted.cpus_per_trial)
+
+    sessions = manifest.sessions
+    started = [session.started for session in sessions]
+    shares = [of(session.granted or manifest.resources) for session in sessions]
+    first = of(manifest.resources)
+
+    def share_at(moment: str) -> float:
+        place = bisect_right(started, moment)
+        return shares[place - 1] if place else first
+
+    return share_at
+
+
+def spent(trials: pd.DataFrame, cost: Cost) -> dict[str, float]:
+    """Seconds of trials by what became of them, then what was lost and saved."""
+    by_status = trials.groupby("status")["seconds"].sum()
+    return {
+        **{status.value: float(by_status.get(status.value, 0.0)) for status in Status},
+        "repeated after faults": cost.lost_seconds,
+        "saved by pruning": cost.pruned_seconds,
+        "saved by sharing": cost.shared_seconds or 0.0,
+    }

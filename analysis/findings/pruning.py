@@ -1,0 +1,294 @@
+"""What ASHA stopped, how far each strategy came, and what audits say of those that were stopped."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from analysis.frames.learned import is_flat, validation_classes
+from analysis.frames.select import select
+from analysis.frames.snapshot import ReadTrial, Snapshot
+from analysis.frames.snapshot.rights import right_at
+from analysis.statistics import ALPHA, Interval, mcnemar, wilson
+from analysis.wording import counted, percent, points
+from sweep.search.ranking import BY_THEMSELVES, Standing
+from trainable.errors import RequestError
+from trainable.metric import Metric
+from trainable.records.rows import Row, Status
+
+HALF_A_POINT: Final = 0.005
+"""A lead below it is none, whatever a test says."""
+ENOUGH: Final = 6
+"""Audits of a strategy that say something of it; all of them where fewer were pruned."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What became of the search's trials of one strategy."""
+
+    strategy: str
+    trials: int
+    stopped: Mapping[int, int]
+    """Epoch → trials that ASHA stopped there."""
+    finished: int
+    """Ran to the end and learned."""
+    flat: int
+    """Ran to the end and learned nothing; see `analysis.frames.learned.is_flat`."""
+    others: Mapping[str, int]
+    """Status → trials, of all other statuses."""
+    audits: int
+    """Pruned trials that were put on record once more, to run to the end."""
+    ended: int
+    """Audits that came to an end of their own: finished, diverged or collapsed."""
+    better: int
+    """Of these, better than the best trial of the search; see Audit."""
+    interval: Interval | None
+    """Of that share among the strategy's pruned trials (Wilson, within what those without an audit leave open); None
+    where none or all of them were audited."""
+
+    @property
+    def pruned(self) -> int:
+        return sum(self.stopped.values())
+
+    @property
+    def is_known(self) -> bool:
+        """Has any trial shown how the strategy ends, or may one still?"""
+        still = any(not Status(status).has_ended for status in self.others)
+        return self.finished > 0 or self.ended > 0 or still or not self.pruned
+
+    def said(self) -> Iterator[str]:
+        """In sentences."""
+        stopped = [f"{count} at epoch {epoch}" for epoch, count in sorted(self.stopped.items())]
+        parts = [f"ASHA stopped {' and '.join(stopped) or 'none'}"]
+        parts.append(f"{self.finished or 'none'} ran to the end and learned")
+        if self.flat:
+            parts.append(f"{self.flat} ran to the end without learning")
+        parts += [f"{count} {status}" for status, count in self.others.items()]
+        yield f"of {counted(self.trials, f'{self.strategy} trial')} {', '.join(parts)}"
+        if self.ended:
+            yield (
+                f"of {counted(self.pruned, f'pruned {self.strategy} trial')} {self.ended} ran to the end in audits, "
+                f"{self.better or 'none'} of them better than the best trial of the search{self._share()}"
+            )
+
+    def _share(self) -> str:
+        if self.interval is None:
+            return ""
+        low, high = percent(self.interval.low, 0), percent(self.interval.high, 0)
+        return f" (95 % interval of the share among all that were pruned: {low} to {high})"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What became of pruned trials that were run to the end: within each strategy a random draw.
+
+    Better than the best trial of the search is one that finished with a better value, by half a point or more (of the
+    metric; of accuracy where that is a loss), and by McNemar's test of the right and wrong predictions of both best
+    epochs. Without predictions half a point decides alone.
+    """
+
+    pruned: int
+    ended: int
+    """Audits that came to an end of their own: finished, diverged or collapsed."""
+    missing: int
+    """Audits without one: still to come, or failed."""
+    better: Mapping[str, float]
+    """The pruned trials whose audit finished better → by how much, as a share."""
+    ahead: int
+    """Further ones with a better value, by less than that."""
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Of each strategy, in the order of suggestion, and of the audits."""
+
+    arms: tuple[Arm, ...]
+    audit: Audit | None
+    """None where no trial was audited, or none of the search has finished."""
+
+    def said(self) -> Iterator[str]:
+        """What was seen, in sentences; nothing where no trial was pruned."""
+        if not any(arm.pruned for arm in self.arms):
+            return
+        for arm in self.arms:
+            yield from arm.said()
+        if self.audit is not None and self.audit.ahead:
+            yield (
+                f"{counted(self.audit.ahead, 'audited trial')} ended ahead of the best trial of the search, but by "
+                "less than half a point, or by too little for these images to tell apart"
+            )
+        if self.audit is not None and self.audit.missing:
+            yield f"{counted(self.audit.missing, 'audit')} without an end: still to come, or failed"
+        if not any(arm.audits for arm in self.arms) and all(arm.is_known for arm in self.arms):
+            yield (
+                "no pruned trial was run to the end, so ASHA may have stopped a better one: "
+                f"{self._command()} looks at a sample"
+            )
+
+    def warnings(self) -> Iterator[str]:
+        """What a reader must know before believing a comparison, in sentences."""
+        for arm in self.arms:
+            if not arm.is_known:
+                tells = (
+                    "its audits will tell"
+                    if arm.audits
+                    else f"{self._command()} runs pruned trials to the end and tells"
+                )
+                yield (
+                    f"no {arm.strategy} trial that learned ran to the end, so how {arm.strategy} would have ended "
+                    f"isn't known: {tells}"
+                )
+        if self.audit is not None and self.audit.better:
+            named = ", ".join(f"{each}, {points(by)}" for each, by in self.audit.better.items())
+            yield (
+                f"ASHA stopped trials that end better than the best trial of the search ({named}): asha.grace_period "
+                "looks too short; take a larger one for the next run"
+            )
+
+    def _command(self) -> str:
+        """How to audit as many as say something of each strategy."""
+        count = wanted(
+            {arm.strategy: arm.pruned for arm in self.arms},
+            {arm.strategy: arm.audits for arm in self.arms},
+        )
+        return f"`sweep extend RUN --audit {count}`"
+
+
+def wanted(pruned: Mapping[str, int], audited: Mapping[str, int]) -> int:
+    """How many audits more give each strategy ENOUGH, or all that it can have; both by strategy.
+
+    `sweep extend --audit` draws from the strategy that has the fewest, so that many are enough.
+    """
+    return sum(max(0, min(ENOUGH, count) - audited.get(each, 0)) for each, count in pruned.items())
+
+
+def pruning_of(run: Snapshot) -> Pruning:
+    """What ASHA stopped in the run.
+
+    Raises:
+        RequestError: the split is missing or damaged.
+    """
+    search = [trial for trial in run.trials if trial.origin.origin == "search"]
+    audits = {trial.origin.audits: trial for trial in run.trials if trial.origin.audits is not None}
+    best = select(run).single
+    audit = _audit(run, search, audits, best) if audits and best is not None else None
+    better = audit.better if audit is not None else {}
+    by_strategy: dict[str, list[ReadTrial]] = {}
+    for trial in search:
+        by_strategy.setdefault(trial.origin.settings.strategy, []).append(trial)
+    classes = validation_classes(run)
+    arms = (
+        _arm(strategy, trials, run.config.metric, classes, audits, better)
+        for strategy, trials in by_strategy.items()
+    )
+    return Pruning(tuple(arms), audit)
+
+
+def _arm(
+    strategy: str,
+    trials: Sequence[ReadTrial],
+    metric: Metric,
+    classes: tuple[int, int],
+    audits: Mapping[str, ReadTrial],
+    better: Mapping[str, float],
+) -> Arm:
+    statuses = Counter(trial.status().status for trial in trials)
+    ended = [each for each in trials if each.status().status is Status.FINISHED]
+    flat = sum(_is_flat(each, metric, classes) for each in ended)
+    pruned = [each for each in trials if each.status().status is Status.PRUNED]
+    audited = [audits[each.trial_id] for each in pruned if each.trial_id in audits]
+    told = sum(each.status().status in BY_THEMSELVES for each in audited)
+    found = sum(each.trial_id in better for each in pruned)
+    return Arm(
+        strategy,
+        len(trials),
+        dict(sorted(Counter(len(each.epochs) for each in pruned).items())),
+        len(ended) - flat,
+        flat,
+        {
+            status.value: statuses[status]
+            for status in Status
+            if statuses[status] and status not in (Status.FINISHED, Status.PRUNED)
+        },
+        len(audited),
+        told,
+        found,
+        _share(found, told, len(pruned)),
+    )
+
+
+def _share(better: int, ended: int, pruned: int) -> Interval | None:
+    """Of what would end better of all `pruned`, from the audits that `ended`; None where it is no estimate."""
+    if not 0 < ended < pruned:
+        return None
+    found, open_ = wilson(better, ended), pruned - ended
+    return replace(
+        found,
+        low=max(found.low, better / pruned),
+        high=min(found.high, (better + open_) / pruned),
+    )
+
+
+def _is_flat(trial: ReadTrial, metric: Metric, classes: tuple[int, int]) -> bool:
+    best = trial.best(metric)
+    return best is None or is_flat(best.val_auc, *classes)
+
+
+def _audit(
+    run: Snapshot,
+    search: Sequence[ReadTrial],
+    audits: Mapping[str, ReadTrial],
+    best: Standing,
+) -> Audit:
+    metric = run.config.metric
+    ended = [each for each in audits.values() if each.status().status in BY_THEMSELVES]
+    finished = [each for each in ended if each.status().status is Status.FINISHED]
+    leads = [_lead(each.best(metric), best, metric) for each in finished]
+    p_values = [
+        _p(run, each, best) if lead > 0 else 1.0 for each, lead in zip(finished, leads, strict=True)
+    ]
+    better = {
+        each.origin.audits or "": lead
+        for each, lead, is_told in zip(finished, leads, are_better(leads, p_values), strict=True)
+        if is_told
+    }
+    return Audit(
+        pruned=sum(each.status().status is Status.PRUNED for each in search),
+        ended=len(ended),
+        missing=len(audits) - len(ended),
+        better=better,
+        ahead=sum(lead > 0 for lead in leads) - len(better),
+    )
+
+
+def are_better(leads: Sequence[float], p_values: Sequence[float]) -> list[bool]:
+    """Which audits ended better than the best trial of the search: by half a point or more, and by McNemar's test.
+
+    `leads` are shares. No correction for the number of audits: what they are compared with is the best of many itself,
+    and more of them do not make it easier (benchmarks/pruning.py; docs/log.md, 2026-11-30).
+    """
+    return [
+        round(lead, 9) >= HALF_A_POINT and p < ALPHA
+        for lead, p in zip(leads, p_values, strict=True)
+    ]
+
+
+def _lead(row: Row | None, best: Standing, metric: Metric) -> float:
+    """By how much the row is better, as a share: by the metric, or by accuracy where that is a loss; 0 if it is not."""
+    if row is None or not metric.score(getattr(row, metric.value)) > best.score:
+        return 0.0
+    if metric is Metric.VAL_LOSS:
+        return row.val_accuracy - best.best.val_accuracy
+    return float(getattr(row, metric.value)) - best.value
+
+
+def _p(run: Snapshot, audit: ReadTrial, best: Standing) -> float:
+    """Of McNemar's test; 0 where predictions are not on record, so that the lead decides alone."""
+    row = audit.best(run.config.metric)
+    assert row is not None
+    try:
+        first = right_at(audit, row.epoch)
+        second = right_at(run.by_id[best.trial_id], best.best.epoch)
+    except RequestError:
+        return 0.0
+    return mcnemar(first, second).p

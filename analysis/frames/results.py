@@ -1,0 +1,344 @@
+"""Records → tidy frames of trials, epochs, predictions and runs; Parquet and CSV. Also for a run under way."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analysis.findings.cost import cost_of
+from analysis.findings.excess import chosen_among
+from analysis.frames.columns import (
+    DECISIONS,
+    EPOCHS,
+    PREDICTIONS,
+    RUNS,
+    SETTINGS,
+    TIME,
+    TRIALS,
+    dtypes,
+)
+from analysis.frames.select import Selection, select, why_unfinished
+from analysis.frames.snapshot import ReadTrial, RunPath, Snapshot, Source
+from analysis.frames.snapshot.collector import paused_collector
+from analysis.frames.snapshot.rights import validation_labels
+from analysis.statistics import wilson
+from analysis.wording import SECONDARY
+from sweep.request.config import SweepConfig
+from sweep.request.open_run import open_run
+from sweep.search.asha import Decision
+from trainable.errors import RequestError
+from trainable.metric import Metric
+from trainable.records.files import write_atomically
+from trainable.records.rows import (
+    FROZEN_COLUMNS,
+    RESULT_COLUMNS,
+    ROW_COLUMNS,
+    seconds_saved,
+    with_saved_seconds,
+)
+
+ENDS: Final = ("finished", "pruned", "diverged", "collapsed", "failed")
+BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting
+
+
+def load_config(run: RunPath) -> SweepConfig:
+    """The configuration of the run in folder `run`, as resolved.
+
+    Raises:
+        RequestError: as sweep.request.open_run.
+    """
+    return open_run(run).config
+
+
+def read(run: Source) -> Snapshot:
+    """What is on record of a run now. Given to the functions below, what they say is of one moment, and read once.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    return Snapshot.of(run)
+
+
+@paused_collector()
+def trials(run: Source) -> pd.DataFrame:
+    """One row a trial in the order of suggestion; losses and rates are those of its best validation epoch.
+
+    A setting that does not act in a trial (momentum under Adam, say) is missing there, as is what is not known yet.
+    Seconds are of all epochs on record, memory is the peak in bytes.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    snapshot = read(run)
+    metric, done = snapshot.config.metric, work(snapshot)
+    kinds = dtypes(TRIALS)
+    unknown = dict.fromkeys(kinds)
+    rows = [tuple((unknown | _trial(trial, metric, done)).values()) for trial in snapshot.trials]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
+    return _typed(dict(zip(kinds, columns, strict=True)), kinds)
+
+
+def epochs(run: Source) -> pd.DataFrame:
+    """One row a finished epoch, trials in the order of suggestion.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    snapshot = read(run)
+    counts = [len(trial.epochs) for trial in snapshot.trials]
+    which = {
+        "trial_id": np.repeat([trial.trial_id for trial in snapshot.trials], counts),
+        "number": np.repeat([trial.origin.number for trial in snapshot.trials], counts),
+    }
+    columns = {name: snapshot.epochs.table[name] for name in ROW_COLUMNS}
+    return _typed(which | columns, dtypes(EPOCHS))
+
+
+def winner(run: Source) -> str | None:
+    """The trial that wins by validation, as `analysis select` and `analysis test` have it; None while there is none.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    found = select(run).winner
+    return found.trial_id if found is not None else None
+
+
+def predictions(run: Source, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """What trials said of the validation images at their best epoch, one row a trial and image.
+
+    Of all trials whose predictions are on record, or of `trial_ids` alone: 3,000 images are 3,000 rows a trial.
+
+    Raises:
+        RequestError: no run folder, a damaged record, or a trial of `trial_ids` without predictions.
+    """
+    snapshot = read(run)
+    metric, found = snapshot.config.metric, []
+    for trial_id in snapshot.by_id if trial_ids is None else trial_ids:
+        trial = snapshot.by_id.get(trial_id)
+        best = trial.best(metric) if trial else None
+        if trial is None or best is None or not trial.record.has_predictions(best.epoch):
+            if trial_ids is None:
+                continue
+            raise RequestError(
+                "a trial must have predictions on record, but "
+                f"{trial_id} of {snapshot.folder.path} has none"
+            )
+        frame = trial.record.predictions(best.epoch)
+        probability = 1 / (1 + np.exp(-frame["logit"].astype(float)))
+        found.append(frame.assign(trial_id=trial_id, epoch=best.epoch, probability=probability))
+    columns = dtypes(PREDICTIONS)
+    return (pd.concat(found, ignore_index=True) if found else _frame([], columns))[
+        list(columns)
+    ].astype(columns)
+
+
+def decisions(run: Source) -> pd.DataFrame:
+    """One row a decision of ASHA, in the order in which they were taken; values in the metric's own sign.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    snapshot = read(run)
+    metric = snapshot.config.metric
+    rows = [
+        {
+            "sequence": one.sequence,
+            "trial_id": one.trial_id,
+            "epoch": one.rung,
+            "rung_of": _rung_of(snapshot, one),
+            "value": metric.score(one.score),
+            "cutoff": None if one.cutoff is None else metric.score(one.cutoff),
+            "verdict": one.verdict,
+        }
+        for one in snapshot.decisions
+    ]
+    return _frame(rows, dtypes(DECISIONS))
+
+
+def _rung_of(run: Snapshot, decision: Decision) -> str:
+    """Whom the trial was compared with."""
+    asha = run.config.asha
+    if asha is None or asha.rungs_of == "all":
+        return "all"
+    return run.by_id[decision.trial_id].origin.settings.strategy
+
+
+def compare(runs: Sequence[Source]) -> pd.DataFrame:
+    """One row a run, in the order given: what was tried, what it cost, who won, how the test went where it was opened.
+
+    Raises:
+        RequestError: one of them is no run folder, or has a damaged record.
+    """
+    return _frame([_run(read(run)) for run in runs], dtypes(RUNS))
+
+
+def _run(run: Snapshot) -> dict[str, Any]:
+    config, frame = run.config, trials(run)
+    selection, cost, openings = select(run), cost_of(run), run.openings
+    won = selection.winner
+    ends = frame["status"].value_counts()
+    facts: dict[str, Any] = {
+        "run": str(run.folder.path),
+        "name": config.name,
+        "target": config.data.target,
+        "metric": config.metric.value,
+        "method": config.search.method,
+        "finished_sweep": why_unfinished(run) is None,
+        "trials": len(frame),
+        **{name: int(ends.get(name, 0)) for name in ENDS},
+        "epochs": cost.epochs,
+        "seconds": cost.seconds,
+        "device_hours": cost.device_hours,
+        "saved_seconds": cost.shared_seconds,
+        "times_test_opened": len(openings),
+    }
+    if won is not None:
+        row = frame.set_index("trial_id").loc[won.trial_id]
+        facts |= {"winner": won.trial_id, "best_epoch": won.best.epoch}
+        facts |= {name: row[name] for name in (*SETTINGS, *BEST_COLUMNS)}
+        facts |= _of_winner(run, selection, won.best.val_accuracy)
+    if openings and (result := openings[-1].result) is not None:
+        ends_of = result.accuracy_interval
+        facts |= {"test_images": result.images, "test_accuracy": result.accuracy}
+        facts |= {"test_low": ends_of.low, "test_high": ends_of.high}
+    return facts
+
+
+def _of_winner(run: Snapshot, selection: Selection, accuracy: float) -> dict[str, Any]:
+    """The winner's ground, and what its validation accuracy is worth: as `analysis select` has it."""
+    images, chosen = len(validation_labels(run)), chosen_among(run, selection)
+    assert chosen is not None
+    interval = chosen.interval or wilson(round(accuracy * images), images)
+    return {
+        "winner_ground": selection.ground,
+        "validation_images": images,
+        "val_excess": chosen.excess.excess if chosen.interval and chosen.excess else None,
+        "val_low": interval.low,
+        "val_high": interval.high,
+    }
+
+
+def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the trial frame; `run` is what the whole run did in frozen layers, whose pace is every trial's."""
+    origin, status, epochs, best = trial.origin, trial.status(), trial.epochs, trial.best(metric)
+    facts: dict[str, Any] = {
+        "trial_id": trial.trial_id,
+        "number": origin.number,
+        "status": status.status.value,
+        "reason": status.reason or None,
+        "origin": origin.origin,
+        "epochs": len(epochs),
+        "seconds": float(sum(epochs.column("seconds"))),
+        "attempt": status.attempt,
+        "host": status.host or None,
+        "device": status.device or None,
+        "slot": status.slot or None,
+        "started": status.started or None,
+        "ended": status.ended or None,
+    }
+    facts |= {f"config/{name}": value for name, value in origin.settings.effective().items()}
+    if best is not None:
+        facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in BEST_COLUMNS}
+        facts["gpu_memory_bytes"] = max(epochs.column("gpu_memory_bytes"))
+        facts |= {name: sum(epochs.column(name)) for name in FROZEN_COLUMNS}
+        facts["saved_seconds"] = seconds_saved(facts["saved_multiply_adds"], run)
+        facts["skipped_steps"] = sum(epochs.column("skipped_steps"))
+    return facts
+
+
+def _typed(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Columns of these dtypes, in their order; times are ISO 8601."""
+    return pd.DataFrame({name: _column(columns[name], kind) for name, kind in dtypes.items()})
+
+
+def _column(values: Any, dtype: str) -> Any:
+    if dtype != TIME:
+        return pd.array(values, dtype=dtype)
+    return pd.to_datetime(pd.array(values, dtype="string"), utc=True, format="ISO8601").as_unit(
+        "us"
+    )
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Rows with exactly the columns and dtypes asked for, also when there are no rows."""
+    return pd.DataFrame(rows, columns=list(dtypes), dtype=object).astype(dict(dtypes))
+
+
+def varied(frame: pd.DataFrame) -> list[str]:
+    """The settings in which the trials of a trial frame differ; the strategy and the rate where none does."""
+    names = [name.removeprefix("config/") for name in SETTINGS if frame[name].nunique() > 1]
+    if any(name not in SECONDARY for name in names):
+        return names
+    return ["strategy", "lr", *names]
+
+
+def work(run: Source) -> dict[str, Any]:
+    """What all trials took from frozen layers, and what sharing saved; see trainable.records.rows.frozen_work."""
+    table = read(run).epochs.table
+    return with_saved_seconds({name: sum(table[name].to_pylist(), 0.0) for name in FROZEN_COLUMNS})
+
+
+def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as plain JSON values: what is missing is None, times are ISO 8601."""
+    return [
+        {str(name): _plain(value) for name, value in row.items()}
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value
+
+
+def read_frame(path: RunPath) -> pd.DataFrame:
+    """A frame of trials or epochs from the Parquet or CSV file that `write` made, exactly as it was.
+
+    Raises:
+        RequestError: another file.
+    """
+    path = Path(path)
+    columns = {"trials": TRIALS, "epochs": EPOCHS}.get(path.stem)
+    if columns is None or path.suffix not in (".parquet", ".csv"):
+        raise RequestError(
+            f"a frame must be trials or epochs, as .parquet or .csv, but it is {path.name}"
+        )
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    kinds = dtypes(columns)
+    times = [name for name, kind in kinds.items() if kind == TIME]
+    return pd.read_csv(
+        path,
+        dtype={name: kind for name, kind in kinds.items() if name not in times},
+        parse_dates=times,
+        float_precision="round_trip",
+        keep_default_na=False,
+        na_values=[""],
+    ).astype(kinds)
+
+
+def write(run: Source) -> list[Path]:
+    """Write both frames into the run's results folder, as Parquet and CSV; the paths.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    snapshot = read(run)
+    frames = {"trials": trials(snapshot), "epochs": epochs(snapshot)}
+    folder = snapshot.folder.results
+    folder.mkdir(exist_ok=True)
+    written = []
+    for name, frame in frames.items():
+        buffer = BytesIO()
+        frame.to_parquet(buffer, index=False)
+        text = frame.to_csv(index=False, lineterminator="\n")
+        for suffix, content in (("parquet", buffer.getvalue()), ("csv", text.encode())):
+            path = folder / f"{name}.{suffix}"
+            write_atomically(path, content)
+            written.append(path)
+    return written

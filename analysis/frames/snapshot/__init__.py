@@ -1,0 +1,146 @@
+"""One read of what a run has on record, passed on to whatever a command says of it.
+
+Here alone does the analysis read statuses, epochs, decisions, ledger, manifest and configuration, each once: so two
+sentences about a run under way can't be of two moments. What refers to something is written after it
+(docs/run-folder.md), so it is read before it: no status, decision or opening speaks of an epoch that was not read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+
+import numpy as np
+
+from analysis.frames.ledger import Opening, parse_ledger
+from analysis.frames.snapshot.collector import paused_collector
+from analysis.frames.snapshot.epochs import Epochs, TrialEpochs, parse_epochs
+from analysis.statistics import Labels
+from sweep.request.open_run import Run, open_run
+from sweep.search.asha import Decision
+from sweep.search.ranking import Standing, standing
+from trainable.data import read_split
+from trainable.metric import Metric
+from trainable.records.files import parse_json_lines, read_bytes, whole_lines
+from trainable.records.paths import readable
+from trainable.records.rows import OriginRecord, Row, StatusRecord
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
+
+RunPath = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class ReadTrial:
+    """What was on record of one trial."""
+
+    record: TrialRecord
+    """For its validation predictions, which are read when they are asked for."""
+    origin: OriginRecord
+    state: StatusRecord
+    epochs: TrialEpochs
+
+    @property
+    def trial_id(self) -> str:
+        return self.origin.trial_id
+
+    def status(self) -> StatusRecord:
+        return self.state
+
+    def rows(self) -> tuple[Row, ...]:
+        return self.epochs.rows
+
+    def best(self, metric: Metric) -> Row | None:
+        """The best epoch, if one has ended."""
+        return self.epochs.best(metric)
+
+
+@dataclass(frozen=True)
+class Snapshot(Run):
+    """A run and its records as they were when they were read."""
+
+    trials: tuple[ReadTrial, ...]
+    """In the order of suggestion."""
+    epochs: Epochs
+    """Of all trials, in that order."""
+    test: bytes | None
+    """test.json, if there is one."""
+    rungs: bytes
+    """The whole lines of rungs.jsonl."""
+
+    @staticmethod
+    def of(run: "Source") -> "Snapshot":
+        """The run in a folder, read now; a snapshot is given back as it is.
+
+        Raises:
+            RequestError: no run folder, or a damaged record.
+        """
+        return run if isinstance(run, Snapshot) else _read(run)
+
+    @cached_property
+    def openings(self) -> tuple[Opening, ...]:
+        """Of the test set, in order.
+
+        Raises:
+            RequestError: test.json is damaged, or of a newer format.
+        """
+        return () if self.test is None else parse_ledger(self.test, self.folder)
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Of ASHA, in the order in which they were taken, on the trials that were read.
+
+        Raises:
+            RequestError: rungs.jsonl is damaged.
+        """
+        path = self.folder.rungs
+        with readable(path, "put the old one back"):
+            found = [Decision.from_json(facts) for facts in parse_json_lines(self.rungs, path)]
+        return tuple(one for one in found if one.trial_id in self.by_id)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Of the validation images, in the order of the split.
+
+        Raises:
+            RequestError: split.parquet is gone or damaged.
+        """
+        found = read_split(self.folder.split, ("validation",))["label"]
+        return found.to_numpy(np.int64)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, ReadTrial]:
+        return {trial.trial_id: trial for trial in self.trials}
+
+    @cached_property
+    def standings(self) -> tuple[Standing, ...]:
+        """Of each trial that has finished an epoch, in the order of suggestion."""
+        found = (standing(trial, self.config.metric) for trial in self.trials)
+        return tuple(each for each in found if each is not None)
+
+
+Source = RunPath | Snapshot
+"""A run: its folder, or what was read from it."""
+
+
+@paused_collector()
+def _read(run: RunPath) -> Snapshot:
+    opened = open_run(run)
+    folder = opened.folder
+    test = _test_json(folder)
+    records = folder.trials()
+    states = [record.status() for record in records]
+    rungs = whole_lines(folder.rungs)
+    epochs = parse_epochs(records, [record.read_rows() for record in records])
+    trials = tuple(
+        ReadTrial(record, record.origin, state, epochs.of(place))
+        for place, (record, state) in enumerate(zip(records, states, strict=True))
+    )
+    return Snapshot(folder, opened.manifest, opened.config, trials, epochs, test, rungs)
+
+
+def _test_json(folder: RunFolder) -> bytes | None:
+    try:
+        return read_bytes(folder.test)
+    except FileNotFoundError:
+        return None

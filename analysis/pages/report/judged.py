@@ -1,0 +1,103 @@
+"""The judgement beyond accuracy, as the page shows it: sentences, plots, the surest mistakes, groups."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis import plots
+from analysis.frames.snapshot import Snapshot
+from analysis.judgement import Judgement, judge
+from analysis.judgement.groups import Attribute
+from analysis.judgement.mistakes import read_test_mistakes, thumbnails_still_there
+from analysis.pages.page import figure_json
+from analysis.wording import percent, positive_said
+from trainable.data import read_split
+from trainable.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Face:
+    """A mistake with its picture."""
+
+    file: str
+    source: str | None
+    """A data URI; None where the picture is gone."""
+    label: str
+    probability: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One part of the split."""
+
+    judgement: Judgement
+    figures: list[tuple[str, Markup]]
+    """Title and figure of calibration and curves."""
+    groups_figure: Markup | None
+    positive: str
+    """Class 1 in words."""
+    faces: list[Face]
+    note: str
+    """Why a picture is missing; "" where none is."""
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        return self.judgement.groups.each if self.judgement.groups else ()
+
+
+def judged(run: Snapshot) -> dict[str, Any]:
+    """The facts of the section."""
+    found = judge(run)
+    return {
+        "judgements": [_shown(run, each) for each in found.parts],
+        "gap": list(found.gap.said()) if found.gap else [],
+        "judgement_remarks": found.remarks,
+    }
+
+
+def _shown(run: Snapshot, judgement: Judgement) -> Shown:
+    target, classes = run.config.data.target, run.manifest.classes
+    positive = positive_said(target, classes)
+    figures = {
+        name: (title, figure_json(figure))
+        for name, title, figure in plots.judgement_figures(judgement, positive)
+    }
+    groups = figures.pop("groups", None)
+    pictures, note = _pictures(run, judgement)
+    faces = [
+        Face(
+            mistake.file,
+            _source(pictures[mistake.file]) if mistake.file in pictures else None,
+            f"{target} is {classes[mistake.label]}",
+            percent(mistake.probability, 1),
+        )
+        for mistake in judgement.mistakes
+    ]
+    return Shown(judgement, list(figures.values()), groups and groups[1], positive, faces, note)
+
+
+def _pictures(run: Snapshot, judgement: Judgement) -> tuple[dict[str, bytes], str]:
+    """Thumbnails by file: of validation images from the folder of images, of test images from their opening alone."""
+    files = [mistake.file for mistake in judgement.mistakes]
+    try:
+        if judgement.part == "test":
+            result = run.openings[-1].result
+            assert result is not None
+            found = read_test_mistakes(run.folder, result.mistakes_sha256)
+        else:
+            rows = read_split(run.folder.split, ("validation",))
+            digests = dict(zip(rows["file"], rows["sha256"], strict=True))
+            found = thumbnails_still_there(
+                run.manifest.image_folder,
+                {file: digests[file] for file in files if file in digests},
+            )
+    except RequestError as error:
+        return {}, str(error)
+    lost = [file for file in files if file not in found]
+    return found, f"{len(lost)} of these images can't be read any more" if lost else ""
+
+
+def _source(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

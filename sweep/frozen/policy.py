@@ -1,0 +1,241 @@
+"""What frozen work is kept on a node: decided by cost, from rates that are measured there and sizes that are known."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import combinations, pairwise
+from typing import Any, Final, get_args
+
+import torch
+
+from sweep.frozen.rates import Rates
+from sweep.request.config import SweepConfig
+from trainable.config import Family, Kept, Sharing
+from trainable.frozen.chunks import PIXELS
+from trainable.network.model import CUTS, feature_layers
+from trainable.wording import duration
+
+WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How often features at one cut are asked for, and for how many different views of images."""
+
+    cut: int
+    family: Family
+    uses: float
+    distinct: int
+
+    @property
+    def kept(self) -> Kept:
+        """What is kept where it is met from the store."""
+        return Kept(self.cut, self.family)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is kept, and why."""
+
+    kept: tuple[Kept, ...]
+    bytes: int
+    """That it will take on a node's disk, at most."""
+    held_bytes: int
+    """That one trial reads in an epoch, at most."""
+    seconds_plain: float
+    """Predicted seconds of decoding and frozen layers, over all slots, without the store; with it below."""
+    seconds_shared: float
+    fill_seconds: float
+    """Predicted seconds of decoding, frozen layers and writing for what is kept, once each, by one trial."""
+    rates: Rates
+
+    def sharing(self, limit_bytes: int | None) -> Sharing:
+        """For the trials: on a GPU, features lie in its memory as far as each trial finds it free."""
+        resident = self.rates.gpu_bytes > 0
+        return Sharing(kept=frozenset(self.kept), limit_bytes=limit_bytes, resident=resident)
+
+    def said(self) -> str:
+        """In a line for people."""
+        names = [what_is_kept(each) for each in self.kept]
+        if not names:
+            return "sharing: nothing is worth keeping between epochs and trials here"
+        return (
+            f"sharing: {', '.join(names)} (at most {self.bytes / 1e9:,.2f} GB a node); frozen work about "
+            f"{duration(self.seconds_shared)} of slot time, {duration(self.seconds_plain)} without"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return asdict(self) | {"kept": [str(each) for each in self.kept]}
+
+
+def what_is_kept(kept: Kept) -> str:
+    """In words."""
+    cut, family = kept
+    if cut == PIXELS:
+        return "decoded images"
+    strategy = next(each for each, at in CUTS.items() if at == cut)
+    where = "after all layers" if strategy == "head" else f"before {strategy}"
+    return f"features {where}" + (" of each epoch's views" if family == "epoch" else "")
+
+
+@cache
+def feature_bytes(width: float, image_size: int, cut: int, item: int) -> int:
+    """Of one image's features before layer `cut`; of its pixels where that is 0."""
+    if cut == PIXELS:
+        return 3 * image_size**2
+    side, channels = image_size, 3
+    for layer in feature_layers(width)[:cut]:
+        if isinstance(layer, torch.nn.Conv2d):
+            channels = layer.out_channels
+        elif isinstance(layer, torch.nn.MaxPool2d):
+            side //= 2
+    return channels * side**2 * item
+
+
+def demands(config: SweepConfig, training: int, validation: int) -> list[Demand]:
+    """What a sweep asks of the frozen layers, were every value of a setting tried equally often."""
+    strategies, augmentations = config.values_of("strategy"), config.values_of("augmentation")
+    pools = [v for v in config.values_of("views") if isinstance(v, int)]
+    epochs = expected_epochs(config)
+    found = []
+    for strategy in strategies:
+        trials = config.trials / len(strategies)
+        jittered = trials * augmentations.count("flip_jitter") / len(augmentations)
+        fixed = trials - jittered
+        looks = 2 if "flip" in augmentations else 1
+        cut = CUTS[strategy]  # type: ignore[index]
+        uses = fixed * epochs * training + trials * epochs * validation
+        found.append(Demand(cut, "fixed", uses, (training * looks if fixed else 0) + validation))
+        if jittered:
+            views = min(config.epochs, max(pools, default=config.epochs))
+            found.append(Demand(cut, "epoch", jittered * epochs * training, training * views))
+    return found
+
+
+def expected_epochs(config: SweepConfig) -> float:
+    """Of a trial, where ASHA lets one in `reduction_factor` pass each rung."""
+    if config.asha is None:
+        return float(config.epochs)
+    marks = [0, *config.asha.rungs(config.epochs), config.epochs]
+    factor = float(config.asha.reduction_factor)
+    spans = (high - low for low, high in pairwise(marks))
+    return sum(span / math.pow(factor, passed) for passed, span in enumerate(spans))
+
+
+def decide_for(
+    config: SweepConfig, rates: Rates, training: int, validation: int, half: bool
+) -> Decision:
+    """The decision for a sweep whose frozen layers compute in half precision or not."""
+    item = 2 if half or config.store.format == "float16" else 4
+
+    def size(cut: int) -> int:
+        return feature_bytes(config.model.width, config.data.image_size, cut, item)
+
+    asked = demands(config, training, validation)
+    return decide(asked, rates, training + validation, size)
+
+
+def cuts_of(config: SweepConfig) -> list[int]:
+    """Every cut that the sweep's strategies need."""
+    return [CUTS[strategy] for strategy in config.values_of("strategy")]  # type: ignore[index]
+
+
+def decide(
+    asked: Sequence[Demand],
+    rates: Rates,
+    images: int,
+    size: Callable[[int], int],
+) -> Decision:
+    """The choice with the least predicted time that fits below the limit.
+
+    `images` train or validate; `size(cut)` is the bytes of one image's features there.
+    """
+    choices = [Kept(PIXELS, "fixed"), *sorted({d.kept for d in asked if d.cut != PIXELS})]
+
+    def taken(kept: Iterable[Kept]) -> int:
+        return sum(
+            size(each.cut)
+            * (images if each.cut == PIXELS else max(d.distinct for d in asked if d.kept == each))
+            for each in kept
+        )
+
+    plain = slot_seconds(asked, rates, images, size, frozenset())
+    options = [
+        (slot_seconds(asked, rates, images, size, frozenset(kept)), taken(kept), kept)
+        for count in range(len(choices) + 1)
+        for kept in combinations(choices, count)
+        if taken(kept) <= rates.limit_bytes
+    ]
+    least = min(seconds for seconds, _, _ in options)
+    seconds, takes, kept = min(
+        (each for each in options if each[0] * WORTH <= least), key=lambda each: each[1]
+    )
+    held = max(
+        (
+            size(cut) * (images + sum(d.distinct for d in asked if d.kept == (cut, "fixed")))
+            for cut, _ in kept
+            if cut != PIXELS
+        ),
+        default=0,
+    )
+    filling = fill_seconds(asked, rates, images, size, frozenset(kept))
+    return Decision(kept, takes, held, plain, seconds, filling, rates)
+
+
+def slot_seconds(
+    asked: Sequence[Demand],
+    rates: Rates,
+    images: int,
+    size: Callable[[int], int],
+    kept: frozenset[Kept],
+) -> float:
+    """Predicted seconds of decoding, frozen layers, reading and writing."""
+    total = fill_seconds(asked, rates, images, size, kept)
+    for d in asked:
+        if d.kept in kept:
+            total += size(d.cut) * d.uses * rates.read
+        else:
+            stages = (d.uses * _input(rates, size, kept), d.uses * rates.frozen(d.cut))
+            total += together(stages, rates.stages_overlap)
+    return total
+
+
+def fill_seconds(
+    asked: Sequence[Demand],
+    rates: Rates,
+    images: int,
+    size: Callable[[int], int],
+    kept: frozenset[Kept],
+) -> float:
+    """Predicted seconds of decoding, frozen layers and writing for what is kept, once each."""
+    total = 0.0
+    if (PIXELS, "fixed") in kept:
+        pixels = (images * rates.decode, images * size(PIXELS) * rates.write)
+        total += together(pixels, rates.stages_overlap)
+    for family in get_args(Family):
+        features = [d for d in asked if d.family == family and d.cut != PIXELS]
+        here = [d for d in features if d.kept in kept]
+        if not here:
+            continue
+        deepest, views = max(d.cut for d in here), max(d.distinct for d in here)
+        written = sum(size(d.cut) * d.distinct for d in here)
+        stages = (
+            views * _input(rates, size, kept),
+            views * rates.frozen(deepest),
+            written * rates.copy,
+            written * rates.write,
+        )
+        total += together(stages, rates.stages_overlap)
+    return total
+
+
+def together(stages: Iterable[float], overlap: bool) -> float:
+    """Seconds of some stages that all must be gone through: of the slowest where they overlap, else of all."""
+    return max(stages) if overlap else sum(stages)
+
+
+def _input(rates: Rates, size: Callable[[int], int], kept: frozenset[Kept]) -> float:
+    """Seconds until an image's pixels are there."""
+    return rates.read * size(PIXELS) if (PIXELS, "fixed") in kept else rates.decode

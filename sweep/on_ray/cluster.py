@@ -1,0 +1,240 @@
+"""Start a Ray here or join a cluster; whether every node can run a trial."""
+
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweep.frozen.rates import RateProbe, Rates
+from sweep.on_ray import node_tasks
+from sweep.on_ray.own_ray import OwnRay
+from sweep.resources.allocation import Node, Share
+from sweep.resources.packing import PROBE_SECONDS, Packed, Probe
+from trainable.config import Precision, RunSettings, TrialConfig
+from trainable.errors import RequestError
+from trainable.terminal import LOG_FORMAT
+
+LOG = logging.getLogger(__name__)
+PACKING_SECONDS: Final = 60.0
+GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15
+
+
+class _ActorManager(RayActorManager):  # type: ignore[misc]
+    """Tune's own, but for Ray's memory monitor: it kills a worker with an error that Tune does not expect, and Tune
+    would end the whole sweep. Taken for what it is, the end of one actor, the trial is tried again (docs/ray.md).
+    """
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(f"Ray's memory monitor ended it:\n{exception}")
+        super()._actor_task_failed(tracked_actor_task, exception)
+
+
+tune_controller.RayActorManager = _ActorManager
+
+
+@contextmanager
+def cluster(address: str, log: Path, own: OwnRay | None = None) -> Iterator[str]:
+    """A Ray for as long as the context lasts; gives the dashboard's address, "" where there is none.
+
+    `own` is the one that was started on this machine; without it `address` is auto (join the one on this machine), or
+    HOST:PORT.
+
+    Raises:
+        RequestError: nobody answers at the address, or no Ray can start here.
+    """
+    context = own.ready() if own is not None else _join(address)
+    _log_to(log)
+    try:
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+    finally:
+        if own is not None:
+            own.close()
+        else:
+            ray.shutdown()
+
+
+def _join(address: str) -> Any:
+    refuse_closed(address)
+    try:
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RequestError(
+            f"--address must be local, auto or HOST:PORT of a running Ray, but {address!r} does not answer ({reason}); "
+            "a cluster with a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        ) from None
+
+
+def refuse_closed(address: str) -> None:
+    """Does somebody listen at the address? Ray itself would try for minutes.
+
+    Raises:
+        RequestError: nothing listens at HOST:PORT.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdigit():
+        raise RequestError(f"--address must be local, auto or HOST:PORT, but it is {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise RequestError(
+            f"--address must be local, auto or HOST:PORT of a running Ray, but nothing listens at {address} ({error}); "
+            "`ray status` there tells whether one runs"
+        ) from None
+
+
+def _log_to(path: Path) -> None:
+    """What Ray has to say belongs in the run's log, not between the lines of our progress."""
+    handler = logging.FileHandler(path)
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is said elsewhere
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    for name in ("ray", "ray.tune", "ray.data", "ray.train"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses Ray's own result files
+
+
+def nodes() -> list[Node]:
+    """The living nodes."""
+    return [
+        Node(
+            id=facts["NodeID"],
+            host=facts["NodeManagerHostname"],
+            cpus=int(facts["Resources"].get("CPU", 0)),
+            gpus=int(facts["Resources"].get("GPU", 0)),
+        )
+        for facts in ray.nodes()
+        if facts["Alive"]
+    ]
+
+
+def graph_problem(found: list[Node], granted: Share, precision: Precision) -> str:
+    """Why CUDA graphs don't work on one of the nodes with GPUs; "" where they do.
+
+    Each is tested in a process of its own, which ends then: after a failed capture it would be suspect.
+    """
+    task = ray.remote(num_cpus=0, num_gpus=granted.gpus, max_retries=0)(node_tasks.graph_problem)
+    nodes = [node for node in found if node.gpus]
+    tests = [task.options(scheduling_strategy=_on(node)).remote(precision) for node in nodes]
+    for node, test in zip(nodes, tests, strict=True):
+        try:
+            problem = ray.get(test, timeout=GRAPH_TEST_SECONDS)
+        except ray.exceptions.RayError as error:
+            ray.cancel(test, force=True)
+            problem = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        if problem:
+            return f"{node.host}: {problem}"[:300]
+    return ""
+
+
+def measure_packing(
+    found: list[Node], run: RunSettings, configs: Sequence[TrialConfig], held_bytes: int
+) -> Packed | str:
+    """How one trial and two fare on a GPU of the first node that has any, or why that is not known."""
+    node = next(node for node in found if node.gpus)
+    probe = ray.remote(num_cpus=0, num_gpus=0.5, scheduling_strategy=_on(node))(Probe)
+    both = [probe.remote(run, configs) for _ in range(2)]
+    try:
+        asked = [each.found.remote() for each in both]
+        (gpu, taken, total), (other, *_) = ray.get(asked, timeout=PACKING_SECONDS)
+        if gpu != other:
+            return f"the two that were to share a GPU got {gpu} and {other}"
+        one = ray.get(both[0].rate.remote(PROBE_SECONDS), timeout=PACKING_SECONDS)
+        beside = [each.rate.remote(PROBE_SECONDS) for each in both]
+        two = sum(ray.get(beside, timeout=PACKING_SECONDS))
+        return Packed(one, two, taken + held_bytes, total)
+    except ray.exceptions.RayError as error:  # out of memory, a failed capture, a hang
+        return str(error).strip().splitlines()[-1][:300] if str(error).strip() else repr(error)
+    finally:
+        for each in both:
+            ray.kill(each)
+
+
+def unused_gpus(found: list[Node]) -> list[str]:
+    """A line for each node with GPUs that its torch can't use."""
+    task = ray.remote(num_cpus=0, num_gpus=0.01)(
+        node_tasks.why_unused
+    )  # without any, Ray hides the GPUs
+    nodes = [node for node in found if node.gpus]
+    whys = ray.get([task.options(scheduling_strategy=_on(node)).remote() for node in nodes])
+    return [f"{node.host}: {why}" for node, why in zip(nodes, whys, strict=True) if why]
+
+
+def _on(node: Node) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
+def measure(
+    granted: Share, weights: str, width: float, probe: RateProbe, *, here: bool
+) -> Rates | str:
+    """node_tasks.measure on a node, with what a trial gets there; in this process where that is on the only node."""
+    if here:
+        return node_tasks.measure(weights, width, probe)
+    task = ray.remote(num_cpus=granted.cpus, num_gpus=granted.gpus)(node_tasks.measure)
+    found: Rates | str = ray.get(task.remote(weights, width, probe))
+    return found
+
+
+def inspect(
+    found: list[Node],
+    folder: Path,
+    images: Path,
+    first_image: str,
+    session: int,
+    *,
+    gpus: bool = True,
+    here: bool,
+) -> list[dict[str, Any]]:
+    """Let every node look at the run folder and the images, and write a mark there.
+
+    `gpus`: trials get some, so their facts are asked for. `here`: the only node is the one that this process began; it
+    looks itself, since a worker takes seconds to start.
+
+    Raises:
+        RequestError: a node can't see or write one of them: its trials would fail one after another.
+    """
+    asked = (str(folder), str(images), first_image, session)
+    seen = [node_tasks.look(*asked)] if here else _look_everywhere(found, asked, gpus)
+    try:
+        for look in seen:
+            if not look["manifest"] or not look["mark"] or not (folder / look["mark"]).is_file():
+                raise RequestError(
+                    f"every node must see and write the run folders in {folder.parent}, but {look['host']} can't; "
+                    "put `storage` on a file system that all nodes share"
+                )
+            if not look["image"]:
+                raise RequestError(
+                    f"every node must see the images, but {look['host']} has no {images / first_image}; "
+                    "put them on a shared file system, or at the same path on every node"
+                )
+    finally:
+        for mark in folder.glob(f".seen-{session}-*"):
+            mark.unlink(missing_ok=True)
+    return seen
+
+
+def _look_everywhere(found: list[Node], asked: tuple[Any, ...], gpus: bool) -> list[dict[str, Any]]:
+    task = ray.remote(num_cpus=0)(node_tasks.look)
+    looks = [
+        task.options(
+            num_gpus=0.01 if node.gpus and gpus else 0,  # without any, Ray hides the GPUs
+            scheduling_strategy=_on(node),
+        ).remote(*asked)
+        for node in found
+        if node.cpus
+    ]
+    seen: list[dict[str, Any]] = ray.get(looks)
+    return seen

@@ -1,0 +1,86 @@
+"""A Ray on this machine that starts in the background, its workers importing what trials need meanwhile."""
+
+import ctypes
+import logging
+import os
+import signal
+import threading
+from typing import Any, Final
+
+import ray
+
+from trainable.errors import RequestError
+from trainable.hardware.cpus import usable_cpus
+
+IMPORTED_EARLY: Final = "trainable.trial"
+CPUS_TO_SPARE: Final = int(os.environ.get("SWEEP_RAY_BESIDE_CPUS", 8))
+"""With fewer, Ray's processes and the driver take each other's cores: 4 s slower with two (docs/log.md)."""
+
+
+class OwnRay:
+    """Ends with `close`, or with this process, however it ends.
+
+    Its thread lives as long as it does: the kernel ends what a thread began when that thread ends.
+    """
+
+    def __init__(self, trials_at_a_time: int) -> None:
+        """With so many workers that import early, at most one a CPU; on few CPUs it starts when it is asked for."""
+        cpus = usable_cpus()
+        self.begins_now = cpus >= CPUS_TO_SPARE
+        self._started = threading.Event()
+        self._unwanted = threading.Event()
+        self._context: Any = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(cpus,), name="ray", daemon=True)
+        if self.begins_now:
+            os.environ |= {
+                "RAY_preload_python_modules": IMPORTED_EARLY,
+                # a worker a CPU is started, and those above this number are ended at once
+                "RAY_num_workers_soft_limit": str(min(cpus, trials_at_a_time)),
+            }
+            self._thread.start()
+
+    def ready(self) -> Any:
+        """Ray's context, once it has started.
+
+        Raises:
+            RequestError: it can't start here.
+        """
+        if not self.begins_now and self._thread.ident is None:
+            self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            reason = (str(self._error) or type(self._error).__name__).splitlines()[0]
+            raise RequestError(f"a Ray must start on this machine, but it does not: {reason}")
+        return self._context
+
+    @property
+    def has_started(self) -> bool:
+        """Is `ready` there without waiting?"""
+        return self._started.is_set()
+
+    def close(self) -> None:
+        """End it; one that is still starting ends by itself, and nobody waits for it."""
+        self._unwanted.set()
+        if self._started.is_set():
+            self._thread.join()
+
+    def _run(self, cpus: int) -> None:
+        handled = signal.getsignal(signal.SIGTERM)
+        try:
+            self._context = ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # shown to who waits for it
+            self._error = error
+        else:
+            if handled is signal.SIG_DFL:  # Ray's own, set in C++, prints a stack before it ends us
+                ctypes.CDLL(None).signal(signal.SIGTERM, 0)
+        self._started.set()
+        self._unwanted.wait()
+        ray.shutdown()

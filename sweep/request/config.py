@@ -1,0 +1,411 @@
+"""SweepConfig: the YAML file, checked; overrides key=value; errors that name line and remedy."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from sweep.request.space import (
+    LARGEST_GRID,
+    Choice,
+    Range,
+    SearchSpace,
+    SettingError,
+    explain,
+    parse_space,
+)
+from sweep.request.yaml_text import parse_yaml, read_yaml, write_yaml
+from trainable.config import DataConfig, Frozen, ModelConfig, TrialConfig, absolute
+from trainable.errors import RequestError, did_you_mean
+from trainable.metric import Metric
+
+Method = Literal["grid", "random", "qmc", "tpe", "gp"]
+EPOCHS: Final = 10
+"""Of a trial, where nobody says how many."""
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    """8h, 90m, 45s; on record also plain seconds, which requests are not given (sweep.request.refusals)."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)
+        if not found:
+            raise ValueError("must be a duration such as 8h, 90m or 45s")
+        return float(found[1]) * UNITS[found[2] or "s"]
+    return value
+
+
+def _in_seconds(value: float | None) -> object:
+    """28800s: with its unit, so that what is on record can be asked for again."""
+    if value is None or math.isinf(value):
+        return value
+    return f"{Decimal(repr(value)).normalize():f}s"
+
+
+def _in_seconds_or_off(value: float | None) -> object:
+    return "off" if value is None else _in_seconds(value)
+
+
+def _bytes(value: object) -> object:
+    """200GB, 1.5TB or plain bytes."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", value.strip(), re.IGNORECASE)
+        if not found:
+            raise ValueError("must be a size such as 200GB, 1.5TB or 500MB")
+        return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    return value
+
+
+def parse_bytes(name: str, text: str) -> int:
+    """A size on the command line, in bytes.
+
+    Raises:
+        RequestError: it is none.
+    """
+    try:
+        size = _bytes(text)
+    except ValueError as error:
+        raise RequestError(f"{name} {error}, but it is {text!r}") from None
+    assert isinstance(size, int)
+    return size
+
+
+def _share(value: object) -> object:
+    """0.5, 1/2 or a whole number of GPUs; whatever is not 1/k would tear a GPU between trials."""
+    if value == "auto":
+        return value
+    try:
+        number = float(Fraction(value)) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise ValueError("must be auto, a whole number, or 1/k such as 1/2") from None
+    if number >= 0 and number.is_integer():
+        return number
+    if 0 < number < 1 and abs(1 / number - round(1 / number)) < 0.02:
+        return 1 / round(1 / number)
+    raise ValueError("must be auto, a whole number, or 1/k such as 1/2")
+
+
+def _off(value: object) -> object:
+    return None if value in ("off", False) else value
+
+
+def _or_off(value: object) -> object:
+    return "off" if value is None else value
+
+
+OrOff = (BeforeValidator(_off), PlainSerializer(_or_off))
+Seconds = Annotated[
+    float | None, BeforeValidator(_seconds), PlainSerializer(_in_seconds, when_used="json")
+]
+
+
+class SearchConfig(Frozen):
+    """Which settings are tried, and how many."""
+
+    method: Method = "tpe"
+    trials: int | None = Field(None, ge=1)
+    """Distinct settings; every point under grid."""
+    seed: int = Field(0, ge=0)
+    first: tuple[dict[str, Any], ...] = ()
+    """Settings to try before the method's own, whole or in part."""
+    time_limit: Seconds = Field(None, gt=0)
+    """8h, 90m, 45s from its first trial on, after which a session ends orderly and resumably."""
+
+
+class AshaConfig(Frozen):
+    """Asynchronous successive halving: rungs at grace_period · reduction_factor^k epochs."""
+
+    grace_period: int = Field(1, ge=1)
+    reduction_factor: int = Field(3, ge=2)
+    rungs_of: Literal["all", "strategy"] = "all"
+    """Whom a trial is compared with: all trials, or those of its own strategy."""
+
+    def rungs(self, epochs: int) -> list[int]:
+        """Epochs at which trials are compared; at the last one there is nothing left to stop."""
+        found, rung = [], self.grace_period
+        while rung < epochs:
+            found.append(rung)
+            rung *= self.reduction_factor
+        return found
+
+
+class GuardsConfig(Frozen):
+    collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
+    """Epochs in a row that predict one class before a trial ends as collapsed."""
+    hung_after: Annotated[
+        float | None,
+        BeforeValidator(_seconds),
+        BeforeValidator(_off),
+        PlainSerializer(_in_seconds_or_off),
+    ] = Field(None, gt=0)
+    """30m or 90s without a row, word or growing file of a trial: its worker is killed, and it is tried again."""
+
+
+class KeepConfig(Frozen):
+    best: int = Field(3, ge=1)
+    """Trials whose weights and state stay."""
+
+
+class ResourcesConfig(Frozen):
+    """What one trial gets."""
+
+    gpus_per_trial: Annotated[float | Literal["auto"], BeforeValidator(_share)] = "auto"
+    cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: on GPUs bfloat16 autocast where all of them compute in it, else float16; float32 on CPUs."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Training steps on a GPU as CUDA graphs; auto: where a test at the run's start finds that they work."""
+    retries: int = Field(2, ge=0)
+    """How often a trial that failed is tried again."""
+
+
+class StoreConfig(Frozen):
+    """Where frozen features lie that all trials of a node share."""
+
+    limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, ge=0)
+    """What it may take of a node's disk, such as 200GB; half of what is free where it is not given."""
+    format: Literal["computed", "float16"] = "computed"
+    """float16 halves what is computed in float32, and rounds it."""
+
+
+def _resolved_trial(given: dict[str, Any]) -> dict[str, Any]:
+    """The trial section with every default written out."""
+    epochs = given.get("epochs", EPOCHS)
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise SettingError(
+            "epochs",
+            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {epochs!r}",
+        )
+    defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
+    defaults |= {"schedule_epochs": epochs}
+    settings = {k: v for k, v in given.items() if k != "epochs"}
+    parse_space(settings)  # as it was given, so that what is missing or wrong is said of the file
+    return {"epochs": epochs, **{**defaults, **settings}}
+
+
+class SweepConfig(Frozen):
+    """A whole sweep: data, model, space, search, and how weak trials are stopped.
+
+    One that exists is valid: defaults written out, paths absolute, a search that can be made.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    storage: Annotated[Path, AfterValidator(lambda given: absolute(given, "storage"))] = Path(
+        "runs"
+    )
+    """The folder that run folders lie in."""
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    trial: Annotated[dict[str, Any], AfterValidator(_resolved_trial)]
+    """Settings of TrialConfig, fixed or searched, and epochs."""
+    search: SearchConfig = SearchConfig()
+    metric: Metric = Metric.VAL_ACCURACY
+    asha: Annotated[AshaConfig | None, *OrOff] = AshaConfig()
+    guards: Annotated[
+        GuardsConfig, BeforeValidator(lambda v: {"collapse_epochs": None} if v == "off" else v)
+    ] = GuardsConfig()
+    keep: KeepConfig = KeepConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    sharing: Literal["on", "off"] = "on"
+    """Frozen layers run once a node for all trials; off: for every batch of every trial, with the same result."""
+    store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="after")
+    def _search_can_be_made(self) -> "SweepConfig":
+        _check_search(self)
+        return self
+
+    @property
+    def epochs(self) -> int:
+        """The budget of a trial."""
+        epochs: int = self.trial["epochs"]
+        return epochs
+
+    @property
+    def folder(self) -> Path:
+        return self.storage / self.name
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        return parse_space({k: v for k, v in self.trial.items() if k != "epochs"})
+
+    def values_of(self, name: str) -> list[object]:
+        """Every value that setting `name` can take, where it can be listed."""
+        for dimension in self.space.dimensions:
+            if dimension.name == name:
+                return list(dimension.domain.values) if isinstance(dimension.domain, Choice) else []
+        return [dict(self.space.fixed).get(name, TrialConfig.model_fields[name].default)]
+
+    @property
+    def trials(self) -> int:
+        """How many distinct settings are asked for."""
+        if self.search.method == "grid":
+            points = len(self.space.points())
+            return min(points, self.search.trials or points)
+        assert self.search.trials is not None
+        return self.search.trials
+
+    @cached_property
+    def _grid_ids(self) -> frozenset[str]:
+        return frozenset(self.space.settings(point).trial_id for point in self.space.points())
+
+    def asked_for(self, trial_ids: Iterable[str]) -> int:
+        """How many trials there will be, those on record included: what a changed grid has not comes on top of it."""
+        if self.search.method != "grid":
+            return self.trials
+        return self.trials + len(frozenset(trial_ids) - self._grid_ids)
+
+
+# ---------------------------------------------------------------- from a file, and into one
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The configuration in `path` with `key.inner=value` overrides, checked, defaults filled in, paths absolute.
+
+    Raises:
+        RequestError: one line that names the place, what must hold and what was given.
+    """
+    facts, places = read_given(path, overrides)
+    return check_config(facts, places, str(path))
+
+
+def read_given(
+    path: Path, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """The keys in `path` with `key.inner=value` overrides, and where each stands.
+
+    Raises:
+        RequestError: the file holds no keys, or an override is none.
+    """
+    facts, places = read_yaml(path)
+    for override in overrides:
+        apply_override(override, facts, places)
+    return facts, places
+
+
+def apply_override(
+    override: str, facts: dict[str, Any], places: dict[tuple[str, ...], str]
+) -> None:
+    """Put `key.inner=value` into `facts`, and note in `places` where it stands.
+
+    Raises:
+        RequestError: it is none.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RequestError(
+            f"an override must be KEY=VALUE such as search.time_limit=2h, but it is {override!r}"
+        )
+    *parents, last = path = tuple(key.split("."))
+    inner = facts
+    for parent in parents:
+        if not isinstance(inner.get(parent), dict):
+            inner[parent] = {}
+        inner = inner[parent]
+    inner[last], _ = parse_yaml(text, f"the override {override!r}")
+    places[path] = f"the override {override}"
+
+
+def place_of(path: Sequence[str], places: Mapping[tuple[str, ...], str], source: str) -> str:
+    """Where the key at `path` stands, or the nearest around it that stands anywhere."""
+    for length in range(len(path), 0, -1):
+        if tuple(path[:length]) in places:
+            return places[tuple(path[:length])]
+    return source
+
+
+def check_config(
+    facts: Mapping[str, Any], places: Mapping[tuple[str, ...], str], source: str
+) -> SweepConfig:
+    """The configuration that `facts` give; `places` says where each key stands.
+
+    Raises:
+        RequestError: as load_config.
+    """
+
+    def where(*path: str) -> str:
+        return place_of(path, places, source)
+
+    try:
+        return SweepConfig(**facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, SettingError):
+            raise RequestError(f"{cause}: see {where('trial', cause.name)}") from None
+        path = tuple(str(part) for part in first["loc"])
+        raise RequestError(f"{_say(error, path)}: see {where(*path)}") from None
+
+
+def _say(error: ValidationError, path: tuple[str, ...]) -> str:
+    first = error.errors()[0]
+    dotted = ".".join(part for part in path if part not in ("float", "int") and "[" not in part)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        return f"there is no key {dotted!r}{did_you_mean(path[-1], known)}; known here are {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"{dotted} must be given, but it is missing"
+    return f"{dotted} {explain(error, first['input'])}"
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = SweepConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _check_search(config: SweepConfig) -> None:
+    method, space = config.search.method, config.space
+    if method == "grid":
+        for dimension in space.dimensions:
+            if isinstance(dimension.domain, Range):
+                raise SettingError(
+                    dimension.name,
+                    f"search.method: grid needs lists, but trial.{dimension.name} is a range; "
+                    "list its values, or take random, qmc, tpe or gp",
+                )
+        if space.combinations > LARGEST_GRID:
+            raise SettingError(
+                "strategy",
+                f"a grid must have at most {LARGEST_GRID:,} points, but this one has {space.combinations:,}",
+            )
+    elif config.search.trials is None:
+        raise RequestError(
+            f"search.trials must say how many settings {method} tries, but it is missing"
+        )
+    for point in config.search.first:
+        try:
+            space.check(point)
+        except ValueError as error:
+            raise RequestError(
+                f"search.first must lie in the space, but {point}: {error}"
+            ) from None
+
+
+def dump_config(config: SweepConfig) -> str:
+    """The configuration as YAML that `load_config` reads back as an equal one, whatever its texts.
+
+    A default ASHA that compares nothing is left out: written, it would be refused when the file is asked for again.
+    """
+    facts = config.model_dump(mode="json")
+    if config.asha == AshaConfig() and not config.asha.rungs(config.epochs):
+        del facts["asha"]
+    return write_yaml(facts)

@@ -1,0 +1,1 @@
+"""What machines have and trials get of it. Pure: facts in, decisions out."""

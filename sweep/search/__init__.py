@@ -1,0 +1,1 @@
+"""Which setting comes next, which trial is pruned, which is best. Pure: records in, decisions out."""

@@ -1,0 +1,240 @@
+"""Records → Optuna study, and so to its samplers, to optuna-dashboard and to importances.
+
+The study is a pure function of what is on record: it is made anew whenever it is needed, so it can't drift from the
+records, and holds no zombies. Optuna is told the truth: see `to_frozen_trial`.
+"""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from os import PathLike
+from typing import Literal
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweep.request.config import SweepConfig
+from sweep.request.open_run import open_run
+from sweep.request.space import Choice, Point, Range, SearchSpace, Value
+from sweep.search.ranking import OnRecord, best_so_far
+from trainable.config import TrialConfig
+from trainable.metric import Metric
+from trainable.records.rows import Origin, Status, trial_id_of
+
+LOG = logging.getLogger(__name__)
+Sampler = Literal["tpe", "gp"]
+STARTUP_TRIALS = (
+    10  # drawn at random before a sampler models anything: Optuna's own default for TPE
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a trial's record says that a search needs."""
+
+    settings: TrialConfig
+    number: int
+    status: Status
+    values: tuple[float, ...] = ()
+    """Best-so-far value of the metric, one an epoch."""
+    origin: Origin = "search"
+
+    @property
+    def trial_id(self) -> str:
+        return trial_id_of(self.settings, self.origin)
+
+    def is_over(self, epochs: int) -> bool:
+        """Does nothing remain to be done of so many `epochs`?"""
+        return self.status.is_over(len(self.values), epochs)
+
+
+def recorded(record: OnRecord, metric: Metric) -> Recorded:
+    """What is on record for one trial."""
+    asked = record.origin
+    values = tuple(best_so_far(record.rows(), metric))
+    return Recorded(asked.settings, asked.number, record.status().status, values, asked.origin)
+
+
+def asked_in_all(config: SweepConfig, records: Iterable[OnRecord]) -> int:
+    """How many trials there will be: of the search, and what is on record besides (replicates, audits)."""
+    origins = [(record.trial_id, record.origin.origin) for record in records]
+    search = [trial_id for trial_id, origin in origins if origin == "search"]
+    return config.asked_for(search) + len(origins) - len(search)
+
+
+def to_distribution(domain: Choice | Range) -> BaseDistribution:
+    """A dimension's domain in Optuna's words."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    low, high = domain.low, domain.high
+    match domain.kind:
+        case "uniform":
+            return FloatDistribution(low, high)
+        case "loguniform":
+            return FloatDistribution(low, high, log=True)
+        case "quniform":
+            return FloatDistribution(low, high, step=domain.step)
+        case "int":
+            return IntDistribution(int(low), int(high))
+        case "logint":
+            return IntDistribution(int(low), int(high), log=True)
+
+
+def to_frozen_trial(space: SearchSpace, trial: Recorded) -> FrozenTrial | None:
+    """A recorded trial as Optuna should see it; None where it lies outside `space`.
+
+    Finished, diverged and collapsed trials are COMPLETE with their best value: told FAIL, TPE keeps proposing the
+    rates that diverge. Pruned is PRUNED with best-so-far intermediate values, as is one that diverged before its
+    first epoch ended. FAIL is for exceptions. What has not ended is RUNNING.
+    """
+    point = space.place(trial.settings)
+    if point is None:
+        return None
+    domains = {d.name: to_distribution(d.domain) for d in space.dimensions if d.name in point}
+    value, state = None, TrialState.RUNNING
+    match trial.status:
+        case Status.FINISHED | Status.DIVERGED | Status.COLLAPSED:
+            state = TrialState.COMPLETE if trial.values else TrialState.PRUNED
+            value = trial.values[-1] if trial.values else None
+        case Status.PRUNED:
+            state = TrialState.PRUNED
+            value = trial.values[-1] if trial.values else None
+        case Status.FAILED:
+            state = TrialState.FAIL
+    return create_trial(
+        state=state,
+        value=value,
+        params=point,
+        distributions=domains,
+        intermediate_values=dict(enumerate(trial.values, start=1)),
+        user_attrs={
+            "trial_id": trial.trial_id,
+            "number": trial.number,
+            "status": trial.status.value,
+        },
+    )
+
+
+def build_study(
+    space: SearchSpace,
+    metric: Metric,
+    trials: Iterable[Recorded],
+    sampler: optuna.samplers.BaseSampler | None = None,
+    name: str | None = None,
+) -> tuple[optuna.Study, int]:
+    """An in-memory study of `trials` with the present space's distributions, and how many lie outside it."""
+    _quiet()
+    study = optuna.create_study(
+        direction="maximize" if metric.higher_is_better else "minimize",
+        sampler=sampler,
+        study_name=name,
+    )
+    frozen = [to_frozen_trial(space, trial) for trial in trials]
+    study.add_trials([trial for trial in frozen if trial is not None])
+    return study, frozen.count(None)
+
+
+def study_of(folder: str | PathLike[str]) -> optuna.Study:
+    """The search of the run in `folder` as an Optuna study in memory, finished or under way, with the trials' times.
+
+    Any of Optuna's tools works on it: importances, visualisation, dashboard. Replicates and audits are no part of it.
+
+    Raises:
+        RequestError: no run folder, or a damaged record.
+    """
+    run = open_run(folder)
+    return study_from(run.config, run.folder.trials())
+
+
+def study_from(config: SweepConfig, on_record: Iterable[OnRecord]) -> optuna.Study:
+    """`study_of` the trials `on_record` of a run with this configuration."""
+    records = {r.trial_id: r for r in on_record if r.origin.origin == "search"}
+    trials = [recorded(record, config.metric) for record in records.values()]
+    study, _ = build_study(config.space, config.metric, (), name=config.name)
+    for trial in trials:
+        frozen = to_frozen_trial(config.space, trial)
+        if frozen is not None:
+            status = records[trial.trial_id].status()
+            if status.started:
+                frozen.datetime_start = _moment(status.started)
+            if status.ended and frozen.state.is_finished():
+                frozen.datetime_complete = _moment(status.ended)
+            study.add_trial(frozen)
+    return study
+
+
+def _moment(iso: str) -> datetime:
+    """As Optuna has it: local, without a zone."""
+    return datetime.fromisoformat(iso).astimezone().replace(tzinfo=None)
+
+
+def sampler_for(method: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """A sampler seeded by (search seed, number of the suggestion): one with the old seed would repeat its points."""
+    _quiet()
+    mixed = mix(seed, number) % 2**32
+    if method == "gp":
+        return optuna.samplers.GPSampler(seed=mixed, n_startup_trials=STARTUP_TRIALS)
+    return optuna.samplers.TPESampler(
+        seed=mixed, multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS
+    )
+
+
+def suggest(
+    space: SearchSpace,
+    metric: Metric,
+    trials: Sequence[Recorded],
+    method: Sampler,
+    seed: int,
+    number: int,
+    given: Mapping[str, Value],
+) -> Point:
+    """The point that Optuna's `method` proposes as suggestion `number` after `trials`; `given` values stand."""
+    study, _ = build_study(space, metric, trials, sampler_for(method, seed, number))
+    if given:
+        study.enqueue_trial(dict(given))
+    trial = study.ask()
+    point: Point = {}
+    for dimension in space.dimensions:
+        if not space.is_active(dimension, point):
+            continue
+        distribution = to_distribution(dimension.domain)
+        name = dimension.name
+        if isinstance(distribution, CategoricalDistribution):
+            point[name] = trial.suggest_categorical(name, distribution.choices)
+        elif isinstance(distribution, IntDistribution):
+            point[name] = trial.suggest_int(
+                name, distribution.low, distribution.high, log=distribution.log
+            )
+        else:
+            assert isinstance(distribution, FloatDistribution)
+            value = trial.suggest_float(
+                name,
+                distribution.low,
+                distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+            point[name] = round(value, 12) if distribution.step else value
+    return point
+
+
+def mix(seed: int, number: int) -> int:
+    """One seed from two, so that neighbours share nothing."""
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest(), "big"
+    )
+
+
+def _quiet() -> None:
+    """Optuna's log lines and its notes on experimental arguments are not for our terminal."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,0 +1,313 @@
+"""One driver at a time holds a run folder: the one that drew the newest number, which is its session's.
+
+`sessions/<n>.json` names the driver that drew n. One process alone makes it (O_EXCL), it stays for ever, and n + 1 is
+made only by who has seen the end of n: `<n>.ended`, a process that is gone, or no heartbeat for 60 s. So nothing is
+ever taken away, no number is drawn twice, and of many newcomers one gets in, on a network file system too.
+`tests/sweep/session/test_hold_states.py` goes through every order of the steps below.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sweep.session.processes import Process, lives, why_unseen
+from trainable.errors import RequestError
+from trainable.records.faults import folder_gone
+from trainable.records.files import Disk, current_disk, now, to_json
+from trainable.records.manifest import read_manifest, session_numbers
+from trainable.records.run_folder import RunFolder
+
+BEAT_SECONDS: Final = 5.0
+WATCH_SECONDS: Final = 60.0
+"""How long a hold must not move before its driver counts as dead, where its process can't be seen."""
+POLL_SECONDS: Final = 0.5
+HALF_WRITTEN_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a run, or did."""
+
+    token: str
+    since: str
+    process: Process
+    session: int | None = None
+    """None of an older version, whose hold is driver.json itself."""
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {"session": self.session, "token": self.token, "since": self.since}
+        return facts | asdict(self.process)
+
+    @staticmethod
+    def from_json(facts: dict[str, Any]) -> "Holder":
+        """
+        Raises:
+            KeyError, TypeError, ValueError: it names no driver.
+        """
+        process = Process.from_json(facts)
+        return Holder(str(facts["token"]), str(facts["since"]), process, facts.get("session"))
+
+    def __str__(self) -> str:
+        if self is UNREADABLE:
+            return "a driver whose file is damaged"
+        return f"process {self.process.pid} on {self.process.host}"
+
+    @property
+    def why_unseen(self) -> str:
+        """Why only its heartbeat says whether it lives; "" where its process does."""
+        return "" if self is UNREADABLE else why_unseen(self.process)
+
+
+UNREADABLE: Final = Holder("", "an unknown time", Process("", 0))
+
+
+@dataclass
+class Driver:
+    """Wants to hold a run, then holds it, then lets go. Files, processes and waiting can be put in by a test."""
+
+    run: RunFolder
+    tell: Callable[[str], None] = lambda text: None
+    process: Process = field(default_factory=Process.this)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    disk: Disk = field(default_factory=current_disk)
+    lives: Callable[[Process], bool | None] = lives
+    sleep: Callable[[float], None] = time.sleep
+    session: int = field(init=False, default=0)
+
+    def take(self, take_over: bool = False) -> int:
+        """Draw the number with which the run is held. `take_over` is meant for whoever holds it now.
+
+        Raises:
+            RequestError: another driver holds it.
+        """
+        self.disk.make_folder(self.run.sessions)
+        if not take_over:
+            self._await_older_version()
+        number = self.run.newest_drawn(self.disk)
+        while True:
+            if number and not take_over:
+                self._await(number)
+            number += 1
+            if self._draw(number):
+                break
+            take_over = False  # another newcomer was faster
+        while number <= self._opened():  # by an older version, which leaves no files in sessions/
+            number += 1
+            if not self._draw(number):
+                raise RequestError(f"{self.run.path} was taken over by another driver meanwhile")
+        self._show()
+        return number
+
+    def has_lost(self) -> bool:
+        """Is the run another's by now, or gone?"""
+        mine, shown = self._read(self.run.holder(self.session)), self._read(self.run.driver)
+        if mine is None or mine.token not in (self.token, UNREADABLE.token):
+            return True
+        older_version = shown is not None and shown is not UNREADABLE and shown.session is None
+        return older_version or self.run.newest_drawn(self.disk) > self.session
+
+    def beat(self) -> None:
+        self.disk.touch(self.run.holder(self.session))
+
+    def let_go(self) -> None:
+        """Whatever was drawn; a disk that fails is suffered: the process ends, and that is seen too."""
+        with suppress(OSError):
+            shown = self._read(self.run.driver)
+            if shown is not None and shown.token == self.token:
+                self.disk.unlink(self.run.driver)
+        with suppress(OSError):
+            if self.session:
+                self.disk.create(self.run.ended(self.session))
+
+    def _draw(self, number: int) -> bool:
+        """Be the one that draws this number; False where another was."""
+        path = self.run.holder(number)
+        try:
+            self.disk.create(path)
+        except FileExistsError:
+            return False
+        self.session = number
+        self.disk.write(path, self._named(number))
+        self.disk.sync(path.parent)
+        return True
+
+    def _named(self, number: int) -> bytes:
+        return to_json(Holder(self.token, now(), self.process, number).to_json())
+
+    def _show(self) -> None:
+        """Say in driver.json who holds the run: to people, and to older versions, which start nothing then."""
+        aside = self.run.driver.with_name(f".driver.json.{self.session}.tmp")
+        self.disk.write(aside, self._named(self.session))
+        self.disk.rename(aside, self.run.driver)
+
+    def _opened(self) -> int:
+        """The highest number of a session that is on record."""
+        found = [0, *session_numbers(self.disk.read(self.run.manifest))]
+        with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+            found.append(int(json.loads(self.disk.read(self.run.session))["number"]))
+        return max(found)
+
+    def _await(self, session: int) -> None:
+        """Return once the driver that drew this number has ended.
+
+        Raises:
+            RequestError: it lives.
+        """
+        path = self.run.holder(session)
+        if not self._has_ended(session):
+            holder = self._read(path) or UNREADABLE
+            self._await_end(holder, path, lambda: self._has_ended(session))
+
+    def _await_older_version(self) -> None:
+        if older := self._older_version():
+            self._await_end(older, self.run.driver, lambda: self._older_version() is None)
+
+    def _await_end(self, holder: Holder, path: Path, has_ended: Callable[[], bool]) -> None:
+        seen = living = self.lives(holder.process)
+        if seen is None:
+            why = holder.why_unseen
+            self.tell(
+                f"{holder} holds {self.run.path}{why and f', and {why}'}; "
+                f"waiting up to {WATCH_SECONDS:.0f} s for a sign of life …"
+            )
+            living = self._moves(path, has_ended)
+        if not living or has_ended():
+            return
+        raise RequestError(
+            f"one driver at a time holds {self.run.path}, and {holder} has held it since {holder.since}; "
+            "wait for it, or stop it" + ("" if seen else "; --take-over takes the run from it")
+        )
+
+    def _moves(self, path: Path, has_ended: Callable[[], bool]) -> bool:
+        first = self.disk.moved(path)
+        for _ in range(round(WATCH_SECONDS / POLL_SECONDS)):
+            self.sleep(POLL_SECONDS)
+            if has_ended():
+                return False
+            if self.disk.moved(path) != first:
+                return True
+        return False
+
+    def _has_ended(self, session: int) -> bool:
+        return self.disk.moved(self.run.ended(session)) is not None
+
+    def _older_version(self) -> Holder | None:
+        """The hold of an older version, dead or alive."""
+        shown = self._read(self.run.driver)
+        return shown if shown is not None and shown.session is None else None
+
+    def _read(self, path: Path) -> Holder | None:
+        """Whom the file names, once it is written; None where it is not there."""
+        for _ in range(round(HALF_WRITTEN_SECONDS / POLL_SECONDS)):
+            try:
+                return Holder.from_json(json.loads(self.disk.read(path)))
+            except FileNotFoundError:
+                return None
+            except (KeyError, TypeError, ValueError):
+                self.sleep(POLL_SECONDS)
+        return UNREADABLE
+
+
+@contextmanager
+def only_driver(
+    run: RunFolder, take_over: bool = False, tell: Callable[[str], None] = lambda text: None
+) -> Iterator[int]:
+    """Hold the run folder; gives the session's number. `tell` says why it takes long.
+
+    Raises:
+        RequestError: no run folder, or another driver holds it.
+    """
+    read_manifest(run)
+    driver = Driver(run, tell)
+    heart = _Heart(driver)
+    try:
+        driver.take(take_over)
+        heart.start()
+        yield driver.session
+    finally:
+        heart.stop()
+        driver.let_go()
+
+
+class _Heart(threading.Thread):
+    """Moves the hold's time; where the hold is not ours any more, ends the driver by a signal."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(daemon=True, name="hold")
+        self._driver = driver
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while (
+            True
+        ):  # at once the first time: this process may have slept for an hour since it took the run
+            if self._has_lost():
+                run = self._driver.run
+                gone = bool(folder_gone(run))
+                what = "is gone" if gone else "was taken over"
+                print(f"{run.path} {what}; this driver stops", file=sys.stderr)
+                os.kill(os.getpid(), _signal_to_end(gone))
+                return
+            if self._ended.wait(BEAT_SECONDS):
+                return
+
+    def _has_lost(self) -> bool:
+        """An error of the disk says nothing."""
+        try:
+            if self._driver.has_lost():
+                return True
+            self._driver.beat()
+        except OSError:
+            pass
+        return False
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self.is_alive():
+            self.join()
+
+
+def _signal_to_end(gone: bool) -> signal.Signals:
+    """SIGTERM; where the folder is gone, SIGUSR1, which a session hears as its time limit (sweep.session.interruption).
+
+    The session may have noticed by itself that the folder is gone, and be about to say so: a SIGTERM would cut that
+    short. SIGINT is ignored in what a shell started with &.
+    """
+    heard = callable(signal.getsignal(signal.SIGUSR1))
+    return signal.SIGUSR1 if gone and heard else signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What can be seen of a hold without waiting."""
+
+    holder: Holder
+    living: bool | None
+    """By its process; None where that can't be seen."""
+    silent_seconds: float
+    """Since its last sign of life, by this machine's clock and the file server's."""
+
+
+def read_hold(run: RunFolder) -> Hold | None:
+    """Who holds the run, dead or alive; None where the last one let go."""
+    driver = Driver(run)
+    older, newest = driver._older_version(), run.newest_drawn()
+    if older is not None:
+        holder, path = older, run.driver
+    elif newest and not driver._has_ended(newest):
+        path = run.holder(newest)
+        holder = driver._read(path) or UNREADABLE
+    else:
+        return None
+    moved = driver.disk.moved(path)
+    silent = 0.0 if moved is None else max(0.0, time.time() - moved / 1e9)
+    return Hold(holder, lives(holder.process), silent)

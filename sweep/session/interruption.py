@@ -1,0 +1,80 @@
+"""How a session is ended before its time, and the exit codes that say so."""
+
+import os
+import signal
+import threading
+from enum import IntEnum
+from types import FrameType
+from typing import Any
+
+from trainable.records.manifest import SessionEnd
+
+
+class Exit(IntEnum):
+    """Exit codes of the commands."""
+
+    WELL = 0
+    TRIALS_FAILED = 1
+    REQUEST = 2
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Interruption:
+    """SIGINT, SIGTERM, the time limit and faults of the run end Tune in its orderly way; a second signal at once."""
+
+    def __init__(self) -> None:
+        self.how: SessionEnd | None = None
+        self.fault = ""
+        """What must be mended before the sweep can go on."""
+        self._ending = False
+        self._before: dict[int, Any] = {}
+        self._timer: threading.Timer | None = None
+
+    def stop(self, how: SessionEnd, fault: str = "") -> None:
+        """End Tune as Ctrl-C does, wherever this is called; the first reason counts."""
+        if not self.how:
+            self.how, self.fault = how, fault
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def watch(self) -> None:
+        """Turn SIGTERM into SIGUSR1, on which Tune ends as on Ctrl-C.
+
+        To be called after Ray has started, since Ray then sets a handler of its own, which saves nothing.
+        """
+        handlers = ((signal.SIGUSR1, self._early), (signal.SIGTERM, self._terminate))
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers}
+        self._before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+
+    def limit(self, seconds: float | None) -> None:
+        """End Tune so many seconds from now; called again, the first call counts. None: no limit."""
+        if seconds is not None and self._timer is None and not self._ending:
+            longest = min(seconds, threading.TIMEOUT_MAX)
+            self._timer = threading.Timer(longest, self.stop, [SessionEnd.TIME_LIMIT])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def begin_to_end(self) -> None:
+        """Tune has ended: there is no waiting any more, and a signal that still comes ends the process."""
+        self._ending = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def leave(self) -> None:
+        """Give the signals back to whom they belonged. Where that was nobody they stay here, so that one which comes
+        while the process ends changes its exit code no more."""
+        self.begin_to_end()
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_DFL:
+                signal.signal(number, handler)
+
+    def _early(self, number: int, frame: FrameType | None) -> None:
+        """Before Tune has set its own handler."""
+        if not self._ending:
+            raise KeyboardInterrupt
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        if self._ending or self.how is SessionEnd.SIGTERM:
+            os._exit(Exit.TERMINATED)
+        self.stop(SessionEnd.SIGTERM)
+        self.how = SessionEnd.SIGTERM  # who asked for it is told so, whatever was ending it already

@@ -1,0 +1,78 @@
+"""optuna-dashboard on a run, live, from its files alone: nobody writes to a data base, and the driver is not asked."""
+
+import threading
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from optuna.storages import InMemoryStorage
+from optuna_dashboard import wsgi
+
+from sweep.search.study import study_of
+from trainable.errors import RequestError
+
+REFRESH_SECONDS: Final = 2.0
+HOST: Final = "127.0.0.1"
+
+
+class RecordStorage(InMemoryStorage):
+    """What is on record, as it was at the last `refresh`. Whatever a visitor changes in the dashboard is not kept."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self._run = run
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the records anew. A study is a pure function of them, so its identities stay."""
+        fresh = study_of(self._run)._storage
+        assert isinstance(fresh, InMemoryStorage)
+        with self._lock:
+            self.__dict__.update({k: v for k, v in vars(fresh).items() if k != "_lock"})
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """A line for each request is not for our terminal."""
+
+
+class Dashboard:
+    """Serves the run in folder `run` at `address` until it is closed; reachable from this machine alone."""
+
+    def __init__(self, run: Path, port: int) -> None:
+        self._storage = RecordStorage(run)
+        try:
+            self._server = make_server(HOST, port, wsgi(self._storage), _Server, _Quiet)
+        except OSError as error:
+            raise RequestError(
+                f"--port must be free on {HOST}, but {port} is not ({error.strerror}); take another"
+            ) from None
+        self._closed = threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self._server.server_port}"
+
+    def serve(self) -> None:
+        """Answer until `close`, which another thread calls, or Ctrl-C."""
+        threading.Thread(target=self._follow, daemon=True, name="records").start()
+        try:
+            self._server.serve_forever()
+        finally:
+            self._closed.set()
+            self._server.server_close()
+
+    def _follow(self) -> None:
+        while not self._closed.wait(REFRESH_SECONDS):
+            try:
+                self._storage.refresh()
+            except (RequestError, OSError):  # what is shown stays as it was
+                continue
+
+    def close(self) -> None:
+        self._server.shutdown()

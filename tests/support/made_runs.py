@@ -1,0 +1,27 @@
+"""Runs and changes as commands make them, without a session that tries them on nodes."""
+
+from collections.abc import Sequence
+
+from sweep.request.config import SweepConfig
+from sweep.request.open_run import Run
+from sweep.session.beginning import Change, asked_for
+from sweep.session.create import give_name, partial_run
+from sweep.session.prepare import Prepared
+from trainable.records.run_folder import RunFolder
+
+
+def create_run(config: SweepConfig, prepared: Prepared, command: Sequence[str]) -> RunFolder:
+    """A run folder of which no session has begun."""
+    with partial_run(config, prepared, command) as run:
+        return give_name(run, run.manifest)
+
+
+def put_on_record(change: Change) -> list[str]:
+    """What it means, in lines."""
+    change.write(change.run.manifest)
+    return list(change.lines)
+
+
+def change_config(run: Run, config: SweepConfig, command: Sequence[str]) -> None:
+    """Let `config` be what the run is asked for."""
+    put_on_record(Change(asked_for(run, config, command)))

@@ -1,0 +1,446 @@
+"""The files of a trial: whole or old after any death of the writer, and closed to an older session."""
+
+import json
+import logging
+import math
+import os
+import resource
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as limited
+from hypothesis import strategies as st
+
+from trainable.config import TrialConfig
+from trainable.errors import RequestError
+from trainable.records.files import (
+    LONGEST_LINE,
+    append_json,
+    now,
+    read_json,
+    read_json_lines,
+    write_atomically,
+    write_json,
+)
+from trainable.records.manifest import read_manifest
+from trainable.records.paths import StaleSession
+from trainable.records.rows import RESULT_COLUMNS, Best, Row, Status, StatusRecord
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
+
+Text = Callable[[pytest.ExceptionInfo[Exception]], str]
+FILES = ("a.jpg", "b.jpg", "c.jpg")
+LABELS = torch.tensor([0.0, 1.0, 1.0])
+
+
+def row(epoch: int, val_loss: float = 0.5) -> Row:
+    return Row(epoch, 0.6, 0.7, val_loss, 0.75, 0.7, 0.8, 1e-4, 1.5, 16.0, 0, now())
+
+
+def best(epoch: int) -> Best:
+    """What an epoch that was the best would leave."""
+    weights = {"classifier.0.weight": torch.full((2, 3), float(epoch))}
+    return Best(row(epoch), weights, torch.tensor([-1.0, 0.5, float(epoch)]))
+
+
+def state(epoch: int, best_epoch: int) -> dict[str, Any]:
+    return {"epoch": epoch, "best_epoch": best_epoch, "trained": {"w": torch.randn(50, 40)}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run folder in its first session."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    write_json(folder.session, {"number": 1})
+    return folder
+
+
+@pytest.fixture
+def record(run: RunFolder) -> TrialRecord:
+    """A trial of the first session, with nothing but its settings on record."""
+    return TrialRecord.create(run, TrialConfig(), number=0, session=1)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new" * 1000)
+    assert path.read_bytes() == b"new" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_under_way_sees_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new" * 1000)
+        assert reader.read() == b"old"
+
+
+def test_a_writer_killed_before_the_rename_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    child = os.fork()
+    if child == 0:
+        try:
+            os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+            write_atomically(path, b"new" * 1000)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_atomically(path, b"new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_other_readers_cannot_read_is_not_written(tmp_path: Path, bad: float) -> None:
+    write_json(tmp_path / "facts.json", {"loss": 1.0})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "facts.json", {"loss": bad})
+    with pytest.raises(ValueError, match="JSON"):
+        append_json(tmp_path / "lines.jsonl", {"loss": bad})
+    assert read_json(tmp_path / "facts.json") == {"loss": 1.0}
+    assert read_json_lines(tmp_path / "lines.jsonl") == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1, 2]", b"\xff\xfe"])
+def test_a_file_that_holds_no_object_is_named(
+    tmp_path: Path, refused: Text, content: bytes | None
+) -> None:
+    path = tmp_path / "facts.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        read_json(path)
+    assert str(path) in refused(caught)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@limited(max_examples=50)
+@given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=5), st.data())
+def test_lines_cut_anywhere_are_read_up_to_the_last_whole_one_and_written_on(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "rows.jsonl"
+    for line in lines:
+        append_json(path, line)
+    assert read_json_lines(path) == lines
+    content = path.read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    path.write_bytes(content[:cut])
+    whole = content[:cut].count(b"\n")
+    assert read_json_lines(path) == lines[:whole]
+    append_json(path, {"after": "the cut"})
+    assert read_json_lines(path) == [*lines[:whole], {"after": "the cut"}]
+
+
+def test_a_half_written_line_is_told_when_it_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_json(path, {"epoch": 1})
+    path.write_bytes(path.read_bytes() + b'{"epoch": 2, "tr')
+    with caplog.at_level(logging.INFO):
+        read_json_lines(path)
+        append_json(path, {"epoch": 2})
+    assert len([r for r in caplog.records if "16 bytes" in r.getMessage()]) == 2
+
+
+@pytest.mark.parametrize("torn", [b"\0" * 40 + b'ch": 2}\n', b"\0" * 9, b"}\n"])
+def test_a_last_line_that_a_power_cut_tore_is_left_out_and_written_over(
+    tmp_path: Path, torn: bytes
+) -> None:
+    """Its end may be there without its beginning."""
+    path = tmp_path / "rows.jsonl"
+    for whole in (b"", b'{"epoch": 1}\n'):
+        path.write_bytes(whole + torn)
+        found = [{"epoch": 1}] if whole else []
+        assert read_json_lines(path) == found
+        append_json(path, {"epoch": 2})
+        assert read_json_lines(path) == [*found, {"epoch": 2}]
+
+
+def test_a_line_longer_than_what_is_looked_at_is_no_half_written_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    long = {"epoch": 1, "long": "x" * 3 * LONGEST_LINE}
+    append_json(path, long)
+    append_json(path, {"epoch": 2})
+    assert read_json_lines(path) == [long, {"epoch": 2}]
+
+
+@pytest.mark.parametrize("line", [b"{", b"nonsense", b"7", b"null", b"[1]"])
+def test_a_damaged_line_before_the_last_is_named(
+    tmp_path: Path, refused: Text, line: bytes
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"epoch": 1}\n' + line + b'\n{"epoch": 3}\n')
+    with pytest.raises(RequestError) as caught:
+        read_json_lines(path)
+    assert f"line 2 of {path}" in refused(caught)
+
+
+# ---------------------------------------------------------------- a trial
+
+
+def test_a_new_trial_is_pending_and_keeps_what_was_asked(run: RunFolder) -> None:
+    settings = TrialConfig(strategy="head", lr=3e-4)
+    TrialRecord.create(run, settings, number=7, session=1, origin="replicate")
+    (found,) = run.trials()
+    assert found.trial_id == settings.trial_id
+    assert found.origin.settings == settings
+    assert (found.origin.number, found.origin.origin) == (7, "replicate")
+    assert found.status() == StatusRecord(Status.PENDING)
+    assert found.rows() == []
+    assert found.load_last() is None
+
+
+def test_trials_are_listed_in_the_order_of_suggestion(run: RunFolder) -> None:
+    for number, lr in enumerate((0.3, 0.1, 0.2)):
+        TrialRecord.create(run, TrialConfig(lr=lr), number=number, session=1)
+    (run.path / "trials" / "begun-but-without-config").mkdir()
+    assert [found.origin.settings.lr for found in run.trials()] == [0.3, 0.1, 0.2]
+
+
+def test_a_status_is_read_as_it_was_written(record: TrialRecord) -> None:
+    status = StatusRecord(Status.PRUNED, "at epoch 3", attempt=2, host="node-1", seconds=12.5)
+    record.write_status(status)
+    assert record.status() == status
+
+
+@pytest.mark.parametrize("status", Status)
+def test_only_trials_that_wait_or_run_have_not_ended(status: Status) -> None:
+    assert status.has_ended == (status not in {"pending", "running", "interrupted"})
+
+
+def test_rows_are_read_as_they_were_written_to_the_last_bit(record: TrialRecord) -> None:
+    written = [row(epoch, val_loss=1 / (epoch + 2)) for epoch in (1, 2, 3)]
+    for each in written:
+        record.append(each)
+    assert record.rows() == written
+
+
+def test_a_row_on_disk_has_the_columns_of_the_contract(record: TrialRecord) -> None:
+    record.append(replace(row(1), collapsed=True))
+    (line,) = (record.folder / "epochs.jsonl").read_text().splitlines()
+    measured = ["seconds", "images_per_second", "gpu_memory_bytes", "ended_at"]
+    measured += ["frozen_images", "frozen_multiply_adds", "frozen_seconds"]
+    measured += ["saved_multiply_adds", "shared_images", "waited_seconds", "skipped_steps"]
+    assert list(json.loads(line)) == [*RESULT_COLUMNS, *measured]
+    assert RESULT_COLUMNS[0] == "epoch"
+    assert RESULT_COLUMNS[-1] == "lr"
+
+
+@given(st.integers(0, 5), st.integers(0, 7))
+def test_cutting_drops_the_rows_after_an_epoch_and_returns_them(
+    tmp_path_factory: pytest.TempPathFactory, count: int, epoch: int
+) -> None:
+    record = TrialRecord(tmp_path_factory.mktemp("trial"))
+    rows = [row(number) for number in range(1, count + 1)]
+    for each in rows:
+        record.append(each)
+    assert record.cut(epoch) == rows[epoch:]
+    assert record.rows() == rows[:epoch]
+
+
+def test_the_best_epoch_is_read_as_it_was_written(record: TrialRecord) -> None:
+    record.save_best(best(2), FILES, LABELS)
+    found = record.load_best(best(2).row)
+    assert torch.equal(found.weights["classifier.0.weight"], torch.full((2, 3), 2.0))
+    assert found.logits.tolist() == [-1.0, 0.5, 2.0]
+    assert found.logits.dtype == torch.float32
+    predictions = record.predictions(2)
+    assert predictions["file"].tolist() == list(FILES)
+    assert predictions["label"].tolist() == [0, 1, 1]
+    assert record.weights_digest(2) == read_json(record.folder / "best-2.json")["sha256"]
+
+
+def test_state_is_loaded_without_running_code_and_older_best_epochs_go(
+    record: TrialRecord,
+) -> None:
+    first, second = state(3, 2), state(5, 4)
+    record.save_best(best(2), FILES, LABELS)
+    record.save_last(first, 2)
+    record.save_best(best(4), FILES, LABELS)
+    assert record.load_best(best(2).row)  # until the state that refers to it is replaced
+    record.save_last(second, 4)
+    loaded = torch.load(record.last, weights_only=True)
+    assert torch.equal(loaded["trained"]["w"], second["trained"]["w"])
+    assert sorted(path.name for path in record.folder.glob("best-*")) == [
+        "best-4.json",
+        "best-4.parquet",
+        "best-4.safetensors",
+    ]
+
+
+def flip_a_bit(whole: bytes) -> bytes:
+    """In the middle, where the values are."""
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda whole: b"",
+    "halved": lambda whole: whole[: len(whole) // 2],
+    "replaced": lambda whole: b"<html>" * 100,
+    "one bit": flip_a_bit,
+}
+
+
+def hurt(path: Path, damage: str) -> None:
+    """Do to a file what `damage` names."""
+    path.unlink() if damage == "gone" else path.write_bytes(DAMAGES[damage](path.read_bytes()))
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "gone"])
+def test_a_damaged_state_is_no_state(
+    record: TrialRecord, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    record.save_last(state(3, 2), 2)
+    hurt(record.last, damage)
+    assert record.load_last() is None
+    assert ("starts again" in caplog.text) == (damage != "gone")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (suffix, damage)
+        for suffix in ("json", "safetensors", "parquet")
+        for damage in (*DAMAGES, "gone")
+        if suffix == "safetensors" or damage != "one bit"  # the others have no checksum
+    ],
+)
+def test_a_damaged_best_epoch_is_refused_in_one_line(
+    record: TrialRecord, refused: Text, suffix: str, damage: str
+) -> None:
+    record.save_best(best(2), FILES, LABELS)
+    path = record.folder / f"best-2.{suffix}"
+    hurt(path, damage)
+    with pytest.raises(RequestError) as caught:
+        record.load_best(best(2).row)
+    assert str(path) in refused(caught)
+
+
+def test_the_weights_of_another_epoch_are_not_taken_for_the_best(record: TrialRecord) -> None:
+    record.save_best(best(2), FILES, LABELS)
+    record.save_best(best(3), FILES, LABELS)
+    (record.folder / "best-3.safetensors").rename(record.folder / "best-2.safetensors")
+    with pytest.raises(RequestError, match="SHA-256"):
+        record.load_best(row(2))
+
+
+def test_predictions_stay_when_weights_and_state_go(record: TrialRecord) -> None:
+    record.append(row(1))
+    record.save_best(best(1), FILES, LABELS)
+    record.save_last(state(1, 1), 1)
+    assert record.has_predictions(1)
+    record.forget_weights()
+    record.forget_weights()
+    assert record.load_last() is None
+    assert record.has_predictions(1)
+    assert len(record.rows()) == 1
+    with pytest.raises(RequestError, match="gone"):
+        record.load_best(row(1))
+
+
+# ---------------------------------------------------------------- sessions
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+WRITES: dict[str, Callable[[TrialRecord], object]] = {
+    "status": lambda record: record.write_status(StatusRecord(Status.FINISHED)),
+    "row": lambda record: record.append(row(3)),
+    "cut": lambda record: record.cut(1),
+    "best": lambda record: record.save_best(best(2), FILES, LABELS),
+    "state": lambda record: record.save_last(state(2, 2), 2),
+    "forget": lambda record: record.forget_best_but(2),
+    "weights": lambda record: record.forget_weights(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_trial_of_an_older_session_does_not_write(
+    run: RunFolder, record: TrialRecord, write: str
+) -> None:
+    record.append(row(1))
+    record.append(row(2))
+    record.save_best(best(1), FILES, LABELS)
+    record.save_last(state(1, 1), 1)
+    before = contents(record.folder)
+    write_json(run.session, {"number": 2})
+    with pytest.raises(StaleSession, match="session 2 has taken over from session 1"):
+        WRITES[write](record)
+    assert contents(record.folder) == before
+    WRITES[write](run.trial(record.trial_id, session=2))
+    assert contents(record.folder) != before
+
+
+def test_without_a_session_a_record_can_be_written_by_itself(tmp_path: Path) -> None:
+    alone = TrialRecord(tmp_path)
+    alone.append(row(1))
+    alone.save_best(best(1), FILES, LABELS)
+    assert [each.epoch for each in alone.rows()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "told"),
+    [
+        ({"format_version": 99}, "99"),
+        ({}, "None"),
+        ({"format_version": "1"}, "format_version"),
+        ({"format_version": True}, "True"),
+    ],
+)
+def test_a_run_of_another_format_is_refused(
+    run: RunFolder, refused: Text, manifest: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_manifest(run)
+    assert "run folder" in refused(caught)
+    write_json(run.manifest, manifest)
+    with pytest.raises(RequestError) as caught:
+        read_manifest(run)
+    assert told in refused(caught)
+
+
+def test_predictions_are_a_plain_parquet_file(record: TrialRecord) -> None:
+    record.save_best(best(1), FILES, LABELS)
+    frame = pd.read_parquet(record.folder / "best-1.parquet")
+    assert list(frame.columns) == ["file", "label", "logit"]

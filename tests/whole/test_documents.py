@@ -1,0 +1,95 @@
+"""What the documents and examples say is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import documents
+from sweep.request.config import load_config
+from sweep.request.space import Choice
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("trainable", "sweep", "analysis")
+
+
+def tree() -> dict[str, set[str]]:
+    """Folder → files, as the README's last block lists them."""
+    block = (ROOT / "README.md").read_text().split("## Where things are")[1].split("```")[1]
+    found: dict[str, set[str]] = {}
+    folder = ""
+    for line in block.strip().splitlines():
+        if not line.startswith(" "):
+            folder = line.split("/")[0]
+            found[folder] = set()
+        else:
+            found[folder].update(re.findall(r"^  (\S+)", line))
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_readme_lists_every_file_of_a_package(package: str) -> None:
+    inside = [
+        path
+        for path in (ROOT / package).iterdir()
+        if path.name[:2] != "__" or path.name == "__main__.py"
+    ]
+    assert tree()[package] == {path.name + "/" * path.is_dir() for path in inside}
+
+
+def test_every_link_and_picture_of_the_documents_is_there() -> None:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+@pytest.mark.parametrize("document", documents.TABLES, ids=lambda path: path.name)
+def test_the_tables_of_speed_are_made_from_the_raw_figures(document: Path) -> None:
+    assert document.read_text() == documents.renewed(document), "run python benchmarks/documents.py"
+
+
+def test_the_examples_are_the_settings_of_the_two_reports() -> None:
+    smiling = load_config(ROOT / "examples" / "smiling.yaml")
+    points = [smiling.space.settings(point) for point in smiling.space.points()]
+    assert sorted(p.strategy for p in points) == ["block5", "head"]
+    for point in points:
+        assert (point.augmentation, point.lr, point.optimizer, point.head) == (
+            "flip_jitter",
+            1e-4,
+            "adam",
+            "mlp",
+        )
+        assert (point.batch_size, point.dropout, smiling.epochs) == (32, 0.5, 10)
+
+    gender = load_config(ROOT / "examples" / "gender.yaml")
+    points = [gender.space.settings(point) for point in gender.space.points()]
+    assert {(p.strategy, p.lr) for p in points} == {
+        (strategy, lr) for strategy in ("head", "block5") for lr in (1e-3, 1e-4)
+    }
+    for point in points:
+        assert (point.augmentation, point.head, point.batch_size) == ("flip", "pretrained", 64)
+    for config in (smiling, gender):
+        assert config.asha is None and config.guards.collapse_epochs is None
+        assert config.data.split.seed == 42
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("examples/**/*.yaml")), ids=lambda path: path.name
+)
+def test_every_example_loads_and_says_what_it_is_for(path: Path) -> None:
+    load_config(path)
+    head = path.read_text().split("\n")[0]
+    assert head.startswith("# ")
+
+
+def test_the_search_example_searches() -> None:
+    config = load_config(ROOT / "examples" / "search.yaml")
+    assert len(config.space.dimensions) >= 4
+    assert any(isinstance(d.domain, Choice) and d.when for d in config.space.dimensions)
+
+
+def test_the_configuration_in_the_readme_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "readme.yaml"
+    path.write_text((ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
+    assert load_config(path).trials == 24

@@ -1,0 +1,1 @@
+"""VGG-16: where it is cut, what trains, and the weights that it starts from."""

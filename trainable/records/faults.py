@@ -1,0 +1,48 @@
+"""Faults that no trial of a run survives: its folder is full, can't be written or is gone, or an image has changed."""
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from typing import Final
+
+from trainable.errors import ChangedInput
+from trainable.records.run_folder import RunFolder
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+ROOM_BYTES: Final = 2**20
+
+
+def fault_of_run(run: RunFolder, error: BaseException) -> str:
+    """Why no trial of `run` can go on after `error`; "" where nothing is wrong but with the one that raised it.
+
+    The error alone does not tell: libraries wrap it, and of a folder that is gone it says what was looked for there.
+    So the folder is tried too.
+    """
+    for each in _causes(error):
+        if isinstance(each, ChangedInput):
+            return str(each)
+        if isinstance(each, OSError) and each.errno in FULL:
+            return f"the run folder {run.path} must have room, but its disk says: {each.strerror}; make room"
+    if gone := folder_gone(run):
+        return gone
+    try:
+        with tempfile.NamedTemporaryFile(dir=run.path, prefix=".room-") as file:
+            file.write(bytes(ROOM_BYTES))
+    except OSError as problem:
+        return f"the run folder {run.path} must be writable, but its disk says: {problem.strerror}"
+    return ""
+
+
+def folder_gone(run: RunFolder) -> str:
+    """Says that the run folder is gone; "" where it is there. An empty folder in its place may be Ray's."""
+    if run.manifest.exists():
+        return ""
+    return f"the run folder {run.path} must stay where it is, but it is gone; put it back"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from, or while handling."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__

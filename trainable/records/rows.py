@@ -1,0 +1,254 @@
+"""What is recorded of a trial: a row for each epoch, what was asked, what became of it, the best epoch."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from trainable.config import TrialConfig
+from trainable.metric import Metric
+from trainable.records.files import is_time
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Origin = Literal["search", "replicate", "audit"]
+"""Why a trial is there. A replicate has the settings of a trial of the search with another seed, an audit exactly those
+of a pruned one. Only trials of the search enter study and rungs."""
+
+
+class Status(StrEnum):
+    """What became of a trial. A divergence or collapse is an outcome; `failed` is an exception."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    COLLAPSED = "collapsed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing more happens to this trial unless somebody asks for it."""
+        return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
+
+    def is_over(self, done: int, epochs: int) -> bool:
+        """Does nothing remain to be done after `done` epochs? One that finished may have been given more since."""
+        return self.has_ended and not (self is Status.FINISHED and done < epochs)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished epoch. The first group must repeat exactly on a CPU; the second is measured."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_balanced_accuracy: float
+    val_auc: float
+    lr: float
+    """Learning rate of the head at the epoch's last step."""
+    seconds: float
+    images_per_second: float
+    """Training images over the whole epoch's seconds."""
+    gpu_memory_bytes: int
+    """Peak of the epoch; 0 on the CPU."""
+    ended_at: str
+    frozen_images: int = 0
+    """Images that this trial sent through frozen layers."""
+    frozen_multiply_adds: int = 0
+    frozen_seconds: float = 0.0
+    saved_multiply_adds: int = 0
+    """Of frozen layers without sharing, less those done; what is filled for later epochs may make it negative."""
+    shared_images: int = 0
+    """Images whose frozen features were read from the store instead."""
+    waited_seconds: float = 0.0
+    """For frozen features that other trials were computing."""
+    skipped_steps: int = 0
+    """Steps whose gradients in float16 were not finite: nothing was learnt, and the scale of the loss was lowered."""
+    collapsed: bool = False
+    """The guard ends the trial with this epoch. Not written: the status says it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ROW_COLUMNS}
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "Row":
+        """The row that `to_json` gave.
+
+        Raises:
+            KeyError, ValueError: a column is missing, or is no number; or `ended_at` is no time.
+        """
+        values = {name: facts[name] for name in ROW_COLUMNS if name in facts or name not in ADDED}
+        for name, value in values.items():
+            if name != "ended_at" and (
+                isinstance(value, bool) or not isinstance(value, int | float)
+            ):
+                raise ValueError(f"{name} is {value!r}")
+        if not is_time(values["ended_at"]):
+            raise ValueError(f"ended_at is {values['ended_at']!r}")
+        return Row(**values)
+
+
+ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")
+ADDED: Final = ("skipped_steps",)  # older rows lack it, and none was skipped
+RESULT_COLUMNS: Final = ROW_COLUMNS[:8]
+
+
+def is_better(metric: Metric, row: Row, best: Row | None) -> bool:
+    """Does `row` beat `best`: by the metric, then by lower validation loss? An earlier epoch keeps a tie."""
+    if best is None:
+        return True
+    key, best_key = (
+        (metric.score(getattr(each, metric.value)), -each.val_loss) for each in (row, best)
+    )
+    return key > best_key
+
+
+FROZEN_COLUMNS: Final = tuple(
+    name for name in ROW_COLUMNS if name.startswith(("frozen_", "saved_", "shared_", "waited_"))
+)
+
+
+def frozen_work(rows: Iterable[Row]) -> dict[str, Any]:
+    """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved as `with_saved_seconds`."""
+    sums = dict.fromkeys(FROZEN_COLUMNS, 0.0)
+    for row in rows:
+        for name in FROZEN_COLUMNS:
+            sums[name] += getattr(row, name)
+    return with_saved_seconds(sums)
+
+
+def with_saved_seconds(sums: Mapping[str, float]) -> dict[str, Any]:
+    """Sums of FROZEN_COLUMNS over a run, and the seconds that were saved at the pace measured there."""
+    return {**sums, "saved_seconds": seconds_saved(sums["saved_multiply_adds"], sums)}
+
+
+def seconds_saved(multiply_adds: float, run: Mapping[str, float]) -> float | None:
+    """What so many multiply-adds of frozen layers take, in seconds, at the pace that `run` (sums over it) was measured.
+
+    One pace for all trials of a run, so that their savings add up to the run's. None where nothing was done and so no
+    pace is known: all of it was in the store before.
+    """
+    if not multiply_adds:
+        return 0.0
+    done = run["frozen_multiply_adds"]
+    return multiply_adds * run["frozen_seconds"] / done if done else None
+
+
+def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:
+    """By which trials are ranked, smaller first: score, then validation loss, earlier epoch, smaller id."""
+    return -metric.score(getattr(best, metric.value)), best.val_loss, best.epoch, trial_id
+
+
+def trial_id_of(settings: TrialConfig, origin: Origin) -> str:
+    """The trial's id and the name of its folder: that of its settings.
+
+    An audit has the settings of the trial that it audits, and so an id of its own: the first 12 hex digits of the
+    SHA-256 of "audit of <that trial's id>".
+    """
+    if origin == "audit":
+        return hashlib.sha256(f"audit of {settings.trial_id}".encode()).hexdigest()[:12]
+    return settings.trial_id
+
+
+@dataclass(frozen=True)
+class OriginRecord:
+    """What a trial was asked to be: config.json."""
+
+    settings: TrialConfig
+    number: int
+    """Of the suggestion, from 0."""
+    origin: Origin = "search"
+
+    @property
+    def trial_id(self) -> str:
+        return trial_id_of(self.settings, self.origin)
+
+    @property
+    def audits(self) -> str | None:
+        """Id of the pruned trial that this one audits; None where it is no audit."""
+        return self.settings.trial_id if self.origin == "audit" else None
+
+    def to_json(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "trial_id": self.trial_id,
+            "number": self.number,
+            "origin": self.origin,
+        }
+        if self.audits is not None:
+            facts["audits"] = self.audits
+        return facts | {"settings": self.settings.model_dump()}
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "OriginRecord":
+        """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        number, origin = facts["number"], facts["origin"]
+        if not isinstance(number, int) or origin not in get_args(Origin):
+            raise ValueError(f"number and origin are {number!r} and {origin!r}")
+        asked = OriginRecord(TrialConfig(**facts["settings"]), number, origin)
+        if facts.get("audits") != asked.audits:
+            raise ValueError(f"audits is {facts.get('audits')!r} and not {asked.audits!r}")
+        return asked
+
+
+@dataclass(frozen=True)
+class StatusRecord:
+    """status.json."""
+
+    status: Status
+    reason: str = ""
+    attempt: int = 0
+    """How often the trial was opened to run."""
+    failures: int = 0
+    """How often it died or raised an exception and was tried again, over all sessions."""
+    host: str = ""
+    device: str = ""
+    slot: str = ""
+    pid: int = 0
+    started: str = ""
+    ended: str = ""
+    seconds: float = 0.0
+    """Of all epochs on record."""
+    eager: str = ""
+    """Why its training steps are not captured as a CUDA graph any more, where a capture failed."""
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> "StatusRecord":
+        """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        record = StatusRecord(**{**facts, "status": Status(facts["status"])})
+        for name, kind in _STATUS_KINDS:
+            value = getattr(record, name)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise ValueError(f"{name} is {value!r}")
+        for name in ("started", "ended"):
+            if not is_time(getattr(record, name)):
+                raise ValueError(f"{name} is {getattr(record, name)!r}")
+        return record
+
+
+_STATUS_KINDS: Final = tuple(
+    (each.name, type(each.default)) for each in fields(StatusRecord) if each.name != "status"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial's training ended by itself."""
+
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation epoch so far: its row, trained parameters and validation predictions."""
+
+    row: Row
+    weights: "dict[str, Tensor]"
+    logits: "Tensor"  # (validation images,) float32, in the split's order
