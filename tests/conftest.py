@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,3 +289,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in _left_out:
         terminalreporter.write_line(f"left out: {line}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Seconds of each family of tests, a line a folder: which of them make the suite slow."""
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                family = report.nodeid.partition("::")[0].rpartition("/")[0]
+                seconds[family] += report.duration
+                tests[family] += report.when == "call"
+    if sum(tests.values()) < 100:
+        return
+    terminalreporter.section("seconds a family of tests, summed over processes")
+    for family, spent in seconds.most_common():
+        terminalreporter.line(f"{spent:8.1f} s  {tests[family]:5d} tests  {family}")
