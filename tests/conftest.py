@@ -287,12 +287,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was left out, and the seconds of each family of tests, a line a folder: which make the suite slow."""
     for line in _left_out:
         terminalreporter.write_line(f"left out: {line}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Seconds of each family of tests, a line a folder: which of them make the suite slow."""
     seconds: Counter[str] = Counter()
     tests: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
