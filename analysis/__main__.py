@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from trainable.colours import COLOURS
 from trainable.errors import RequestError
 from trainable.terminal import PlainConsole, expanded, progress, run_command
 
@@ -28,17 +29,7 @@ if not console.is_terminal:
     console.width = 400  # where nobody's terminal sets a limit, rows stay whole for grep
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)]
-ROOMY = 110  # columns of a terminal that has room for everything
-STYLES = {
-    "running": "cyan",
-    "finished": "green",
-    "pruned": "bright_black",
-    "diverged": "yellow",
-    "collapsed": "yellow",
-    "failed": "red",
-    "interrupted": "magenta",
-    "pending": "bright_black",
-}
+ROOMY = 110  # columns of a terminal that has room for everything; by eye
 
 
 @app.command()
@@ -275,7 +266,7 @@ def show_results(facts: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(
             row["trial_id"],
-            Text(row["status"], STYLES[row["status"]]),
+            Text(row["status"], COLOURS[row["status"]].terminal),
             metric_value(metric, row[metric.value]),
             f"{row['best_epoch'] or NO_VALUE} of {row['epochs']}",
             *((number(row["val_loss"]), duration(row["seconds"])) if roomy else ()),

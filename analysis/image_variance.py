@@ -13,7 +13,7 @@ import numpy as np
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 TINY: Final = 1e-12
-"""Below it a variance of shares is a rounding error."""
+"""Below it a variance of shares is a rounding error; assumed."""
 
 
 @dataclass(frozen=True)

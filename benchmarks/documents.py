@@ -14,6 +14,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from trainable.colours import BLUE, VERMILION
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 ORDER = ("mixed12", "mixed8", "mixed4", "mixed24", "head24")
@@ -43,7 +45,7 @@ CASE_COLUMNS = (
 )
 DASH = "–"
 SIDES = {"ours": "ours", "peer": "plain script"}
-COLOURS = {"head": "#0072b2", "block5": "#d55e00"}
+COLOURS = {"head": BLUE, "block5": VERMILION}
 TOLD = ("strategy", "lr", "augmentation")
 
 Found = Mapping[str, Any]

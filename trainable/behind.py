@@ -8,7 +8,8 @@ from trainable.hardware.memory import free_bytes
 
 ROOM: Final = 2
 """So many times its own size must be free for a state that waits, since the next trial takes as much again, and
-gradients; and that for every worker of the machine, since all of them may come to an end at once."""
+gradients; and that for every worker of the machine, since all of them may come to an end at once.
+Reckoned, not measured."""
 
 
 class Behind:

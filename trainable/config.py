@@ -47,14 +47,18 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+HEADS: Final = ("mlp", "pretrained", "linear")
+"""With a name; others are hidden sizes."""
+
+
 def _head(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _known_head(value: str) -> str:
-    if value in ("mlp", "pretrained", "linear") or re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", value):
+    if value in HEADS or re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", value):
         return "mlp" if value == "4096-1024" else value  # one model, one identity
-    raise ValueError("must be mlp, pretrained, linear, or hidden sizes such as 512-64")
+    raise ValueError(f"must be {', '.join(HEADS)}, or hidden sizes such as 512-64")
 
 
 Head = Annotated[str, BeforeValidator(_head), AfterValidator(_known_head)]

@@ -9,19 +9,18 @@ import time
 from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainable.behind import Behind
 from trainable.config import RunSettings, TrialConfig
-from trainable.data import TrainingData
+from trainable.data import LabelledImages, TrainingData
 from trainable.errors import RequestError
 from trainable.frozen.reference import EVALUATION_BATCH, Batches, Frozen, Plain, Work, autocast
 from trainable.frozen.shared import FromStore, Shared
 from trainable.hardware.device import device_of
-from trainable.metric import is_collapsed, measure
+from trainable.metric import Metric, is_collapsed, is_right, measure
 from trainable.network.model import Backbone, TransferVGG16, build_model, multiply_adds
 from trainable.records.files import now
 from trainable.records.rows import Best, Outcome, Row, Status, is_better
@@ -31,9 +30,21 @@ from trainable.schedule import derive_seed
 from trainable.step import Steps
 
 LOG = logging.getLogger(__name__)
-# last.pt is written again once this many times its own writing time has passed: at most 2 %
+# last.pt is written again once this many times its own writing time has passed: at most 2 % of it all; assumed
 WRITING_SHARE = 50
-DISK_BYTES_PER_SECOND = 3e8  # a guess for the first writing time, replaced by measurement
+DISK_BYTES_PER_SECOND = 3e8  # assumed, for the first writing time; then it is measured
+
+
+class Reached(NamedTuple):
+    """How far a trial has come."""
+
+    epoch: int
+    collapsing: int
+    """Epochs in a row, up to this one, in which one class was predicted."""
+    best: Best | None
+
+
+NOTHING: Final = Reached(0, 0, None)
 
 
 def fit(
@@ -43,14 +54,14 @@ def fit(
     backbone: Backbone,
     record: TrialRecord | None = None,
     shared: Shared | None = None,
-    behind: Behind | None = None,
 ) -> Generator[Row, None, Outcome]:
     """Train one setting; yield a row per finished epoch, return how it ended.
 
     With `shared`, frozen features come from the node's store: the same numbers, sooner.
 
     With a `record`, go on from its last.pt, append each row, and write weights and state at the end; the status is
-    written by whoever runs it. With `behind`, too, what is to be written at the end is left there where memory allows.
+    written by whoever runs it. Where the record has a `behind`, what is to be written at the end is left there if
+    memory allows.
     """
     torch.set_num_threads(run.threads)
     device = device_of(run.device)
@@ -69,10 +80,8 @@ def fit(
     positives = int(data.validation.labels.sum())
     classes = (len(data.validation) - positives, positives)
 
-    epoch, collapsing, best = 0, 0, None
-    if record is not None:
-        epoch, collapsing, best = _resume(record, model, steps)
-    saved_at, writing_seconds = time.monotonic(), _first_guess(model)
+    epoch, collapsing, best = NOTHING if record is None else _resume(record, model, steps)
+    saving = None if record is None else _Saving(record, data.validation, model, steps)
     collapse_epochs = run.collapse_epochs or math.inf
     outcome = Outcome(Status.FINISHED)
 
@@ -89,15 +98,11 @@ def fit(
             batches = frozen.validation(work) if held is None else held.in_order(EVALUATION_BATCH)
             training, logits = steps.fetch(_logits(model, batches, run))
             if not math.isfinite(training.loss):
-                outcome = Outcome(
-                    Status.DIVERGED, f"the training loss is not finite in epoch {epoch}"
-                )
+                outcome = _diverged("training", epoch)
                 break
             validation = measure(logits, data.validation.labels)
             if not math.isfinite(validation.loss):
-                outcome = Outcome(
-                    Status.DIVERGED, f"the validation loss is not finite in epoch {epoch}"
-                )
+                outcome = _diverged("validation", epoch)
                 break
 
             collapsing = collapsing + 1 if is_collapsed(validation, *classes) else 0
@@ -126,47 +131,23 @@ def fit(
             )
             if best is None or is_better(run.metric, row, best.row):
                 best = Best(row, model.trained_copy(best.weights if best else None), logits)
-            if record is not None:
-                right = (logits > 0) == (data.validation.labels > 0.5)
-                record.append(row, right.numpy())
-                if time.monotonic() - saved_at > WRITING_SHARE * writing_seconds:
-                    if behind is not None:
-                        behind.wait()
-                    state = _state(record, model, steps, epoch, collapsing, best)
-                    writing_seconds = _save(record, data, best, state)
-                    saved_at = time.monotonic()
+            if saving is not None:
+                saving.append(row, logits)
+                saving.save_where_due(Reached(epoch, collapsing, best))
             yield row
     finally:
         steps.close()  # also where memory ran out: a step that waits to be captured holds what it reads
     if collapsing >= collapse_epochs:
-        outcome = Outcome(
-            Status.COLLAPSED,
-            f"one class predicted for every validation image in epochs {epoch - collapsing + 1} to {epoch}",
-        )
-    if record is not None and best is not None:
-        if outcome.status is Status.DIVERGED:
-            # the state is worth nothing; the best epoch before it may be
-            record.save_best(best, data.validation.files, data.validation.labels)
-        elif record.is_wanted(best.row, run.metric):
-            if behind is not None:
-                behind.wait()
-            state = _state(record, model, steps, epoch, collapsing, best)
-            if (
-                behind is not None
-                and outcome.status
-                is Status.FINISHED  # what leaves the rungs must be on record then
-                and behind.has_room(tensor_bytes((best.weights, state)))
-            ):
-                # on a GPU the next trial needs the memory in which all this lies
-                best = replace(best, weights=on_host(best.weights))
-                behind.leave(partial(_save, record, data, best, on_host(state)))
-            else:
-                _save(record, data, best, state)
-        else:
-            record.save_best(best, data.validation.files, data.validation.labels, weights=False)
-            record.forget_weights()
-            record.forget_best_but(best.row.epoch)
+        first = epoch - collapsing + 1
+        reason = f"one class predicted for every validation image in epochs {first} to {epoch}"
+        outcome = Outcome(Status.COLLAPSED, reason)
+    if saving is not None and best is not None:
+        saving.end(outcome.status, Reached(epoch, collapsing, best), run.metric)
     return outcome
+
+
+def _diverged(part: str, epoch: int) -> Outcome:
+    return Outcome(Status.DIVERGED, f"the {part} loss is not finite in epoch {epoch}")
 
 
 @torch.no_grad()
@@ -185,45 +166,89 @@ def predict(model: TransferVGG16, batches: Batches, run: RunSettings) -> Tensor:
     return _logits(model, batches, run).float().cpu()
 
 
-def _first_guess(model: TransferVGG16) -> float:
-    """Seconds to write last.pt and the best weights: parameters four times over (two moments, the best)."""
-    parameters = sum(p.numel() for p in model.trained().values())
-    return 4 * 4 * parameters / DISK_BYTES_PER_SECOND
+class _Saving:
+    """What a trial leaves on record: its rows, its state now and then, and at the end what is wanted of it."""
+
+    def __init__(
+        self, record: TrialRecord, validation: LabelledImages, model: TransferVGG16, steps: Steps
+    ) -> None:
+        self._record, self._validation, self._model, self._steps = record, validation, model, steps
+        self._saved_at = time.monotonic()
+        # a first guess, of last.pt and the best weights: parameters four times over (two moments, the best)
+        parameters = sum(p.numel() for p in model.trained().values())
+        self._writing_seconds = 4 * 4 * parameters / DISK_BYTES_PER_SECOND
+
+    def append(self, row: Row, logits: Tensor) -> None:
+        """Put a finished epoch on record, and which validation images it got right."""
+        self._record.append(row, is_right(logits, self._validation.labels).numpy())
+
+    def save_where_due(self, reached: Reached) -> None:
+        """Write best epoch and state, if the last time is long enough ago."""
+        if time.monotonic() - self._saved_at <= WRITING_SHARE * self._writing_seconds:
+            return
+        if self._record.behind is not None:
+            self._record.behind.wait()
+        assert reached.best is not None
+        self._writing_seconds = self._save(reached.best, self._state(reached))
+        self._saved_at = time.monotonic()
+
+    def end(self, status: Status, reached: Reached, metric: Metric) -> None:
+        """Write what is wanted of a trial that has ended so, or leave it to be written behind the next one."""
+        record, best = self._record, reached.best
+        assert best is not None
+        if status is Status.DIVERGED:
+            # the state is worth nothing; the best epoch before it may be
+            self._save_best(best)
+        elif not record.is_wanted(best.row, metric):
+            self._save_best(best, weights=False)
+            record.forget_weights()
+            record.forget_best_but(best.row.epoch)
+        else:
+            self._save_or_leave(best, reached, status)
+
+    def _save_or_leave(self, best: Best, reached: Reached, status: Status) -> None:
+        behind = self._record.behind
+        if behind is not None:
+            behind.wait()
+        state = self._state(reached)
+        if (
+            behind is not None
+            and status is Status.FINISHED  # what leaves the rungs must be on record then
+            and behind.has_room(tensor_bytes((best.weights, state)))
+        ):
+            # on a GPU the next trial needs the memory in which all this lies
+            best = replace(best, weights=on_host(best.weights))
+            behind.leave(partial(self._save, best, on_host(state)))
+        else:
+            self._save(best, state)
+
+    def _state(self, reached: Reached) -> dict[str, Any]:
+        """What a trial goes on from, in the tensors that it trains with."""
+        assert reached.best is not None
+        return {
+            "trial_id": self._record.trial_id,
+            "epoch": reached.epoch,
+            "collapsing": reached.collapsing,
+            "best_epoch": reached.best.row.epoch,
+            "trained": {name: p.detach() for name, p in self._model.trained().items()},
+            **self._steps.state(reached.epoch),
+        }
+
+    def _save(self, best: Best, state: dict[str, Any]) -> float:
+        """Write the best epoch, then the state that refers to it; the seconds that took."""
+        started = time.monotonic()
+        self._save_best(best)
+        self._record.save_last(state, best.row.epoch)
+        seconds = time.monotonic() - started
+        self._record.say(f"weights and state written in {seconds:.3f} s")
+        return seconds
+
+    def _save_best(self, best: Best, weights: bool = True) -> None:
+        self._record.save_best(best, self._validation.files, self._validation.labels, weights)
 
 
-def _state(
-    record: TrialRecord,
-    model: TransferVGG16,
-    steps: Steps,
-    epoch: int,
-    collapsing: int,
-    best: Best,
-) -> dict[str, Any]:
-    """What a trial goes on from after `epoch`, in the tensors that it trains with."""
-    return {
-        "trial_id": record.trial_id,
-        "epoch": epoch,
-        "collapsing": collapsing,
-        "best_epoch": best.row.epoch,
-        "trained": {name: p.detach() for name, p in model.trained().items()},
-        **steps.state(epoch),
-    }
-
-
-def _save(record: TrialRecord, data: TrainingData, best: Best, state: dict[str, Any]) -> float:
-    """Write the best epoch, then the state that refers to it; the seconds that took."""
-    started = time.monotonic()
-    record.save_best(best, data.validation.files, data.validation.labels)
-    record.save_last(state, best.row.epoch)
-    seconds = time.monotonic() - started
-    record.say(f"weights and state written in {seconds:.3f} s")
-    return seconds
-
-
-def _resume(
-    record: TrialRecord, model: TransferVGG16, steps: Steps
-) -> tuple[int, int, Best | None]:
-    """Epoch, collapsing epochs and best epoch to go on from; rows that no state covers are cut and repeated."""
+def _resume(record: TrialRecord, model: TransferVGG16, steps: Steps) -> Reached:
+    """Where to go on from; rows that no state covers are cut and repeated."""
     record.forget_unfinished()
     state, rows = record.load_last(), record.rows()
     if state is not None:
@@ -241,9 +266,9 @@ def _resume(
             steps.load(state)
             _repeat_after(record, state["epoch"], state["best_epoch"])
             LOG.info("trial %s goes on after epoch %d", record.trial_id, state["epoch"])
-            return state["epoch"], state["collapsing"], best
+            return Reached(state["epoch"], state["collapsing"], best)
     _repeat_after(record, 0, None)
-    return 0, 0, None
+    return NOTHING
 
 
 def _repeat_after(record: TrialRecord, epoch: int, best_epoch: int | None) -> None:

@@ -18,10 +18,12 @@ from trainable.hardware.device import device_of
 from trainable.network.model import CUTS, Backbone, build_model, load_backbone
 from trainable.step import Steps
 
-WIDTH: Final = 0.05
-IMAGES, BATCH, EPOCHS = 85, 8, 2  # ten whole batches, so that most are replayed, and an odd one
+WIDTH: Final = 0.05  # as narrow as the tests' models, so that it takes moments; assumed
+IMAGES, BATCH, EPOCHS = 85, 8, 2
+"""Ten whole batches, so that most are replayed, and an odd one; assumed."""
 TOLERANCE: Final = 1e-3
-"""Of a mean loss. A step that was captured wrongly is off by far more; kernels that add in another order by less."""
+"""Of a mean loss. A step that was captured wrongly is off by far more; kernels that add in another order by less.
+Assumed."""
 TRIED: Final = tuple(
     TrialConfig(strategy=strategy, head="32", optimizer=optimizer, lr=1e-3, batch_size=BATCH)
     for strategy, optimizer in (("head", "adam"), ("block5", "sgd"), ("block5", "adamw"))

@@ -6,10 +6,14 @@ torch and scikit-learn are imported where they are needed: commands that only re
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     from torch import Tensor
+
+Values = TypeVar("Values", "np.ndarray[Any, Any]", "pd.Series[Any]", "Tensor")
 
 
 class Metric(StrEnum):
@@ -41,6 +45,15 @@ class Measured:
     """The same class is predicted for every image."""
 
 
+def is_right(logits: Values, labels: Values) -> Values:
+    """(images,) of bool: is the image predicted right? A logit above 0, a sigmoid above 0.5, predicts class 1.
+
+    The one place that says so: of tensors on any device, arrays and columns of frames; labels are 0 and 1.
+    """
+    right: Values = (logits > 0) == (labels > 0.5)
+    return right
+
+
 def measure(logits: "Tensor", labels: "Tensor") -> Measured:
     """Loss and rates of `logits` (n,) against `labels` (n,) of 0 and 1; sigmoid > 0.5 predicts 1.
 
@@ -51,13 +64,12 @@ def measure(logits: "Tensor", labels: "Tensor") -> Measured:
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     logits, labels = logits.double().cpu(), labels.double().cpu()
-    predicted = logits > 0
-    actual = labels > 0.5
-    recalls = [(predicted == actual)[actual == c].double().mean().item() for c in (False, True)]
+    predicted, actual, right = logits > 0, labels > 0.5, is_right(logits, labels).double()
+    recalls = [right[actual == c].mean().item() for c in (False, True)]
     finite = bool(torch.isfinite(logits).all())
     return Measured(
         loss=binary_cross_entropy_with_logits(logits, labels).item() if finite else math.nan,
-        accuracy=(predicted == actual).double().mean().item(),
+        accuracy=right.mean().item(),
         balanced_accuracy=sum(recalls) / 2,
         auc=float(roc_auc_score(actual.numpy(), logits.numpy())) if finite else math.nan,
         one_class=bool(predicted.all() or not predicted.any()),

@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from trainable.config import RunSettings, TrialConfig
 from trainable.frozen.reference import Batches, Frozen, Held, Work, autocast
 from trainable.hardware.device import device_of
+from trainable.metric import is_right
 from trainable.network.model import TransferVGG16, make_optimizer
 from trainable.schedule import derive_seed, learning_rate
 
@@ -186,7 +187,7 @@ class Steps:
         losses = binary_cross_entropy_with_logits(
             logits.float(), labels, weight=self._class_weights[labels.long()], reduction="none"
         )
-        return losses, (logits > 0) == (labels > 0.5)
+        return losses, is_right(logits, labels)
 
     def _update(self, loss: Tensor) -> None:
         """Gradients, and the optimizer's step; in float16 of the scaled loss, and only where all are finite."""

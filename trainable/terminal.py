@@ -32,7 +32,7 @@ def escape(character: str) -> str:
 
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
-LOG_COLUMNS: Final = 160
+LOG_COLUMNS: Final = 160  # of a line in the log; assumed
 
 
 class PlainConsole(Console):

@@ -152,6 +152,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """Take the trial on record, say so there, and begin or go on."""
         folder = RunFolder(self._run.folder)
         record = folder.trial(self._config["trial_id"], self._config["session"])
+        record.behind = self._behind if self._writes_behind else None
         self._record = record
         if self._handler is None:
             self._handler = logging.FileHandler(record.log)
@@ -195,8 +196,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             device_of(run.device).limit_memory(run.gpu_share)
             self._shared = data, backbone, Shared(run, data, backbone) if run.sharing else None
         data, backbone, shared = self._shared
-        behind = self._behind if self._writes_behind else None
-        return fit(record.origin.settings, run, data, backbone, record, shared, behind)
+        return fit(record.origin.settings, run, data, backbone, record, shared)
 
     def _train_eagerly(self, error: CaptureFailed) -> None:
         """Put on record that this trial's steps are not captured again."""

@@ -15,17 +15,18 @@ from sweep.search.ranking import replicates
 from trainable.errors import RequestError
 from trainable.metric import Metric
 
-LEAST_DRAWS: Final = 200
+LEAST_DRAWS: Final = 200  # however many models there are; 0.5 s for 10,000 (docs/log.md)
 WORK: Final = 6_000_000_000
 """Models × images × draws: a second or two. Beyond it there are fewer draws."""
 MOST_MODELS: Final = 20_000
-"""Those with the best values, where there are more: 60 MB at 3,000 images."""
+"""Those with the best values, where there are more: 60 MB at 3,000 images; assumed."""
 ROWS: Final = 1_000
-"""Models that are numbers, not bits, at a time."""
+"""Models that are numbers, not bits, at a time: 12 MB at 3,000 images; assumed."""
 CELLS: Final = 2_000_000
-"""Draws × images, or models × draws, at a time."""
+"""Draws × images, or models × draws, at a time: 8 MB; assumed."""
 OUT_OF_REACH: Final = 5.0
-"""Standard deviations behind the winner from which on a draw that puts a model before it does not come."""
+"""Standard deviations behind the winner from which on a draw that puts a model before it does not come: were it normal,
+less than one in a million does."""
 
 Draws = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -257,6 +258,7 @@ def _candidates(run: Snapshot, selection: Selection) -> list[list[ReadTrial]]:
     return [[t for t in run.trials if t.origin.origin == "search" and len(t.epochs)]]
 
 
+# beside numbers of epochs, none of which is negative
 BEST_ONLY: Final = -1
 UNKNOWN: Final = -2
 

@@ -14,9 +14,9 @@ from trainable.metric import Metric
 from trainable.records.rows import Status
 
 FEWEST: Final = 4
-"""Full trials of a strategy that its curve is drawn from."""
+"""Full trials of a strategy that its curve is drawn from, at least; assumed."""
 LITTLE: Final = 0.005
-"""What doubling the trials must bring for doing so again to be worth a thought: half a point."""
+"""What doubling the trials must bring for doing so again to be worth a thought: half a point; assumed."""
 
 
 def expected_best(values: Sequence[float], trials: int) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from analysis.statistics import Labels
-from trainable.metric import Metric
+from trainable.metric import Metric, is_right
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -20,7 +20,7 @@ def shares_of_images(metric: Metric, labels: Labels, logits: Floats) -> Floats |
     """
     from scipy.stats import rankdata
 
-    right: Floats = ((logits > 0) == (labels == 1)).astype(np.float64)
+    right: Floats = is_right(logits, labels).astype(np.float64)
     if metric is Metric.VAL_ACCURACY:
         return right
     if metric is Metric.VAL_LOSS:

@@ -17,9 +17,10 @@ from trainable.metric import Metric
 from trainable.records.rows import Row, Status
 
 HALF_A_POINT: Final = 0.005
-"""A lead below it is none, whatever a test says."""
+"""A lead below it is none, whatever a test says; assumed."""
 ENOUGH: Final = 6
-"""Audits of a strategy that say something of it; all of them where fewer were pruned."""
+"""Audits of a strategy that say something of it; all of them where fewer were pruned: so many were
+simulated (docs/log.md)."""
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ from trainable.metric import Metric
 MEANINGFUL: Final = 0.75
 """The probability of coming out ahead from which on a difference means something (Bouthillier et al. 2021, γ)."""
 SMALL: Final = 0.01
-"""A difference that nobody need care for: a point, or as much of an area."""
+"""A difference that nobody need care for: a point, or as much of an area; assumed."""
 ROUNDED: Final = 1e-4
-"""By how much a value from predictions may differ from that on record, which was summed up elsewhere."""
+"""By how much a value from predictions may differ from that on record, which was summed up elsewhere; assumed."""
 
 
 @dataclass(frozen=True)

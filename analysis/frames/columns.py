@@ -3,8 +3,12 @@
 python -m analysis.frames.columns > docs/frames.md
 """
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple, get_args
+
+from sweep.search.asha import Verdict
+from trainable.config import HEADS, TrialConfig
+from trainable.records.rows import Origin, Status
 
 TEXT, WHOLE, REAL, TIME = "string", "Int64", "float64", "datetime64[us, UTC]"
 
@@ -17,32 +21,41 @@ class Column(NamedTuple):
     unit: str = ""
 
 
+def _one_of(words: Iterable[str]) -> str:
+    """As the code lists them."""
+    *others, last = words
+    return f"{', '.join(others)}, or {last}"
+
+
+def _values(setting: str) -> str:
+    """Those that TrialConfig knows of a setting."""
+    return _one_of(get_args(TrialConfig.model_fields[setting].annotation))
+
+
 _WHICH: Final = {
     "trial_id": Column(TEXT, "the trial: a hash of the settings that act in it"),
     "number": Column(WHOLE, "of the suggestion, from 0"),
 }
 _WHAT_BECAME: Final = {
-    "status": Column(
-        TEXT, "pending, running, finished, pruned, diverged, collapsed, failed, interrupted"
-    ),
+    "status": Column(TEXT, _one_of(Status)),
     "reason": Column(TEXT, "why it ended so, in words"),
-    "origin": Column(TEXT, "search, replicate, or audit"),
+    "origin": Column(TEXT, _one_of(get_args(Origin))),
 }
 SETTINGS: Final = {
-    "config/strategy": Column(TEXT, "which layers train: head, block5 to block1, or full"),
-    "config/augmentation": Column(TEXT, "none, flip, or flip_jitter"),
+    "config/strategy": Column(TEXT, f"which layers train: {_values('strategy')}"),
+    "config/augmentation": Column(TEXT, _values("augmentation")),
     "config/lr": Column(REAL, "learning rate of the head"),
     "config/backbone_lr_ratio": Column(
         REAL, "learning rate of trained convolutions", "share of lr"
     ),
-    "config/optimizer": Column(TEXT, "adam, adamw, or sgd"),
+    "config/optimizer": Column(TEXT, _values("optimizer")),
     "config/momentum": Column(REAL, "of SGD"),
     "config/weight_decay": Column(REAL, "pull of the weights towards 0"),
-    "config/head": Column(TEXT, "mlp, pretrained, linear, or hidden sizes"),
+    "config/head": Column(TEXT, _one_of([*HEADS, "hidden sizes"])),
     "config/dropout": Column(REAL, "in the head", "share of units"),
     "config/batch_size": Column(WHOLE, "of a step", "images"),
-    "config/class_weight": Column(TEXT, "none, or balanced"),
-    "config/schedule": Column(TEXT, "constant, or cosine"),
+    "config/class_weight": Column(TEXT, _values("class_weight")),
+    "config/schedule": Column(TEXT, _values("schedule")),
     "config/warmup_epochs": Column(REAL, "the rate rises from 0", "epochs"),
     "config/schedule_epochs": Column(WHOLE, "length of the cosine", "epochs"),
     "config/seed": Column(WHOLE, "draws initialisation, batch order and dropout"),
@@ -117,7 +130,7 @@ DECISIONS: Final[Mapping[str, Column]] = {
     "rung_of": Column(TEXT, "whom the trial was compared with: all, or those of this strategy"),
     "value": Column(REAL, "best value of the metric until then"),
     "cutoff": Column(REAL, "that it had to reach; missing for the first trial there"),
-    "verdict": Column(TEXT, "go on, or stop"),
+    "verdict": Column(TEXT, _one_of(get_args(Verdict))),
 }
 RUNS: Final[Mapping[str, Column]] = {
     "run": Column(TEXT, "the run folder, as given"),
@@ -180,7 +193,7 @@ def as_markdown() -> str:
         "",
         "`analysis.frames.results` makes them from a run folder, of a run under way too. `analysis results RUN` writes",
         "the first two as Parquet and CSV into the run's `results/`; `results.read_frame(path)` gives either back",
-        "exactly. Each call takes a run's folder, which it reads, or what `results.read(run)` gave: then frames, winner",
+        "exactly. Each call takes a run's folder, which it reads, or what `results.read(run)` gave: frames, winner",
         "and decisions of a run under way are of one moment, and it is read once.",
         "Settings stand in columns `config/…`; whatever is not known, or does not act in a trial, is missing.",
     ]

@@ -22,12 +22,13 @@ from trainable.records.run_folder import RunFolder
 VERSION: Final = 1
 """Of test.json, whatever version the manifest has."""
 CEILINGS: Final = {"Smiling": 0.935, "Male": 0.989}
-"""Test accuracy on CelebA above which a leak is likelier than a better model."""
+"""Test accuracy on CelebA above which a leak is likelier than a better model; assumed, no source is on record."""
 WHY_ONE: Final = (
     "only the winner is tested: whoever tests several models and names the best has chosen on the test images, and its "
     "test value is too high, as its validation value is now"
 )
-CELEBA_IMAGES: Final = 10_000  # a smaller table with such a column is no CelebA
+CELEBA_IMAGES: Final = 10_000
+"""A smaller table with such a column is no CelebA (202,599, or 30,000); assumed."""
 
 
 # ---------------------------------------------------------------- what is written down

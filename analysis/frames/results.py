@@ -34,14 +34,14 @@ from trainable.metric import Metric
 from trainable.records.files import write_atomically
 from trainable.records.rows import (
     FROZEN_COLUMNS,
-    RESULT_COLUMNS,
+    RATE_COLUMNS,
     ROW_COLUMNS,
+    Status,
     seconds_saved,
     with_saved_seconds,
 )
 
-ENDS: Final = ("finished", "pruned", "diverged", "collapsed", "failed")
-BEST_COLUMNS: Final = RESULT_COLUMNS[1:-1]  # losses and rates; epoch is best_epoch, lr is a setting
+ENDS: Final = [status.value for status in Status if status.has_ended]
 
 
 def load_config(run: RunPath) -> SweepConfig:
@@ -199,7 +199,7 @@ def _run(run: Snapshot) -> dict[str, Any]:
     if won is not None:
         row = frame.set_index("trial_id").loc[won.trial_id]
         facts |= {"winner": won.trial_id, "best_epoch": won.best.epoch}
-        facts |= {name: row[name] for name in (*SETTINGS, *BEST_COLUMNS)}
+        facts |= {name: row[name] for name in (*SETTINGS, *RATE_COLUMNS)}
         facts |= _of_winner(run, selection, won.best.val_accuracy)
     if openings and (result := openings[-1].result) is not None:
         ends_of = result.accuracy_interval
@@ -242,7 +242,7 @@ def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str
     }
     facts |= {f"config/{name}": value for name, value in origin.settings.effective().items()}
     if best is not None:
-        facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in BEST_COLUMNS}
+        facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in RATE_COLUMNS}
         facts["gpu_memory_bytes"] = max(epochs.column("gpu_memory_bytes"))
         facts |= {name: sum(epochs.column(name)) for name in FROZEN_COLUMNS}
         facts["saved_seconds"] = seconds_saved(facts["saved_multiply_adds"], run)

@@ -13,7 +13,7 @@ from trainable.records.manifest import SessionEnd
 from trainable.records.rows import Status
 
 Ground = Literal["single runs", "replicates"]
-NAMED = 3  # best others that are named where there is no winner
+NAMED = 3  # best others that are named where there is no winner; assumed
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from analysis.judgement.bootstrap import Estimate, areas_and_bands
 from analysis.judgement.predicted import labels_of, sigmoid
 from analysis.wording import number, percent
 
-FAR: Final = 1e300  # what stands for an infinite logit
+FAR: Final = 1e300  # what stands for an infinite logit: finite, and beyond any that a model gives
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import pandas as pd
 from analysis.statistics import CONFIDENCE, Interval
 from analysis.wording import number
 
-BOOTSTRAPS: Final = 1_000
-CELLS: Final = 2**21  # weights held at once: 16 MiB
+BOOTSTRAPS: Final = 1_000  # draws; assumed
+CELLS: Final = 2**21  # weights held at once: 16 MiB; assumed
 FEWEST: Final = 20
-"""Images of each class that an interval takes: drawn from fewer, it would be too narrow."""
+"""Images of each class that an interval takes: drawn from fewer, it would be too narrow; assumed."""
 GRID: Final = np.linspace(0, 1, 101)
-"""False positive rates, or recalls, at which the bands stand."""
+"""False positive rates, or recalls, at which the bands stand: every hundredth; by eye."""
 BAND: Final = ["place", "recall_low", "recall_high", "precision_low", "precision_high"]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

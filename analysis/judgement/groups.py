@@ -18,7 +18,7 @@ from trainable.errors import RequestError
 from trainable.records.manifest import Manifest
 
 FEWEST: Final = 20
-"""Images of a group that its accuracy is given for."""
+"""Images of a group that its accuracy is given for, at least; assumed."""
 SAID: Final = {True: "yes", False: "no"}
 
 

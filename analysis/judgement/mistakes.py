@@ -17,10 +17,10 @@ from trainable.data import LabelledImages, decoded_pixels
 from trainable.errors import ChangedInput, RequestError
 from trainable.records.run_folder import RunFolder
 
-SHOWN: Final = 12
+SHOWN: Final = 12  # by eye
 SIDE: Final = 112
-"""Pixels: thumbnails are square, as the model sees the images."""
-QUALITY: Final = 80  # of JPEG: 2 to 5 KB a picture
+"""Pixels: thumbnails are square, as the model sees the images. 7 rem on the page (page.css)."""
+QUALITY: Final = 80  # of JPEG: 2 to 5 KB a picture; by eye
 
 
 def most_confident(predictions: pd.DataFrame) -> pd.DataFrame:

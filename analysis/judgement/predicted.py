@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judgement.bootstrap import Floats, Labels
+from trainable.metric import is_right
 
 
 def labels_of(predictions: pd.DataFrame) -> Labels:
@@ -13,7 +14,7 @@ def labels_of(predictions: pd.DataFrame) -> Labels:
 
 def rights(predictions: pd.DataFrame) -> Labels:
     """(images,): is the prediction at threshold 0.5 right?"""
-    right: Labels = (predictions["logit"] > 0).to_numpy() == labels_of(predictions)
+    right: Labels = is_right(predictions["logit"], predictions["label"]).to_numpy()
     return right
 
 

@@ -14,6 +14,7 @@ from analysis import plots
 from analysis.frames import results
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot, Source
+from analysis.judgement.predicted import rights
 from analysis.pages.page import figure_json, render_page
 from analysis.statistics import ALPHA, Right, holm, mcnemar
 from analysis.wording import counted, percent, points, right_alone, setting
@@ -127,12 +128,7 @@ def _said(read: Sequence[Snapshot], runs: pd.DataFrame) -> Iterator[str]:
             "and no winner's with another's image by image"
         )
         return
-    yield from _paired({name: _right(frame) for name, frame in frames.items()})
-
-
-def _right(frame: pd.DataFrame) -> Right:
-    right: Right = ((frame["logit"] > 0) == (frame["label"] == 1)).to_numpy()
-    return right
+    yield from _paired({name: rights(frame) for name, frame in frames.items()})
 
 
 def _paired(right: Mapping[str, Right]) -> Iterator[str]:

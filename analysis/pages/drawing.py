@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from trainable.errors import RequestError
 
 KINDS: Final = ("png", "svg")
-WIDTH: Final = 900  # pixels; a PNG has twice as many
+WIDTH: Final = 900  # pixels; a PNG has twice as many; by eye
 
 
 def draw_pictures(figures: list[go.Figure], kind: str) -> list[bytes]:

@@ -26,10 +26,11 @@ from trainable.data.views import look, view
 from trainable.errors import RequestError
 from trainable.records.files import write_atomically
 
+# how many rows, pictures of a class and views of one a page has, and pixels of a picture's height; by eye
 HEAD: Final = 5
 SHOWN: Final = 5
 VIEWS: Final = 6
-SIDE: Final = 160  # pixels of a shown picture's height
+SIDE: Final = 160
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis import wording
+from trainable.colours import page_colours
 from trainable.wording import duration
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -38,7 +39,7 @@ def render_page(template: str, **facts: Any) -> str:
         "capitalize_first": sentence,
     }
     return environment.get_template(template).render(
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        style=Markup(page_colours() + (TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
         **facts,

@@ -13,9 +13,9 @@ from sweep.search.ranking import Standing
 from trainable.records.rows import Status
 
 MOST: Final = 300
-"""Trials that are drawn and listed; all of them up to there."""
+"""Trials that are drawn and listed; all of them up to there: a page of 7 MB (README.md); assumed."""
 BEST: Final = 100
-"""Of them the best ones, where there are more."""
+"""Of them the best ones, where there are more; assumed."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from analysis.plots.curves import (
     validation_by_epoch,
 )
 from analysis.plots.effects import effects
+from analysis.plots.every import Drawn, sweep_figures
 from analysis.plots.judgement import (
     groups,
     judgement_figures,
@@ -24,6 +25,7 @@ from analysis.plots.sweeps import heat_map, history, timeline
 __all__ = [
     "COLOURS",
     "TEMPLATE",
+    "Drawn",
     "accuracies",
     "accuracy",
     "accuracy_drawn",
@@ -42,6 +44,7 @@ __all__ = [
     "reliability",
     "roc",
     "rungs",
+    "sweep_figures",
     "timeline",
     "validation_by_epoch",
 ]

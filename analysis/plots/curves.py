@@ -6,13 +6,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.findings.effects.model import LISTED, LOG_SPAN
 from analysis.plots.style import (
     COLOURS,
     CROWD,
     FADED,
     GOLDEN,
-    LISTED,
-    LOG_SPAN,
     MARKED,
     SYMBOLS,
     TrialRow,

@@ -13,10 +13,10 @@ from analysis.plots.style import COLOURS, TEMPLATE, whiskers
 from analysis.wording import NARROW
 
 REFERENCE: Final[dict[str, Any]] = {"color": "rgba(128,128,128,0.7)", "width": 1, "dash": "dot"}
-BAND: Final = "rgba(64,154,214,0.28)"  # seen on light and on dark paper
-BIN_ROOM: Final = 0.8  # of a bin's width that its bar takes
-SHARE: Final = [-2, 102]
-ROOM: Final = 24  # pixels at the right, for half of the last tick's label
+BAND: Final = "rgba(64,154,214,0.28)"  # seen on light and on dark paper; by eye
+BIN_ROOM: Final = 0.8  # of a bin's width that its bar takes; by eye
+SHARE: Final = [-2, 102]  # percent, with room for the marks at both ends
+ROOM: Final = 24  # pixels at the right, for half of the last tick's label; by eye
 UNIT: Final = f"{NARROW}%"
 
 
@@ -25,44 +25,7 @@ def reliability(bins: pd.DataFrame, positive: str, part: str) -> go.Figure:
 
     `bins` has low, high, images, probability, share, share_low, share_high. `positive` names the class.
     """
-    figure = go.Figure(_diagonal("true probabilities"))
-    shares = _percent(bins["share"])
-    figure.add_trace(
-        go.Scatter(
-            x=_percent(bins["probability"]),
-            y=shares,
-            error_y=whiskers(
-                _percent(bins["share_high"] - bins["share"]),
-                _percent(bins["share"] - bins["share_low"]),
-                width=4,
-            ),
-            mode="markers",
-            marker={"color": COLOURS[part], "size": 8},
-            name="share, 95 % interval",
-            meta={"role": part},
-            customdata=bins[["images"]].to_numpy().tolist(),
-            hovertemplate=(
-                f"probability %{{x:.1f}}{UNIT}, share %{{y:.1f}}{UNIT} "
-                "of %{customdata[0]:,} images<extra></extra>"
-            ),
-        )
-    )
-    figure.add_trace(
-        go.Bar(
-            x=_percent((bins["low"] + bins["high"]) / 2),
-            y=bins["images"].tolist(),
-            width=_percent(BIN_ROOM * (bins["high"] - bins["low"])),
-            marker={"color": COLOURS[part]},
-            meta={"role": part},
-            text=[f"{count:,}" for count in bins["images"]],
-            textposition="outside",
-            textfont={"size": 10},
-            cliponaxis=False,
-            showlegend=False,
-            yaxis="y2",
-            hovertemplate="%{y:,} images<extra></extra>",
-        )
-    )
+    figure = go.Figure([_diagonal("true probabilities"), _shares(bins, part), _counts(bins, part)])
     figure.update_layout(template=TEMPLATE, height=400, margin_r=ROOM)
     figure.update_xaxes(
         title_text=f"predicted probability of {html.escape(positive)}",
@@ -91,18 +54,51 @@ def reliability(bins: pd.DataFrame, positive: str, part: str) -> go.Figure:
     return figure
 
 
+def _shares(bins: pd.DataFrame, part: str) -> go.Scatter:
+    """The share that is positive in each bin, at its mean probability."""
+    return go.Scatter(
+        x=_percent(bins["probability"]),
+        y=_percent(bins["share"]),
+        error_y=whiskers(
+            _percent(bins["share_high"] - bins["share"]),
+            _percent(bins["share"] - bins["share_low"]),
+            width=4,
+        ),
+        mode="markers",
+        marker={"color": COLOURS[part], "size": 8},
+        name="share, 95 % interval",
+        meta={"role": part},
+        customdata=bins[["images"]].to_numpy().tolist(),
+        hovertemplate=(
+            f"probability %{{x:.1f}}{UNIT}, share %{{y:.1f}}{UNIT} "
+            "of %{customdata[0]:,} images<extra></extra>"
+        ),
+    )
+
+
+def _counts(bins: pd.DataFrame, part: str) -> go.Bar:
+    """How many images lie in each bin."""
+    return go.Bar(
+        x=_percent((bins["low"] + bins["high"]) / 2),
+        y=bins["images"].tolist(),
+        width=_percent(BIN_ROOM * (bins["high"] - bins["low"])),
+        marker={"color": COLOURS[part]},
+        meta={"role": part},
+        text=[f"{count:,}" for count in bins["images"]],
+        textposition="outside",
+        textfont={"size": 10},
+        cliponaxis=False,
+        showlegend=False,
+        yaxis="y2",
+        hovertemplate="%{y:,} images<extra></extra>",
+    )
+
+
 def roc(curves: Curves, operating: Operating, part: str) -> go.Figure:
     """Recall by false positive rate, its band, and where threshold 0.5 lies."""
     figure = go.Figure(_diagonal("no skill"))
     _add_band(figure, curves.band, "recall")
-    _add_curve(
-        figure,
-        curves.roc["false_positive_rate"],
-        curves.roc["recall"],
-        curves.roc["threshold"],
-        part,
-        f"false positive rate %{{x:.1f}}{UNIT}, recall %{{y:.1f}}{UNIT}",
-    )
+    _add_curve(figure, curves.roc, "false_positive_rate", "recall", part)
     _add_operating(figure, operating.false_positive_rate, operating.recall, part)
     return _square(figure, "false positive rate", "recall (true positive rate)")
 
@@ -114,16 +110,8 @@ def precision_recall(
     no_skill = 100 * positive_share
     figure = go.Figure(_reference([0, 100], [no_skill, no_skill], "no skill"))
     _add_band(figure, curves.band, "precision")
-    found = curves.precision_recall
-    _add_curve(
-        figure,
-        found["recall"],
-        found["precision"],
-        found["threshold"],
-        part,
-        f"recall %{{x:.1f}}{UNIT}, precision %{{y:.1f}}{UNIT}",
-        shape="vh",  # precision holds back to the last recall, as average precision sums it
-    )
+    # precision holds back to the last recall, as average precision sums it
+    _add_curve(figure, curves.precision_recall, "recall", "precision", part, shape="vh")
     if operating.precision is not None:
         _add_operating(figure, operating.recall, operating.precision, part)
     return _square(figure, "recall", "precision")
@@ -194,6 +182,10 @@ def _percent(shares: "pd.Series[float]") -> list[float]:
     return [round(100 * float(share), 3) for share in shares]
 
 
+def _words(column: str) -> str:
+    return column.replace("_", " ")
+
+
 def _reference(x: list[float], y: list[float], name: str) -> go.Scatter:
     return go.Scatter(x=x, y=y, mode="lines", line=REFERENCE, name=name, hoverinfo="skip")
 
@@ -221,23 +213,19 @@ def _add_band(figure: go.Figure, band: pd.DataFrame, what: str) -> None:
 
 
 def _add_curve(
-    figure: go.Figure,
-    x: "pd.Series[float]",
-    y: "pd.Series[float]",
-    thresholds: "pd.Series[float]",
-    part: str,
-    said: str,
-    shape: str = "linear",
+    figure: go.Figure, curve: pd.DataFrame, x: str, y: str, part: str, shape: str = "linear"
 ) -> None:
+    """Column `y` of `curve` by column `x`, both shares; its column `threshold` is said where one points."""
+    said = f"{_words(x)} %{{x:.1f}}{UNIT}, {_words(y)} %{{y:.1f}}{UNIT}"
     figure.add_trace(
         go.Scatter(
-            x=_percent(x),
-            y=_percent(y),
+            x=_percent(curve[x]),
+            y=_percent(curve[y]),
             mode="lines",
             line={"color": COLOURS[part], "width": 2, "shape": shape},
             name=part,
             meta={"role": part},
-            customdata=[[round(float(threshold), 4)] for threshold in thresholds],
+            customdata=[[round(float(threshold), 4)] for threshold in curve["threshold"]],
             hovertemplate=f"{said} at threshold %{{customdata[0]:.3f}}<extra></extra>",
         )
     )

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 
 from analysis.plots.style import TEMPLATE, finish, heights, valued, whiskers
 from analysis.wording import NARROW, is_rate, metric_name, percent
+from trainable.colours import BLUE, PALETTE, VERMILION
 from trainable.metric import Metric
 
-PALETTE: Final = ("#0072b2", "#e69f00", "#009e73", "#b8568e", "#56b4e9", "#d55e00")
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
@@ -20,8 +20,8 @@ def accuracies(runs: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     names = runs["name"].tolist()
     for kind, column, symbol, colour, aside in (
-        ("validation", "val", "circle", PALETTE[0], -0.12),
-        ("test", "test", "diamond", PALETTE[5], 0.12),
+        ("validation", "val", "circle", BLUE, -0.12),
+        ("test", "test", "diamond", VERMILION, 0.12),
     ):
         shown = runs[runs[f"{column}_accuracy"].notna()]
         value, low, high = (shown[f"{column}_{end}"] * 100 for end in ("accuracy", "low", "high"))

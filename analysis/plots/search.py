@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.findings.effects.model import LISTED, LOG_SPAN
 from analysis.plots.style import (
     COLOURS,
     CROWD,
     FADED,
     GOLDEN,
-    LISTED,
-    LOG_SPAN,
     TEMPLATE,
     by_role,
     finish,
@@ -36,9 +35,10 @@ from trainable.metric import Metric
 from trainable.wording import duration
 
 VERDICTS: Final = {"go on": "finished", "stop": "pruned"}
-SPREAD: Final = 0.7  # of the room between two rungs that its trials take
-ASIDE: Final = 0.06  # over which lines through the same value are spread
-BELOW: Final = -0.14  # where a setting stands that does not act in a trial; values are from 0 to 1
+SPREAD: Final = 0.7  # of the room between two rungs that its trials take; by eye
+ASIDE: Final = 0.06  # over which lines through the same value are spread; by eye
+BELOW: Final = -0.14
+"""Where a setting stands that does not act in a trial; values are from 0 to 1; by eye."""
 
 
 def rungs(
@@ -133,7 +133,7 @@ def parallel(
         x: list[float | None] = []
         y: list[float | None] = []
         said: list[str] = []
-        for row in rows:
+        for row in rows:  # one trace a role: None parts its lines
             value = metric_value(metric, row[metric.value])
             words = f"{row['trial_id']} · {role}<br>{setting(row, settings)}<br>{value}"
             x += [*map(float, range(len(axes))), None]
@@ -156,21 +156,7 @@ def parallel(
                 hovertemplate="%{text}<extra></extra>",
             )
         )
-    for number, axis in enumerate(axes):
-        figure.add_vline(x=number, line={"color": "rgba(128,128,128,0.5)", "width": 1})
-        for tick, text in zip(axis.ticks, axis.texts, strict=True):
-            figure.add_annotation(
-                x=number, y=tick, text=text, showarrow=False, xanchor="left", xshift=5, yshift=8
-            )
-    figure.update_layout(template=TEMPLATE, height=360)
-    figure.update_xaxes(
-        tickvals=list(range(len(axes))),
-        ticktext=[axis.name for axis in axes],
-        range=[-0.15, len(axes) - 0.4],
-        showline=False,
-        ticks="",
-    )
-    figure.update_yaxes(visible=False, range=[BELOW - 0.08, 1.12])
+    _add_axes(figure, axes)
     return figure
 
 
@@ -206,6 +192,25 @@ def _axis(name: str, column: "pd.Series[Any]", number: "pd.Series[int]") -> Axis
     if column.isna().any():
         ticks, texts = [BELOW, *ticks], [NO_VALUE, *texts]
     return Axis(name, places.fillna(BELOW + aside), ticks, texts)
+
+
+def _add_axes(figure: go.Figure, axes: Sequence[Axis]) -> None:
+    """Upright lines side by side, each with its name below and its ticks beside it."""
+    for number, axis in enumerate(axes):
+        figure.add_vline(x=number, line={"color": "rgba(128,128,128,0.5)", "width": 1})
+        for tick, text in zip(axis.ticks, axis.texts, strict=True):
+            figure.add_annotation(
+                x=number, y=tick, text=text, showarrow=False, xanchor="left", xshift=5, yshift=8
+            )
+    figure.update_layout(template=TEMPLATE, height=360)
+    figure.update_xaxes(
+        tickvals=list(range(len(axes))),
+        ticktext=[axis.name for axis in axes],
+        range=[-0.15, len(axes) - 0.4],
+        showline=False,
+        ticks="",
+    )
+    figure.update_yaxes(visible=False, range=[BELOW - 0.08, 1.12])
 
 
 def costs(seconds: Mapping[str, float]) -> go.Figure:

@@ -8,24 +8,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.wording import NARROW, is_rate, setting
+from trainable import colours
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Status
 
-COLOURS: Final = {  # Okabe and Ito 2008: told apart with any kind of colour vision; shapes say the same again
-    "winner": "#009e73",
-    "finished": "#0072b2",
-    "pruned": "#9a9a9a",
-    "diverged": "#d55e00",
-    "collapsed": "#b8568e",
-    "failed": "#7d1d12",
-    "running": "#56b4e9",
-    "interrupted": "#e69f00",
-    "pending": "#c4c4c4",
-    "train": "#9a9a9a",
-    "validation": "#0072b2",
-    "test": "#0072b2",
-}
+COLOURS: Final = {role: colour.plot for role, colour in colours.COLOURS.items()}
+"""Of plots; shapes say the same again."""
 SYMBOLS: Final = {
     "winner": "star",
     "finished": "circle",
@@ -38,13 +27,11 @@ SYMBOLS: Final = {
     "pending": "circle-open",
 }
 MARKED: Final = (Status.DIVERGED, Status.COLLAPSED, Status.FAILED, Status.INTERRUPTED)
-LISTED: Final = 6  # numbers that repeat and have at most so many values are drawn as a list of them
-LOG_SPAN: Final = 9  # numbers that span more than this factor are drawn on a logarithmic axis
-FADED: Final = {"pruned": 0.4, "winner": 1}
-CROWD: Final = 40  # lines; more of them are drawn finer
+FADED: Final = {"pruned": 0.4, "winner": 1}  # opacity, by eye
+CROWD: Final = 40  # lines; more of them are drawn finer; by eye
 GOLDEN: Final = (
     math.sqrt(5) - 1
-) / 2  # multiples of it spread points evenly, the same way each time
+) / 2  # the golden ratio's fraction: multiples of it spread points evenly, the same way each time
 
 TrialRow = dict[str, Any]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.findings.effects.model import LISTED
 from analysis.plots.style import (
     COLOURS,
-    LISTED,
     TEMPLATE,
     by_role,
     finish,
@@ -24,7 +24,7 @@ from analysis.plots.style import (
 from analysis.wording import NARROW, is_rate, metric_name, setting, setting_value
 from trainable.metric import Metric
 
-BINS: Final = 6  # of a learning rate that is drawn from a range
+BINS: Final = 6  # of a learning rate that is drawn from a range; by eye
 
 
 def history(

@@ -16,7 +16,7 @@ from trainable.frozen.chunks import PIXELS
 from trainable.network.model import CUTS, feature_layers
 from trainable.wording import duration
 
-WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this
+WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this; assumed
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ from trainable.frozen.store import default_folder, limit_of, stored
 from trainable.hardware.device import Device, device_of
 from trainable.network.model import Backbone, forward_frozen, frozen_layers
 
-PROBED_IMAGES: Final = 64
+PROBED_IMAGES: Final = 64  # for each decoding thread or process, at most; assumed
 FEW_IMAGES: Final = 2
-"""Sent through the layers at a time on a CPU where a filling's batch would take too long."""
-PROBED_BYTES: Final = 2**25
-LONG_PROBE_SECONDS: Final = 0.3
-LONG_BATCH_SECONDS: Final = 1.5
+"""Sent through the layers at a time on a CPU where a filling's batch would take too long; assumed."""
+PROBED_BYTES: Final = 2**25  # copied, hashed and written; assumed
+LONG_PROBE_SECONDS: Final = 0.3  # after which one more call tells enough; assumed
+LONG_BATCH_SECONDS: Final = 1.5  # too long for a batch of a filling; assumed
 
 
 @dataclass(frozen=True)

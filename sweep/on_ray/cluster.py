@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep.frozen.rates import RateProbe, Rates
 from sweep.on_ray import node_tasks
+from sweep.on_ray.node_tasks import MustSee
 from sweep.on_ray.own_ray import OwnRay
 from sweep.resources.allocation import Node, Share
 from sweep.resources.packing import PROBE_SECONDS, Packed, Probe
@@ -23,8 +24,8 @@ from trainable.errors import RequestError
 from trainable.terminal import LOG_FORMAT
 
 LOG = logging.getLogger(__name__)
-PACKING_SECONDS: Final = 60.0
-GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15
+PACKING_SECONDS: Final = 60.0  # for two actors' imports and a probe; assumed
+GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15; assumed
 
 
 class _ActorManager(RayActorManager):  # type: ignore[misc]
@@ -189,14 +190,7 @@ def measure(
 
 
 def inspect(
-    found: list[Node],
-    folder: Path,
-    images: Path,
-    first_image: str,
-    session: int,
-    *,
-    gpus: bool = True,
-    here: bool,
+    found: list[Node], asked: MustSee, *, gpus: bool = True, here: bool
 ) -> list[dict[str, Any]]:
     """Let every node look at the run folder and the images, and write a mark there.
 
@@ -206,33 +200,36 @@ def inspect(
     Raises:
         RequestError: a node can't see or write one of them: its trials would fail one after another.
     """
-    asked = (str(folder), str(images), first_image, session)
-    seen = [node_tasks.look(*asked)] if here else _look_everywhere(found, asked, gpus)
+    seen = [node_tasks.look(asked)] if here else _look_everywhere(found, asked, gpus)
     try:
         for look in seen:
-            if not look["manifest"] or not look["mark"] or not (folder / look["mark"]).is_file():
+            if (
+                not look["manifest"]
+                or not look["mark"]
+                or not (asked.folder / look["mark"]).is_file()
+            ):
                 raise RequestError(
-                    f"every node must see and write the run folders in {folder.parent}, but {look['host']} can't; "
-                    "put `storage` on a file system that all nodes share"
+                    f"every node must see and write the run folders in {asked.folder.parent}, but "
+                    f"{look['host']} can't; put `storage` on a file system that all nodes share"
                 )
             if not look["image"]:
                 raise RequestError(
-                    f"every node must see the images, but {look['host']} has no {images / first_image}; "
+                    f"every node must see the images, but {look['host']} has no {asked.images / asked.first_image}; "
                     "put them on a shared file system, or at the same path on every node"
                 )
     finally:
-        for mark in folder.glob(f".seen-{session}-*"):
+        for mark in asked.folder.glob(f"{asked.mark}*"):
             mark.unlink(missing_ok=True)
     return seen
 
 
-def _look_everywhere(found: list[Node], asked: tuple[Any, ...], gpus: bool) -> list[dict[str, Any]]:
+def _look_everywhere(found: list[Node], asked: MustSee, gpus: bool) -> list[dict[str, Any]]:
     task = ray.remote(num_cpus=0)(node_tasks.look)
     looks = [
         task.options(
             num_gpus=0.01 if node.gpus and gpus else 0,  # without any, Ray hides the GPUs
             scheduling_strategy=_on(node),
-        ).remote(*asked)
+        ).remote(asked)
         for node in found
         if node.cpus
     ]

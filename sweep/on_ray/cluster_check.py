@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweep.on_ray import cluster
+from sweep.on_ray.node_tasks import MustSee
 from sweep.request.config import SweepConfig
 from sweep.request.refusals import tried_folder
 from sweep.resources.allocation import Node, Share, share
@@ -33,9 +34,8 @@ def _look(config: SweepConfig, prepared: Prepared, found: list[Node], granted: S
     images = prepared.data.table.images
     with tried_folder(config) as folder:
         write_json(folder / "manifest.json", {})
-        looks = cluster.inspect(
-            found, folder, images, first, session=0, gpus=granted.gpus > 0, here=False
-        )
+        must_see = MustSee(folder, images, first, session=0)
+        looks = cluster.inspect(found, must_see, gpus=granted.gpus > 0, here=False)
     gpus = gpus_of(kinds(looks)) if granted.gpus else []
     precision_on(gpus, config.resources.precision)
     asked = config.resources.gpus_per_trial != 0

@@ -5,6 +5,7 @@ Apart from the rest, so that a worker of Ray which runs them starts soon.
 
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,29 @@ def why_unused() -> str:
     return unused_gpu()
 
 
-def look(folder: str, images: str, first_image: str, session: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MustSee:
+    """What every node must see, so that trials can run there."""
+
+    folder: Path
+    """Of the run: nodes write there, too."""
+    images: Path
+    """A folder."""
+    first_image: str
+    """One of them, relative to their folder."""
+    session: int
+    """Which leaves the marks that show that a node writes."""
+
+    @property
+    def mark(self) -> str:
+        """How the names of the marks begin."""
+        return f".seen-{self.session}-"
+
+
+def look(asked: MustSee) -> dict[str, Any]:
     """What a node sees of the run folder and the images; leaves a mark in the folder."""
     host = socket.gethostname()
-    mark = Path(folder) / f".seen-{session}-{host}-{os.getpid()}"
+    mark = asked.folder / f"{asked.mark}{host}-{os.getpid()}"
     try:
         mark.write_text(host)
         wrote = mark.name
@@ -46,7 +66,7 @@ def look(folder: str, images: str, first_image: str, session: int) -> dict[str, 
     return {
         "host": host,
         "mark": wrote,
-        "manifest": (Path(folder) / "manifest.json").is_file(),
-        "image": (Path(images) / first_image).is_file(),
+        "manifest": (asked.folder / "manifest.json").is_file(),
+        "image": (asked.images / asked.first_image).is_file(),
         "device": device_of("cuda" if has_gpu() else "cpu").facts(),
     }

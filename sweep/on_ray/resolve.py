@@ -8,6 +8,7 @@ from typing import Any
 from sweep.frozen.policy import cuts_of, decide_for
 from sweep.frozen.rates import RateProbe
 from sweep.on_ray import cluster
+from sweep.on_ray.node_tasks import MustSee
 from sweep.request.config import SweepConfig
 from sweep.request.open_run import Run
 from sweep.resources.allocation import Node, Share, share
@@ -135,8 +136,8 @@ def _inspect(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[s
     """Every kind of device that the nodes have, once all of them see what they must."""
     folder, images = run.folder, run.manifest.image_folder
     first = str(read_split(folder.split, ("train",))["file"].iloc[0])
-    session = len(run.manifest.sessions) + 1
-    return kinds(cluster.inspect(found, folder.path, images, first, session, gpus=gpus, here=here))
+    asked = MustSee(folder.path, images, first, len(run.manifest.sessions) + 1)
+    return kinds(cluster.inspect(found, asked, gpus=gpus, here=here))
 
 
 def _graphs(

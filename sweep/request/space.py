@@ -17,7 +17,7 @@ Point = dict[str, Value]
 """Values of the searched settings that are active, by name."""
 RangeKind = Literal["uniform", "loguniform", "int", "logint", "quniform"]
 RANGES: Final[tuple[RangeKind, ...]] = get_args(RangeKind)
-LARGEST_GRID: Final = 100_000  # points; a larger one is a mistake
+LARGEST_GRID: Final = 100_000  # points; a larger one is a mistake; assumed
 
 
 class SettingError(ValueError):

@@ -23,7 +23,7 @@ BYTES_PER_PARAMETER: Final = {  # best weights, and in last.pt the weights now a
     "adamw": 4 * 4,
     "sgd": 3 * 4,
 }
-GRADIENT_BYTES: Final = 4
+GRADIENT_BYTES: Final = 4  # a parameter's, in float32
 KEPT: Final = {nn.ReLU: 0, nn.MaxPool2d: 3}
 """Times its output that a layer adds to what is kept: one works in place, one keeps where each maximum was (int64)."""
 

@@ -27,10 +27,10 @@ from trainable.network.model import (
 )
 from trainable.step import Steps
 
-ROOM: Final = 0.9  # of a GPU's memory, for both trials together
-WORTH: Final = 1.05  # two are taken where they train so many times the images of one
-PROBE_SECONDS: Final = 3.0  # for one alone, and again for two
-STEPS: Final = 20  # in an epoch on noise
+ROOM: Final = 0.9  # of a GPU's memory, for both trials together; assumed
+WORTH: Final = 1.05  # two are taken where they train so many times the images of one; assumed
+PROBE_SECONDS: Final = 3.0  # for one alone, and again for two; assumed
+STEPS: Final = 20  # in an epoch on noise; assumed
 
 
 @dataclass(frozen=True)

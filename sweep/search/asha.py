@@ -2,6 +2,14 @@
 
 Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (arXiv:1810.05934), in Ray's stopping
 variant: a trial that reaches a rung goes on or stops at once, by comparison with those that were there before.
+
+The paper's names and ours: the resource is epochs; the reduction factor η is `reduction_factor`, the minimum resource
+r the grace period, the maximum resource R the epochs of a trial, and the minimum early-stopping rate s, which puts the
+first rung at r η^s, is 0. So `epochs` are r, r η, r η², … below R (sweep.request.config makes them).
+
+What it is not: there are no brackets, one for each s, as Hyperband has them; and no trial is promoted, that is paused
+at a rung until it is among the best 1/η of what has come there. It is a stopping rule, as Ray's AsyncHyperBandScheduler
+with one bracket is: nothing pauses, and a decision at a rung stands when better trials come there later.
 """
 
 import math

@@ -9,13 +9,14 @@ from scipy.stats import qmc
 
 from sweep.request.config import SweepConfig
 from sweep.request.space import LARGEST_GRID, Point, Value
-from sweep.search.study import Recorded, mix, recorded, suggest
+from sweep.search.study import Recorded, mix, recorded, sampler_for, suggest
 from trainable.config import TrialConfig
 from trainable.network.model import CUTS
 from trainable.records.run_folder import RunFolder
 
-DUPLICATES_IN_A_ROW = 50  # after these a sampler is stuck, and an untried point is drawn instead
-DRAWS = 1_000  # at random for an untried point of a space that can't be listed
+DUPLICATES_IN_A_ROW = 50
+"""After these a sampler is stuck, and an untried point is drawn instead; assumed."""
+DRAWS = 1_000  # at random for an untried point of a space that can't be listed; assumed
 
 
 def nothing_left(run: RunFolder, config: SweepConfig) -> bool:
@@ -70,10 +71,8 @@ class Proposals:
             case "qmc":
                 return space.at(self._sobol(number), given)
             case "tpe" | "gp" as method:
-                trials = list(tried.values())
-                return suggest(
-                    space, self.config.metric, trials, method, search.seed, number, given
-                )
+                sampler = sampler_for(method, search.seed, number)
+                return suggest(space, self.config.metric, list(tried.values()), sampler, given)
             case "grid":
                 raise AssertionError("a grid is listed, not proposed")
 

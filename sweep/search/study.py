@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
-from typing import Literal
 
 import optuna
 from optuna.distributions import (
@@ -22,7 +21,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweep.request.config import SweepConfig
+from sweep.request.config import Sampler, SweepConfig
 from sweep.request.open_run import open_run
 from sweep.request.space import Choice, Point, Range, SearchSpace, Value
 from sweep.search.ranking import OnRecord, best_so_far
@@ -31,10 +30,8 @@ from trainable.metric import Metric
 from trainable.records.rows import Origin, Status, trial_id_of
 
 LOG = logging.getLogger(__name__)
-Sampler = Literal["tpe", "gp"]
-STARTUP_TRIALS = (
-    10  # drawn at random before a sampler models anything: Optuna's own default for TPE
-)
+STARTUP_TRIALS = 10
+"""Drawn at random before a sampler models anything: Optuna's own default for TPE."""
 
 
 @dataclass(frozen=True)
@@ -192,13 +189,11 @@ def suggest(
     space: SearchSpace,
     metric: Metric,
     trials: Sequence[Recorded],
-    method: Sampler,
-    seed: int,
-    number: int,
+    sampler: optuna.samplers.BaseSampler,
     given: Mapping[str, Value],
 ) -> Point:
-    """The point that Optuna's `method` proposes as suggestion `number` after `trials`; `given` values stand."""
-    study, _ = build_study(space, metric, trials, sampler_for(method, seed, number))
+    """The point that `sampler` proposes after `trials`; `given` values stand."""
+    study, _ = build_study(space, metric, trials, sampler)
     if given:
         study.enqueue_trial(dict(given))
     trial = study.ask()

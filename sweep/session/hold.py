@@ -26,11 +26,12 @@ from trainable.records.files import Disk, current_disk, now, to_json
 from trainable.records.manifest import read_manifest, session_numbers
 from trainable.records.run_folder import RunFolder
 
-BEAT_SECONDS: Final = 5.0
+BEAT_SECONDS: Final = 5.0  # twelve of them fit into what is watched; assumed
 WATCH_SECONDS: Final = 60.0
-"""How long a hold must not move before its driver counts as dead, where its process can't be seen."""
-POLL_SECONDS: Final = 0.5
+"""How long a hold must not move before its driver counts as dead, where its process can't be seen; assumed."""
+POLL_SECONDS: Final = 0.5  # assumed
 HALF_WRITTEN_SECONDS: Final = 2.0
+"""A hold is one short write, so one that is no JSON for longer is damaged; assumed."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from sweep.session.prepare import check_unchanged
 from trainable.data import read_split
 from trainable.data.examine import Begin, no_progress
 from trainable.errors import RequestError
+from trainable.metric import is_right
 from trainable.records.files import is_time, read_json, read_json_lines, sha256_of
 from trainable.records.manifest import read_manifest
 from trainable.records.paths import readable
@@ -220,7 +221,7 @@ def _check_best(
             f"but it names {len(predictions)} otherwise; {BACK}"
         )
     right = read_right(record.right, int(epoch), len(predictions))
-    predicted = (predictions["logit"] > 0) == (predictions["label"] > 0.5)
+    predicted = is_right(predictions["logit"], predictions["label"])
     if right is not None and not np.array_equal(right[-1], predicted):
         raise RequestError(
             f"{record.right} must have the images right in epoch {epoch} that {path.stem}.parquet has, but "

@@ -12,8 +12,8 @@ from optuna_dashboard import wsgi
 from sweep.search.study import study_of
 from trainable.errors import RequestError
 
-REFRESH_SECONDS: Final = 2.0
-HOST: Final = "127.0.0.1"
+REFRESH_SECONDS: Final = 2.0  # assumed
+HOST: Final = "127.0.0.1"  # this machine alone: the page asks for no password
 
 
 class RecordStorage(InMemoryStorage):

@@ -13,22 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.search.ranking import Standing, leader
+from trainable.colours import COLOURS
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Origin, Status
 from trainable.terminal import PlainConsole
 from trainable.wording import duration
-
-COLOURS = {
-    Status.RUNNING: "cyan",
-    Status.FINISHED: "green",
-    Status.PRUNED: "bright_black",
-    Status.DIVERGED: "yellow",
-    Status.COLLAPSED: "yellow",
-    Status.FAILED: "red",
-    Status.INTERRUPTED: "magenta",
-    Status.PENDING: "bright_black",
-}
 
 
 @dataclass
@@ -115,7 +105,7 @@ def describe(settings: TrialConfig, origin: Origin = "search") -> str:
 def counts(board: Board) -> Text:
     """How many trials are in which state."""
     parts = [
-        (f"{board.count(status)} {status}", COLOURS[status])
+        (f"{board.count(status)} {status}", COLOURS[status].terminal)
         for status in Status
         if board.count(status) and status is not Status.PENDING
     ]
@@ -190,7 +180,7 @@ class Terminal:
             return Text("best so far  –", style="bright_black")
         return Text.assemble(
             ("best so far  ", "bright_black"),
-            (f"{first.value:.4f}", "bold green"),
+            (f"{first.value:.4f}", COLOURS["winner"].terminal),
             f"  {first.trial_id}  {self.board.lines[first.trial_id].setting}",
         )
 
@@ -208,7 +198,7 @@ class Terminal:
         line.status = status
         best = f"best {self.board.metric} {line.best:.4f}" if line.best is not None else "no epoch"
         text = Text.assemble(
-            (f"{status:<11}", COLOURS[status]),
+            (f"{status:<11}", COLOURS[status].terminal),
             f"{trial_id}  {line.epoch:>2} epochs  {best}  {line.setting}",
             (f"  ({reason})" if reason else "", "bright_black"),
         )

@@ -12,7 +12,8 @@ from sweep.request.open_run import open_run
 from sweep.search.ranking import Standing, leader, standing_of
 from sweep.search.study import asked_in_all
 from sweep.session.hold import WATCH_SECONDS, Hold, read_hold
-from sweep.show.progress import COLOURS, describe
+from sweep.show.progress import describe
+from trainable.colours import COLOURS
 from trainable.records.manifest import Session, SessionEnd
 from trainable.records.rows import Row, Status, frozen_work
 from trainable.records.run_folder import RunFolder
@@ -142,7 +143,7 @@ def show_status(facts: dict[str, Any], console: Console) -> None:
         table.add_row(
             str(trial["number"]),
             trial["trial_id"],
-            Text(trial["status"], COLOURS[Status(trial["status"])]),
+            Text(trial["status"], COLOURS[trial["status"]].terminal),
             f"{trial['epoch']}/{facts['epochs']}",
             f"{trial['best']:.4f}" if trial["best"] is not None else "–",
             str(trial["best_epoch"] or "–"),

@@ -2,12 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from benchmarks import documents
-from sweep.request.config import load_config
+from sweep.request.config import Method, load_config
 from sweep.request.space import Choice
+from trainable.config import HEADS, TrialConfig
+from trainable.metric import Metric
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("trainable", "sweep", "analysis")
@@ -87,6 +90,23 @@ def test_the_search_example_searches() -> None:
     config = load_config(ROOT / "examples" / "search.yaml")
     assert len(config.space.dimensions) >= 4
     assert any(isinstance(d.domain, Choice) and d.when for d in config.space.dimensions)
+
+
+def test_the_readme_lists_the_values_of_settings_that_the_code_knows() -> None:
+    """Where a line of the configuration says `a | b | c` behind a setting's name and its example."""
+    block = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+
+    def listed(line: str) -> list[str]:
+        (found,) = re.findall(rf"^ *{line}.*# *(.*)$", block, re.MULTILINE)
+        return [re.match(r"[\w]+", word.strip())[0] for word in found.split(" | ")]  # type: ignore[index]
+
+    for setting in ("strategy", "optimizer"):
+        assert listed(f"{setting}: ") == list(
+            get_args(TrialConfig.model_fields[setting].annotation)
+        )
+    assert listed("search: ") == list(get_args(Method))
+    assert {*listed("metric: "), load_config(ROOT / "examples/search.yaml").metric} == {*Metric}
+    assert listed("head: ")[:-1] == list(HEADS)
 
 
 def test_the_configuration_in_the_readme_is_one(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import pandas as pd
 
 HASH_WORDS: Final = 4  # of 64 bits: imagehash's pHash with 16 × 16 bits
 NEAR_BITS: Final = 16
-"""Of 256: two hashes that differ in no more are of one picture (docs/log.md)."""
-KEY_BITS: Final = 16
-SMALL: Final = 128  # hashes with the same key
-TILE: Final = 512  # hashes compared with so many others at a time: 2 MiB
-SHOWN: Final = 3
+"""Of 256: two hashes that differ in no more are of one picture (measured on drawn faces, docs/log.md)."""
+KEY_BITS: Final = 16  # of a bucket: its key is a uint16
+SMALL: Final = 128  # hashes with the same key, up to which one loop compares all buckets; assumed
+TILE: Final = 512  # hashes compared with so many others at a time: 2 MiB; assumed
+SHOWN: Final = 3  # pairs that a line names; assumed
 
 Pair = tuple[str, str]
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]

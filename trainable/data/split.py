@@ -18,10 +18,11 @@ from trainable.errors import RequestError, did_you_mean
 
 Part = Literal["train", "validation", "test"]
 PARTS: Final[tuple[Part, ...]] = ("train", "validation", "test")
-MOST_FOLDS: Final = 40
-SHARE_TOLERANCE: Final = 0.005
+MOST_FOLDS: Final = 40  # parts of 2.5 % are the smallest; assumed
+SHARE_TOLERANCE: Final = 0.005  # half a point of what was asked for; assumed
 ALONE: Final = "alone "
-FEW_VALIDATION_IMAGES: Final = 10  # of a class: below this a validation accuracy says little
+FEW_VALIDATION_IMAGES: Final = 10
+"""Of a class: below this a validation accuracy says little; assumed."""
 
 
 def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional
 from trainable.config import Augmentation
 
 MEAN: Final = (0.485, 0.456, 0.406)  # of ImageNet's training set, as IMAGENET1K_V1 expects
-STD: Final = (0.229, 0.224, 0.225)
+STD: Final = (0.229, 0.224, 0.225)  # likewise
 JITTER: Final = 0.2  # brightness, contrast and saturation of the first reference report
 _ADJUST: Final = (
     functional.adjust_brightness,

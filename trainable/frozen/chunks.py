@@ -21,8 +21,8 @@ from trainable.frozen.store import Chunk
 from trainable.hardware.device import device_of
 
 PIXELS: Final = 0  # the cut before all layers: what is kept there are decoded images
-FILL_BATCH: Final = {"cpu": 8, "cuda": 128}  # images sent through frozen layers at a time
-SMALLEST_CHUNK, LARGEST_CHUNK, CHUNKS = 8, 256, 16  # images; a part has at least so many chunks
+FILL_BATCH: Final = {"cpu": 8, "cuda": 128}  # images sent through frozen layers at a time; assumed
+SMALLEST_CHUNK, LARGEST_CHUNK, CHUNKS = 8, 256, 16  # images, and chunks of a part at least; assumed
 
 
 @dataclass(frozen=True)

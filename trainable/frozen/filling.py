@@ -34,11 +34,10 @@ from trainable.frozen.tables import Tables
 from trainable.hardware.device import device_of
 from trainable.network.model import CUTS, multiply_adds
 
-POLL_SECONDS: Final = 0.01
-CHUNKS_AHEAD: Final = (
-    8  # being decoded, by processes: 16 of them have 1,500 images in hand at a time
-)
-BATCHES_AHEAD: Final = 2
+POLL_SECONDS: Final = 0.01  # between looks for what others compute; assumed
+CHUNKS_AHEAD: Final = 8
+"""Being decoded, by processes: 16 of them have 1,500 images in hand at a time; assumed."""
+BATCHES_AHEAD: Final = 2  # one is read, one is there; assumed
 
 Written = Future[Chunk | None]
 

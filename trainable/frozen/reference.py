@@ -18,7 +18,8 @@ from trainable.data.views import ORIGINAL, View, draws, look_all, normalise, vie
 from trainable.hardware.device import device_of
 from trainable.network.model import TransferVGG16, multiply_adds
 
-EVALUATION_BATCH: Final = 64  # images; fixed, so that a figure does not depend on the trial
+EVALUATION_BATCH: Final = 64
+"""Images; fixed, so that a figure does not depend on the trial; the number is assumed."""
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -108,16 +109,14 @@ class Plain:
     """(images, 3, size, size) uint8 of a part, where they lie in the device's memory."""
 
     def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
-        return plain_batches(
-            self.model,
-            self.run,
+        asked = Pass(
             self.data.training,
             order,
             self.config.batch_size,
             lambda file: seen_by(self.config, epoch, file),
-            work,
             self.held_pixels(self.data.training),
         )
+        return plain_batches(self.model, self.run, asked, work)
 
     def validation(self, work: Work) -> Batches:
         images = self.data.validation
@@ -130,20 +129,25 @@ class Plain:
         """Nothing is held."""
 
 
-def plain_batches(
-    model: TransferVGG16,
-    run: RunSettings,
-    images: LabelledImages,
-    order: Sequence[int],
-    size: int,
-    see: Callable[[str], View],
-    work: Work,
-    held_pixels: Tensor | None = None,
-) -> Batches:
-    """Features of `images` in `order`, each seen as `see` says, straight from the frozen prefix."""
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the images of a part."""
+
+    images: LabelledImages
+    order: Sequence[int]
+    """Positions in `images`."""
+    batch_size: int
+    see: Callable[[str], View]
+    """How an image is seen, by its file."""
+    held_pixels: Tensor | None = None
+    """(images, 3, size, size) uint8 of the part, where they lie in the device's memory."""
+
+
+def plain_batches(model: TransferVGG16, run: RunSettings, asked: Pass, work: Work) -> Batches:
+    """Features of the images of a pass, straight from the frozen prefix."""
     device_of(run.device).fix_kernels(run.tf32)
     each = multiply_adds(run.width, run.image_size, 0, model.cut)
-    for positions, pixels in _seen_pixels(run, images, order, size, see, held_pixels):
+    for positions, pixels in _seen_pixels(run, asked):
         began = time.monotonic()
         with autocast(run.precision, run.device):
             hidden = model.prefix(normalise(pixels))
@@ -156,18 +160,12 @@ def plain_batches(
         yield positions, hidden
 
 
-def _seen_pixels(
-    run: RunSettings,
-    images: LabelledImages,
-    order: Sequence[int],
-    size: int,
-    see: Callable[[str], View],
-    held: Tensor | None,
-) -> Batches:
+def _seen_pixels(run: RunSettings, asked: Pass) -> Batches:
     """Positions and pixels on the device, as they are seen."""
     device = device_of(run.device).torch
+    images, order, size, held = asked.images, asked.order, asked.batch_size, asked.held_pixels
     if held is None and run.views_made_on == "host":
-        for positions, pixels in images.batches(order, size, see, run.workers):
+        for positions, pixels in images.batches(order, size, asked.see, run.workers):
             yield positions, pixels.to(device)
         return
     batches = (
@@ -178,7 +176,7 @@ def _seen_pixels(
         )
     )
     for positions, pixels in batches:
-        seen = [see(images.files[p]) for p in positions.tolist()]
+        seen = [asked.see(images.files[p]) for p in positions.tolist()]
         plain = all(each == ORIGINAL for each in seen)
         yield positions, pixels if plain else look_all(pixels, draws(seen).to(device))
 
@@ -191,16 +189,10 @@ def evaluation_batches(
     held_pixels: Tensor | None = None,
 ) -> Batches:
     """Features of every image in order, of the original view."""
-    return plain_batches(
-        model,
-        run,
-        images,
-        range(len(images)),
-        EVALUATION_BATCH,
-        lambda file: ORIGINAL,
-        work or Work(),
-        held_pixels,
+    everything = Pass(
+        images, range(len(images)), EVALUATION_BATCH, lambda file: ORIGINAL, held_pixels
     )
+    return plain_batches(model, run, everything, work or Work())
 
 
 def seen_by(config: TrialConfig, epoch: int, file: str) -> View:

@@ -21,8 +21,9 @@ LOG = logging.getLogger(__name__)
 # Of the memory that this process may take. Training needs 14 to 18 bytes a parameter (gradient, two moments, a half
 # copy, the best epoch's): 2 GB for a head of 4096-4096; its activations at 224 px and filling 128 images at a time
 # 2 to 4 GB. A T4 of 16 GB keeps 4 GB for that, half an H200 18 GB.
-FOR_TRAINING: Final = 0.25  # stays free when a table comes
-AT_LEAST_FREE: Final = 0.05  # below that, as when another process grew, the least worthy table goes
+FOR_TRAINING: Final = 0.25  # stays free when a table comes; reckoned
+AT_LEAST_FREE: Final = 0.05
+"""Below that, as when another process grew, the least worthy table goes; assumed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -42,6 +43,7 @@ class Worth:
         return other.kind != PIXELS and self < other
 
 
+# kinds of tables, from the one that is worth least (docs/sharing.md)
 EPOCH: Final = 0
 PIXELS: Final = 1
 FIXED: Final = 2

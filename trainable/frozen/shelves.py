@@ -9,7 +9,7 @@ from trainable.frozen.chunks import PIXELS, Table, chunk_size, feature_facts, pi
 from trainable.frozen.store import Chunk, Claim, Shelf, StoreUnavailable, default_folder
 
 LOG = logging.getLogger(__name__)
-ANY_CUT: Final = -1
+ANY_CUT: Final = -1  # stands for every cut: none is negative
 
 
 class Shelves:

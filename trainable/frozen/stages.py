@@ -16,13 +16,14 @@ from trainable.frozen.store import Chunk, Claim, Shelf
 from trainable.hardware.device import Device, Mark
 
 Item = TypeVar("Item")
-PIECE_BYTES: Final = 2**23  # of a host buffer; every writing thread has two, 64 MiB for four
-UPLOAD_BYTES: Final = 2**26  # of all buffers on the way to the device
+PIECE_BYTES: Final = 2**23
+"""Of a host buffer; every writing thread has two, 64 MiB for four; assumed."""
+UPLOAD_BYTES: Final = 2**26  # of all buffers on the way to the device; assumed
 WRITERS: Final = {
     "cpu": 1,
     "cuda": 4,
-}  # threads; one hashes 1.2 GB/s, and a trial has one core on a CPU
-READERS: Final = {"cpu": 0, "cuda": 4}
+}  # threads; one hashes 1.2 GB/s (an H200's host, docs/log.md), and a trial has one core on a CPU
+READERS: Final = {"cpu": 0, "cuda": 4}  # threads that check digests; as many as write; assumed
 
 thread_context: Callable[[], AbstractContextManager[object]] = nullcontext
 """What every stage's thread works within: a torch dispatch mode sees its own thread alone."""

@@ -35,8 +35,9 @@ LOG = logging.getLogger(__name__)
 MAGIC: Final = b"FACECHNK"
 TAIL: Final = struct.Struct("<Q8s")  # length of the JSON before it, and MAGIC
 MAKING_ROOM: Final = threading.Lock()
-WRITING_SECONDS: Final = 60  # a half-written file that is older has lost its writer
-FREE_SHARE: Final = 0.5  # of the disk that is free or ours already: the limit where none is given
+WRITING_SECONDS: Final = 60  # a half-written file that is older has lost its writer; assumed
+FREE_SHARE: Final = 0.5
+"""Of the disk that is free or ours already: the limit where none is given; assumed."""
 STORED: Final[
     Mapping[torch.dtype, np.dtype[Any]]
 ] = {  # NumPy has no bfloat16; its bits travel as signed integers, which a GPU can index

@@ -16,7 +16,8 @@ from trainable.frozen.chunks import Look, chunk_names
 from trainable.frozen.reference import seen_by
 from trainable.frozen.stages import threads
 
-EPOCHS_SEEN: Final = 4  # kept: both parts, this epoch and the next; 24,000 views take some 15 MB
+EPOCHS_SEEN: Final = 4
+"""Kept: both parts, this epoch and the next; 24,000 views take some 15 MB (reckoned)."""
 
 
 def looks(config: TrialConfig, epoch: int, files: Sequence[str]) -> tuple[list[Look], Tensor]:

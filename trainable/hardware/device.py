@@ -18,14 +18,12 @@ from torch import Tensor
 
 from trainable.hardware.memory import free_bytes
 
-BFLOAT16_SINCE: Final = (
-    8,
-    0,
-)  # older GPUs only emulate it, and torch.cuda.is_bf16_supported() counts that
-WARM_UP_STEPS: Final = (
-    3  # before a capture: what libraries and optimizers allocate at first use is there then
-)
-STAGED_BYTES: Final = 2**26
+BFLOAT16_SINCE: Final = (8, 0)
+"""Compute capability, as NVIDIA has it: older GPUs only emulate it, and torch.cuda.is_bf16_supported() counts that."""
+WARM_UP_STEPS: Final = 3
+"""Before a capture, as in PyTorch's notes on CUDA graphs: what libraries and optimizers allocate at first use is there
+then."""
+STAGED_BYTES: Final = 2**26  # of each of two pinned buffers on the way to the host; assumed
 DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 

@@ -10,7 +10,7 @@ import torch
 from trainable.hardware.device import has_gpu
 
 PROGRAM: Final = "nvidia-smi"
-PATIENCE_SECONDS: Final = 20.0  # it wakes a sleeping GPU first
+PATIENCE_SECONDS: Final = 20.0  # it wakes a sleeping GPU first; assumed
 
 
 def unused_gpu() -> str:

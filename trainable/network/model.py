@@ -23,7 +23,7 @@ CUTS: Final[Mapping[Strategy, int]] = {  # index in `features` of the first laye
 }
 PRETRAINED_HEAD: Final = ("0.weight", "0.bias", "3.weight", "3.bias")
 """What `head: pretrained` takes of VGG's classifier."""
-POOLED: Final = 7  # side of the map that VGG's adaptive pooling leaves
+POOLED: Final = 7  # side of the map that VGG's adaptive pooling leaves: torchvision's vgg16()
 
 
 def feature_layers(width: float) -> nn.Sequential:

@@ -9,7 +9,7 @@ from typing import Final
 
 from torch import Tensor
 
-HEAD_BYTES: Final = 4096
+HEAD_BYTES: Final = 4096  # of a file, in which each kind's marks lie; assumed
 MAGIC: Final = (
     (
         b"version https://git-lfs",
@@ -35,9 +35,8 @@ NAMES: Final = (
     (r"\.onnx", "an ONNX model"),
     (r"\.tflite", "a TensorFlow Lite model"),
 )
-LEVELDB_END: Final = (
-    b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # of a table, which TensorFlow's index and old .ckpt are
-)
+LEVELDB_END: Final = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
+"""Of a table, which TensorFlow's index and old .ckpt are."""
 NETWORKS: Final = (
     ("a ResNet", r"layer1\.0\.conv1\.weight"),
     ("a DenseNet", r"features\.denseblock1\."),

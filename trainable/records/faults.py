@@ -9,7 +9,7 @@ from trainable.errors import ChangedInput
 from trainable.records.run_folder import RunFolder
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-ROOM_BYTES: Final = 2**20
+ROOM_BYTES: Final = 2**20  # more than a trial's JSON and rows, less than any weights; assumed
 
 
 def fault_of_run(run: RunFolder, error: BaseException) -> str:

@@ -20,7 +20,7 @@ from trainable.records.paths import readable
 from trainable.records.run_folder import RunFolder
 from trainable.records.upgrade import OLDER, upgraded
 
-VERSION: Final = 2
+VERSION: Final = 2  # of manifest.json; trainable.records.upgrade reads older ones
 REMEDY: Final = "put the old one back"
 Facts = dict[str, Any]
 """JSON that is shown or compared, and never taken apart."""

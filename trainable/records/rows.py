@@ -97,7 +97,10 @@ class Row:
 
 ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")
 ADDED: Final = ("skipped_steps",)  # older rows lack it, and none was skipped
-RESULT_COLUMNS: Final = ROW_COLUMNS[:8]
+RATE_COLUMNS: Final = tuple(name for name in ROW_COLUMNS if name.startswith(("train_", "val_")))
+"""Losses and rates on the two parts."""
+RESULT_COLUMNS: Final = ("epoch", *RATE_COLUMNS, "lr")
+"""What must repeat exactly on a CPU."""
 
 
 def is_better(metric: Metric, row: Row, best: Row | None) -> bool:

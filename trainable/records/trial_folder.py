@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from trainable.behind import Behind
     from trainable.records.right import Right
 
 LOG = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class TrialRecord:
 
     folder: Path
     session: int | None = None
+    behind: "Behind | None" = field(default=None, compare=False, repr=False)
+    """Where the trial may leave what it has to write at its end, so that the next one trains meanwhile."""
     _origin: OriginRecord | None = field(init=False, default=None, repr=False)
     _noted: str = field(init=False, default="", repr=False)
     _note_again: float = field(init=False, default=-math.inf, repr=False)

@@ -10,7 +10,7 @@ from analysis.wording import SECONDARY, setting_value
 from sweep.request.space import Choice, Dimension
 
 EDGE: Final = 0.1
-"""Share of a range at either end that counts as its edge."""
+"""Share of a range at either end that counts as its edge; assumed."""
 FEWEST_LISTED: Final = 3
 """Of two listed values each is at an end, which says nothing."""
 

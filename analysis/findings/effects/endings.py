@@ -10,7 +10,7 @@ from analysis.findings.effects.learning import Numbers
 from analysis.statistics import CONFIDENCE
 
 FEWEST_EPOCHS: Final = 3
-"""That a slope is taken over."""
+"""That a slope is taken over, at least: through two points there is no error; assumed."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from analysis.findings.effects.model import (
 from analysis.image_variance import Uncertain, jointly, uncertain
 
 PLACES: Final = 61
-"""Places in a range at which a fitted parabola is looked at for its best."""
+"""Places in a range at which a fitted parabola is looked at for its best: every sixtieth of it; assumed."""
 
 
 @dataclass(frozen=True)

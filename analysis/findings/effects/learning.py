@@ -12,7 +12,7 @@ from trainable.records.rows import Status
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 BROKEN: Final = (Status.DIVERGED, Status.COLLAPSED)
 MANY: Final = 0.25
-"""Share of a value's trials that were not yet learning, beyond which the others don't speak for it."""
+"""Share of a value's trials that were not yet learning, beyond which the others don't speak for it; assumed."""
 
 
 @dataclass(frozen=True)

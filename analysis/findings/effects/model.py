@@ -15,9 +15,9 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 Settings = Mapping[str, Any]
 STRATEGY, RATE = "strategy", "lr"
 LISTED: Final = 6
-"""Numbers with at most so many values are taken one by one."""
+"""Numbers with at most so many values are taken one by one, and drawn as a list of them; assumed."""
 LOG_SPAN: Final = 9
-"""Numbers that span more than this factor are taken by their logarithm."""
+"""Numbers that span more than this factor are taken and drawn by their logarithm: about a decade; assumed."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _row(terms: Sequence[Term], together: bool, point: Settings) -> Numbers:
     return np.concatenate([np.ones(1), *parts.values(), products])
 
 
-SMALL: Final = 1e-8
+SMALL: Final = 1e-8  # share of the longest column below which one is a rounding error; assumed
 
 
 def added_by(larger: Model, smaller: Numbers) -> Numbers | None:

@@ -33,9 +33,9 @@ from analysis.wording import SECONDARY
 from sweep.request.space import Choice, Dimension
 
 FEWEST_SPARE: Final = 4
-"""Trials more than the model has parameters, for anything to be said."""
+"""Trials more than the model has parameters, for anything to be said: degrees of freedom of its error; assumed."""
 MATTERS: Final = 0.01
-"""A difference of a share or area up to here is taken for none that matters: one point."""
+"""A difference of a share or area up to here is taken for none that matters: one point; assumed."""
 TOGETHER: Final = "strategy with lr"
 
 

@@ -2,14 +2,15 @@
 
 from analysis.frames.snapshot import ReadTrial, Snapshot
 from analysis.statistics import Labels, Right
+from trainable.metric import is_right
 from trainable.records.right import agrees, read_right
 
 
 def rights_of(trial: ReadTrial, images: int) -> Right | None:
     """(epochs, images) bool: was the image predicted right? Of exactly the epochs of the snapshot's rows, in order.
 
-    Images are the validation rows of split.parquet in its order, `images` of them; right is (logit > 0) == label. The
-    mean of an epoch is its row's val_accuracy.
+    Images are the validation rows of split.parquet in its order, `images` of them. The mean of an epoch is its row's
+    val_accuracy.
 
     None where the record has no such file (right.bits), as runs of older versions have none; where it holds fewer
     epochs, or is of another number of images; and where an epoch's count is not what its row's val_accuracy says.
@@ -37,5 +38,5 @@ def right_at(trial: ReadTrial, epoch: int) -> Right:
         RequestError: they were not, or are damaged.
     """
     found = trial.record.predictions(epoch, ["label", "logit"])
-    right: Right = ((found["logit"] > 0) == (found["label"] > 0.5)).to_numpy()
+    right: Right = is_right(found["logit"], found["label"]).to_numpy()
     return right

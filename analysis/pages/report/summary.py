@@ -9,28 +9,21 @@ from analysis.findings.finalists import Finalists
 from analysis.findings.replicates import Replication
 from analysis.frames.ledger import Opening
 from analysis.frames.select import Selection
+from analysis.pages.report.conclusions import Conclusions
 from analysis.statistics import ALPHA
 from trainable.wording import duration
 
 
-def summary(
-    selection: Selection,
-    setting: str,
-    openings: Sequence[Opening],
-    finalists: Finalists | None,
-    replication: Replication,
-    effects: Effects,
-    cost: Cost,
-) -> list[str]:
+def summary(found: Conclusions, setting: str) -> list[str]:
     """Five sentences, fewer where there is nothing to say; `setting` is the winner's, in words."""
     return [
         sentence
         for line in (
-            _winner(selection, setting, finalists),
-            _test(openings),
-            _sure(finalists, replication),
-            _mattered(effects),
-            _cost(cost),
+            _winner(found.selection, setting, found.finalists),
+            _test(found.openings),
+            _sure(found.finalists, found.replication),
+            _mattered(found.effects),
+            _cost(found.cost),
         )
         for sentence in line
     ]

@@ -2,18 +2,22 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.style import Style
 
 from analysis import plots
 from analysis.final_test import final_test
 from analysis.frames import results
+from analysis.pages.pictures import figures_of
 from analysis.pages.report import render, write_report
 from tests.support.analysis_runs import GOOD, PENDING, make_run, set_status
 from tests.support.manifests import edit_manifest
+from trainable.colours import COLOURS
 from trainable.metric import Metric
 from trainable.records.files import read_json
 from trainable.records.rows import Status
@@ -220,11 +224,33 @@ def test_the_same_role_has_the_same_colour_in_every_figure(page: Page) -> None:
         assert colours == {plots.COLOURS[role]}
 
 
-def test_every_role_has_a_colour_on_the_page_in_light_and_in_dark() -> None:
-    style = (Path(results.__file__).parent / "page.css").read_text(encoding="utf-8")
+def test_every_role_has_a_colour_on_the_page_in_light_and_in_dark(run: Path) -> None:
+    written = render(run)
+    light, dark = written.split("@media (prefers-color-scheme: dark)")[:2]
     for role in plots.COLOURS:
-        assert len(re.findall(rf"--{role}: #", style)) == 2
+        assert [len(re.findall(rf"--{role}: #", part)) for part in (light, dark)] == [1, 1]
     assert {status.value for status in Status} <= set(plots.COLOURS)
+
+
+def test_every_status_has_a_style_that_the_terminal_knows() -> None:
+    for status in Status:
+        assert Style.parse(COLOURS[status].terminal).color is not None
+
+
+def test_every_plot_that_is_written_as_a_picture_is_in_the_report(
+    unchanged: Path, page: Page
+) -> None:
+    shown = [figure["data"] for figure in page.figures]
+    for name, figure in figures_of(unchanged):
+        assert json.loads(figure.to_json())["data"] in shown, name
+
+
+def test_what_has_no_value_makes_no_heat_map(tmp_path: Path) -> None:
+    """Two strategies and rates were suggested, and one of each has ended an epoch."""
+    waiting = replace(PENDING, settings={"strategy": "head", "lr": 5e-4})
+    run = make_run(tmp_path, [GOOD, waiting], how=None)
+    assert "strategy-and-rate" not in dict(figures_of(run))
+    assert "by strategy and learning rate" not in page_of(run).text
 
 
 def test_strategies_stand_in_the_order_of_their_depth(run: Path) -> None:

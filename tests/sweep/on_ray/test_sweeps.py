@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 from analysis.final_test import final_test
 from analysis.pages.report import render
 from sweep.on_ray import cluster
+from sweep.on_ray.node_tasks import MustSee
 from sweep.search.ranking import standing, winner
 from tests.conftest import WIDTH, Faces, results, write_faces, write_weights
 from tests.support.ray_sweeps import GOOD, assert_as_calm, calm, end, running, sweep, wait_for
@@ -335,14 +337,13 @@ def test_a_node_that_does_not_see_the_run_folder_or_the_images_is_refused(
     first = many.files[0]
     with cluster.cluster(two_gpus.address, tmp_path / "log"):
         found = cluster.nodes()
-        seen = cluster.inspect(found, tmp_path, many.images, first, session=1, here=False)
+        asked = MustSee(tmp_path, many.images, first, session=1)
+        seen = cluster.inspect(found, asked, here=False)
         assert len(seen) == len(found) and not list(tmp_path.glob(".seen-*"))
         with pytest.raises(RequestError, match="must see and write the run folders in"):
-            cluster.inspect(
-                found, tmp_path / "elsewhere", many.images, first, session=1, here=False
-            )
+            cluster.inspect(found, replace(asked, folder=tmp_path / "elsewhere"), here=False)
         with pytest.raises(RequestError, match=f"must see the images, but .* has no .*{first}"):
-            cluster.inspect(found, tmp_path, tmp_path, first, session=1, here=False)
+            cluster.inspect(found, replace(asked, images=tmp_path), here=False)
 
 
 def test_a_cluster_that_does_not_answer_is_refused_in_one_line(

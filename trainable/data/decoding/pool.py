@@ -22,10 +22,9 @@ from trainable.data.decoding.requests import AHEAD, Attendant, Request, Waiting
 from trainable.errors import RequestError
 
 LOG = logging.getLogger(__name__)
-REQUEST: Final = 32  # images
-SLOT_BYTES: Final = (
-    2**23
-)  # of a request's pixels: fewer than 32 images where they are larger than 295 px
+REQUEST: Final = 32  # images; assumed
+SLOT_BYTES: Final = 2**23
+"""Of a request's pixels: fewer than 32 images where they are larger than 295 px; assumed."""
 
 
 @dataclass(frozen=True)

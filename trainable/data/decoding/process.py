@@ -22,7 +22,7 @@ ENVIRONMENT: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**27),
 }
-LAST_WORDS: Final = 300  # characters
+LAST_WORDS: Final = 300  # characters of what a process that died had to say; assumed
 
 
 class DecoderProcess:

@@ -17,9 +17,7 @@ from trainable.data.decoding.decoder import Pixels
 from trainable.data.decoding.process import DecoderProcess
 from trainable.errors import RequestError
 
-AHEAD: Final = (
-    2  # requests that a process holds: it need not wait for its thread, and that one for our lock
-)
+AHEAD: Final = 2  # requests that a process holds: it need not wait for its thread, and that one for our lock; assumed
 
 
 class DecoderDied(RequestError):

@@ -29,6 +29,7 @@ PARTS_SAID: Final = {
 PART_NUMBERS: Final = {"0": "train", "1": "validation", "2": "test"}
 """As in CelebA's partition file; folders of such names are classes."""
 TWINS: Final = 0.5
+"""Share of the smaller class's names that two classes have in common, above which these are no classes; assumed."""
 
 
 def part_said(text: str, numbers: bool = False) -> str | None:

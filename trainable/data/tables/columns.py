@@ -11,7 +11,7 @@ from trainable.data.tables.reading import NAMES_ARE_IN, UNNAMED, Sheet
 from trainable.errors import RequestError, did_you_mean
 
 DISTINCT: Final = 0.9
-"""Share of a column's values that differ from each other, where they may be file names."""
+"""Share of a column's values that differ from each other, where they may be file names; assumed."""
 
 
 def file_column(sheet: Sheet, root: Path, data: DataConfig) -> tuple[str, FoundImages | None]:

@@ -17,7 +17,7 @@ SIDE_FILES: Final = ("list_eval_partition", "list_landmarks", "list_bbox", "iden
 
 
 NEARLY: Final = 0.9
-"""Of two folders that hold so many of each other's count, neither is taken for the one."""
+"""Of two folders that hold so many of each other's count, neither is taken for the one; assumed."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ MAYBE_MISSING: Final = frozenset(
 """Words, in small letters, that stand for no value in some tables and for a value in others."""
 NUMBER: Final = re.compile(r"[-−+]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][-+]?[0-9]{1,3})?")
 EXACT_DIGITS: Final = 15
-"""Whole numbers of more are names, which a float would round."""
-SHOWN: Final = 5
+"""Whole numbers of more are names, which a float would round: a double holds any of 15 (IEEE 754)."""
+SHOWN: Final = 5  # values that a line names; assumed
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from trainable.data.tables.reading import IMAGE_SUFFIXES
 Key = Callable[[str], str | None]
 """What a step compares; None where the name has no such thing."""
 DEEPEST: Final = 16
-"""Folders that are left out of the front of a name, at most."""
+"""Folders that are left out of the front of a name, at most; assumed."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from trainable.data.tables.reading.text import DELIMITERS, lines_of
 from trainable.errors import RequestError
 
 FIELD_LIMIT: Final = 2**24
-"""Characters; Python's own is 131,072."""
+"""Characters; Python's own is 131,072. Assumed."""
 FIRST_COLUMN: Final = "image_id"
 """CelebA's own .txt leaves the column of file names without a name."""
 
