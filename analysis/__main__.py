@@ -364,7 +364,7 @@ def show_replication(replication: "Replication") -> None:
 
 def show_tested(run: Path, tested: "Tested") -> None:
     """Print the final numbers, how often the test set was opened, and what must be said beside them."""
-    from analysis.frames.ledger import WHY_ONE, Step, how_often, reasons
+    from analysis.frames.ledger import WHY_ONE, NextStep, how_often, reasons
     from analysis.frames.select import select as select_winner
     from analysis.frames.snapshot import Snapshot
     from analysis.judgement import judge
@@ -376,7 +376,7 @@ def show_tested(run: Path, tested: "Tested") -> None:
     assert result is not None
     winner, interval, counts = opening.winner, result.accuracy_interval, result.confusion
     negative, positive = read.manifest.classes
-    if tested.step is Step.SHOW:
+    if tested.step is NextStep.SHOW:
         _line(f"as stored on {opening.completed}; no test image was read", "bright_black")
     _line(
         f"winner         {winner.trial_id}, epoch {winner.epoch}, {winner.metric.value} {winner.value:.4f}"

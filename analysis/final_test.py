@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from analysis.frames.ledger import (
+    NextStep,
     Opening,
     Result,
-    Step,
     Winner,
     alarm_of,
     next_step,
@@ -54,7 +54,7 @@ class Tested:
 
     opening: Opening
     times_opened: int
-    step: Step
+    step: NextStep
     remarks: tuple[str, ...]
     alarm: str | None
 
@@ -81,14 +81,14 @@ def final_test(
         winner, split_sha256 = _winner(run, selection), opened.manifest.digests.split
         step = next_step(openings, winner, split_sha256, reopen)
         lacks = why_unfinished(opened)
-        if step is not Step.SHOW:
-            begun_so = step is Step.COMPLETE and not openings[-1].sweep_finished
+        if step is not NextStep.SHOW:
+            begun_so = step is NextStep.COMPLETE and not openings[-1].sweep_finished
             if lacks is not None and not (unfinished or begun_so):
                 raise RequestError(
                     f"the sweep must be finished before its test set is opened, but {lacks}; "
                     f"`sweep resume {path}` goes on with it, --unfinished opens the test set all the same"
                 )
-            if step is Step.OPEN:
+            if step is NextStep.OPEN:
                 opening = Opening(
                     number=len(openings) + 1,
                     opened=now(),

@@ -42,7 +42,7 @@ def wilson(successes: int, images: int) -> Interval:
     return Interval(float(low), float(high))
 
 
-def wilson_of_share(share: float, variance: float, images: int) -> Interval:
+def wilson_of_proportion(share: float, variance: float, images: int) -> Interval:
     """Wilson's score interval of a share whose estimate has this variance: that of as many images as would give it.
 
     With the variance share (1 - share) / images it is `wilson`; at a share of 0 or 1, whose variance shows nothing, it
@@ -257,7 +257,7 @@ def superiority(first: Sequence[float], second: Sequence[float]) -> Superiority:
     return Superiority(share, Interval(low, high, method="Newcombe"), pairs)
 
 
-def two_shares(right: int, images: int, other_right: int, other_images: int) -> Difference:
+def two_proportions(right: int, images: int, other_right: int, other_images: int) -> Difference:
     """The share `right` of `images` less that of other images.
 
     Interval: Newcombe's, from the two Wilson intervals (1998, his method 10). p: Fisher's exact test, that the shares

@@ -23,7 +23,7 @@ from scipy.special import ndtri
 from analysis.findings.effects.audited import Audited
 from analysis.findings.effects.claims import Effect, Mattered, Verdict
 from analysis.findings.effects.endings import rise_of
-from analysis.findings.effects.learning import Curve, Moment, moment_of
+from analysis.findings.effects.learning import LearningCurve, Moment, moment_of
 from analysis.findings.effects.said import Saying
 from analysis.findings.effects.verdicts import what_mattered
 from analysis.findings.pruning import wanted
@@ -137,11 +137,11 @@ class Trained:
     status: Status = Status.RUNNING
     stands_for: float = 1.0
 
-    def curve(self) -> Curve:
+    def curve(self) -> LearningCurve:
         """As the analysis sees it."""
         scores = self.scores[: self.epochs]
         areas = np.full(self.epochs, 0.5) if self.collapses else (scores + 1) / 2
-        return Curve(self.settings.effective(), self.status, scores, areas, self.stands_for)
+        return LearningCurve(self.settings.effective(), self.status, scores, areas, self.stands_for)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Search:
     images: int
     moment: Moment
 
-    def curves(self) -> list[Curve]:
+    def curves(self) -> list[LearningCurve]:
         return [trial.curve() for trial in self.trials]
 
     def mattered(self, with_images: bool = True) -> Mattered:

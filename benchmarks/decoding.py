@@ -25,7 +25,7 @@ import torch
 from trainable.data import LabelledImages
 from trainable.data import inspection as audit_module
 from trainable.data.images import TrainingData
-from trainable.data.inspection import audit
+from trainable.data.inspection import inspect_images
 from trainable.data.overlap import near_pairs
 from trainable.hardware.cpus import usable_cpus
 from trainable.records.files import sha256_of
@@ -45,7 +45,7 @@ def look(images: LabelledImages, cpus: int, by_processes: bool) -> float:
     audit_module.usable_cpus = lambda: cpus  # type: ignore[attr-defined]
     audit_module.WORTH_PROCESSES = 0 if by_processes else sys.maxsize  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as memory:
-        return seconds(lambda: audit(images.folder, images.files, Path(memory)))
+        return seconds(lambda: inspect_images(images.folder, images.files, Path(memory)))
 
 
 def decode(images: LabelledImages, threads: int) -> float:

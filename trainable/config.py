@@ -41,7 +41,7 @@ def absolute(given: str | Path, what: str) -> Path:
         ) from None
 
 
-class Frozen(BaseModel):
+class StrictModel(BaseModel):
     """Configuration is frozen data: checked once at the edge, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -68,7 +68,7 @@ CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow
 """JSON of which there is one text: keys sorted, no blanks. What digests and identities are taken of."""
 
 
-class TrialConfig(Frozen):
+class TrialConfig(StrictModel):
     """The settings of one trial that change its result. How many epochs it may train is a budget of the run."""
 
     strategy: Strategy = "block5"
@@ -132,7 +132,7 @@ class TrialConfig(Frozen):
         return hashlib.sha256(CANONICAL(self.effective()).encode()).hexdigest()[:12]
 
 
-class SplitConfig(Frozen):
+class SplitConfig(StrictModel):
     """How the images are parted: stratified by scikit-learn, or as the official partition file or a column says."""
 
     seed: int = Field(42, ge=0, lt=2**32)  # as scikit-learn's generator takes it
@@ -178,7 +178,7 @@ def _split(value: object) -> object:
     return {"official": True} if value == "official" else value
 
 
-class DataConfig(Frozen):
+class DataConfig(StrictModel):
     """Where the images and their table are, and which column is learnt."""
 
     images: Annotated[Path, AfterValidator(lambda given: absolute(given, "data.images"))]
@@ -215,7 +215,7 @@ def _weights(given: str) -> str:
     return given if given in ("imagenet", "none") else str(absolute(given, "model.weights"))
 
 
-class ModelConfig(Frozen):
+class ModelConfig(StrictModel):
     """The pretrained backbone."""
 
     weights: Annotated[str, AfterValidator(_weights)] = "imagenet"
@@ -255,7 +255,7 @@ class Kept(NamedTuple):
         return Kept(int(found[1]), found[2])  # type: ignore[arg-type]
 
 
-class Sharing(Frozen):
+class Sharing(StrictModel):
     """Which frozen work is kept on a node: decided by cost before the first trial (sweep.frozen.policy)."""
 
     kept: frozenset[Annotated[Kept, BeforeValidator(Kept.read), PlainSerializer(str)]] = frozenset()
@@ -265,7 +265,7 @@ class Sharing(Frozen):
     """What the store may take of the disk; None: half of what is free."""
 
 
-class RunSettings(Frozen):
+class RunSettings(StrictModel):
     """What all trials of a run share, resolved at the start and the same in every session."""
 
     folder: Path

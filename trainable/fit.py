@@ -17,7 +17,14 @@ from torch import Tensor
 from trainable.config import RunSettings, TrialConfig
 from trainable.data import LabelledImages, TrainingData
 from trainable.errors import RequestError
-from trainable.frozen.reference import EVALUATION_BATCH, Batches, Frozen, Plain, Work, autocast
+from trainable.frozen.reference import (
+    EVALUATION_BATCH,
+    Batches,
+    FeatureSource,
+    Plain,
+    Work,
+    autocast,
+)
 from trainable.frozen.shared import FromStore, Shared
 from trainable.hardware.device import device_of
 from trainable.metric import Metric, is_collapsed, is_right, measure
@@ -27,7 +34,7 @@ from trainable.records.rows import Best, Outcome, Row, Status, is_better
 from trainable.records.state import on_host, tensor_bytes
 from trainable.records.trial_folder import TrialRecord
 from trainable.schedule import derive_seed
-from trainable.step import Steps
+from trainable.step import TrainingSteps
 
 LOG = logging.getLogger(__name__)
 # last.pt is written again once this many times its own writing time has passed: at most 2 % of it all; assumed
@@ -69,11 +76,11 @@ def fit(
     building = time.monotonic()
     torch.manual_seed(derive_seed(config.seed, "initialisation"))
     model = build_model(config, backbone).to(device.torch)
-    steps = Steps(config, run, model, data.training.labels)
+    steps = TrainingSteps(config, run, model, data.training.labels)
     LOG.info("model and optimizer built in %.3f s", time.monotonic() - building)
     prefix = multiply_adds(run.width, run.image_size, 0, model.cut)
     images_seen = len(data.training) + len(data.validation)
-    frozen: Frozen = Plain(config, run, data, model)
+    frozen: FeatureSource = Plain(config, run, data, model)
     if shared is not None:
         frozen = FromStore(Plain(config, run, data, model, shared.held_pixels), shared)
     tell = record.note if record is not None else lambda text: None
@@ -93,7 +100,7 @@ def fit(
             device.forget_peak()
 
             # held before the steps are queued: what comes from the host is waited for, and training takes memory
-            held = frozen.held_validation(work)
+            held = frozen.resident_validation(work)
             steps.epoch(frozen, epoch, work)
             batches = frozen.validation(work) if held is None else held.in_order(EVALUATION_BATCH)
             training, logits = steps.fetch(_logits(model, batches, run))
@@ -170,7 +177,11 @@ class _Saving:
     """What a trial leaves on record: its rows, its state now and then, and at the end what is wanted of it."""
 
     def __init__(
-        self, record: TrialRecord, validation: LabelledImages, model: TransferVGG16, steps: Steps
+        self,
+        record: TrialRecord,
+        validation: LabelledImages,
+        model: TransferVGG16,
+        steps: TrainingSteps,
     ) -> None:
         self._record, self._validation, self._model, self._steps = record, validation, model, steps
         self._saved_at = time.monotonic()
@@ -247,7 +258,7 @@ class _Saving:
         self._record.save_best(best, self._validation.files, self._validation.labels, weights)
 
 
-def _resume(record: TrialRecord, model: TransferVGG16, steps: Steps) -> Reached:
+def _resume(record: TrialRecord, model: TransferVGG16, steps: TrainingSteps) -> Reached:
     """Where to go on from; rows that no state covers are cut and repeated."""
     record.forget_unfinished()
     state, rows = record.load_last(), record.rows()

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from trainable.config import Precision, RunSettings, TrialConfig
-from trainable.frozen.reference import Batches, Held, Work
+from trainable.frozen.reference import Batches, ResidentFeatures, Work
 from trainable.hardware.device import device_of
 from trainable.network.model import CUTS, Backbone, build_model, load_backbone
-from trainable.step import Steps
+from trainable.step import TrainingSteps
 
 WIDTH: Final = 0.05  # as narrow as the tests' models, so that it takes moments; assumed
 IMAGES, BATCH, EPOCHS = 85, 8, 2
@@ -34,12 +34,12 @@ TRIED: Final = tuple(
 class Noise:
     """Frozen features of no image, held on the device."""
 
-    held: Held
+    held: ResidentFeatures
 
-    def held_training(self, epoch: int, work: Work) -> Held:
+    def resident_training(self, epoch: int, work: Work) -> ResidentFeatures:
         return self.held
 
-    def held_validation(self, work: Work) -> Held:
+    def resident_validation(self, work: Work) -> ResidentFeatures:
         return self.held
 
     def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
@@ -89,7 +89,7 @@ def losses(
     labels = (torch.arange(IMAGES) % 2).float()
     frozen = Noise(noise(config, backbone, precision, place.torch))
     model = build_model(config, backbone).to(place.torch)
-    steps = Steps(config, run, model, labels)
+    steps = TrainingSteps(config, run, model, labels)
     found = []
     for epoch in range(1, EPOCHS + 1):
         steps.epoch(frozen, epoch, Work())
@@ -101,7 +101,7 @@ def losses(
 
 def noise(
     config: TrialConfig, backbone: Backbone, precision: Precision, place: torch.device
-) -> Held:
+) -> ResidentFeatures:
     """Random features that differ by label, of the shape that the strategy reads at 32 px."""
     side = 1 if config.strategy == "head" else 2
     assert CUTS[config.strategy] in (24, 31)
@@ -109,4 +109,4 @@ def noise(
     values: Tensor = torch.rand(IMAGES, side, side, channels)
     values += (torch.arange(IMAGES) % 2).view(-1, 1, 1, 1) * 0.2
     format = getattr(torch, precision)
-    return Held(values.to(place, format), torch.arange(IMAGES, device=place))
+    return ResidentFeatures(values.to(place, format), torch.arange(IMAGES, device=place))

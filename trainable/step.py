@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from trainable.config import RunSettings, TrialConfig
-from trainable.frozen.reference import Batches, Frozen, Held, Work, autocast
+from trainable.frozen.reference import Batches, FeatureSource, ResidentFeatures, Work, autocast
 from trainable.hardware.device import device_of
 from trainable.metric import is_right
 from trainable.network.model import TransferVGG16, make_optimizer
@@ -31,7 +31,7 @@ class Sums(NamedTuple):
     """Whose gradients in float16 were not finite."""
 
 
-class Steps:
+class TrainingSteps:
     """The training steps of one trial; `close` lets go of what they hold on the device."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Steps:
         self._input: Tensor | None = None
         self._set_rates()
 
-    def epoch(self, frozen: Frozen, epoch: int, work: Work) -> None:
+    def epoch(self, frozen: FeatureSource, epoch: int, work: Work) -> None:
         """Queue every step of an epoch; what the frozen layers take is counted in `work`."""
         generator = torch.Generator().manual_seed(derive_seed(self._config.seed, epoch, "order"))
         order = torch.randperm(len(self._order), generator=generator)
@@ -68,7 +68,7 @@ class Steps:
         self._step.zero_()
         self._sums.zero_()
         self._model.train()
-        held = frozen.held_training(epoch, work)
+        held = frozen.resident_training(epoch, work)
         if held is None:
             self._train_on_batches(frozen.training(epoch, order.tolist(), work))
         else:
@@ -123,7 +123,7 @@ class Steps:
             dtype=torch.float64,
         )
 
-    def _train_on_held(self, held: Held) -> None:
+    def _train_on_held(self, held: ResidentFeatures) -> None:
         """Gather each batch on the device; what a captured step reads stays where it was captured.
 
         Where each epoch has a table of its own, a batch is gathered first and copied to where one capture reads it.

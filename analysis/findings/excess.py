@@ -9,7 +9,7 @@ import numpy as np
 from analysis.frames.select import Selection
 from analysis.frames.snapshot import ReadTrial, Snapshot
 from analysis.frames.snapshot.rights import right_at, rights_of, validation_labels
-from analysis.statistics import BOOTSTRAPS, Interval, Labels, Numbers, Right, wilson_of_share
+from analysis.statistics import BOOTSTRAPS, Interval, Labels, Numbers, Right, wilson_of_proportion
 from analysis.wording import counted, metric_name, percent
 from sweep.search.ranking import replicates
 from trainable.errors import RequestError
@@ -81,7 +81,7 @@ def excess_of_best(
     corrected = printed - excess
     images = models.right.shape[1]
     variance = corrected * (1 - corrected) / _effective(images, labels) + (excess / 2) ** 2
-    interval = wilson_of_share(corrected, variance, images)
+    interval = wilson_of_proportion(corrected, variance, images)
     return Excess(printed, excess, corrected, interval, len(scores))
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from analysis.statistics import Confusion, Interval
 from analysis.wording import metric_name, percent, times
-from trainable.config import Frozen
+from trainable.config import StrictModel
 from trainable.errors import RequestError
 from trainable.metric import Metric
 from trainable.records.files import Time, parse_json, write_json
@@ -34,7 +34,7 @@ CELEBA_IMAGES: Final = 10_000
 # ---------------------------------------------------------------- what is written down
 
 
-class Winner(Frozen):
+class Winner(StrictModel):
     """The trial that was chosen by validation, and the weights that go with it."""
 
     trial_id: str
@@ -44,7 +44,7 @@ class Winner(Frozen):
     weights_sha256: str
 
 
-class Result(Frozen):
+class Result(StrictModel):
     """How the winner does on the test images; rates and area in 0…1, loss in nats, None where undefined."""
 
     images: int
@@ -63,7 +63,7 @@ class Result(Frozen):
     number_format: str
 
 
-class Opening(Frozen):
+class Opening(StrictModel):
     """One opening of the test set: for whom, why again, and what came of it."""
 
     number: int
@@ -109,7 +109,7 @@ def write_ledger(run: RunFolder, openings: Sequence[Opening]) -> None:
 # ---------------------------------------------------------------- the rule
 
 
-class Step(Enum):
+class NextStep(Enum):
     """What a call has to do."""
 
     SHOW = auto()
@@ -119,7 +119,7 @@ class Step(Enum):
 
 def next_step(
     openings: Sequence[Opening], winner: Winner, split_sha256: str, reopen: str | None
-) -> Step:
+) -> NextStep:
     """Show the newest result, complete an opening that was interrupted, or open the test set.
 
     Raises:
@@ -133,7 +133,7 @@ def next_step(
             raise RequestError(
                 "--reopen is for a test set that has been opened, but this one has not; leave it out"
             )
-        return Step.OPEN
+        return NextStep.OPEN
     newest = openings[-1]
     change = _change(newest, winner, split_sha256)
     if change is not None:
@@ -142,10 +142,10 @@ def next_step(
                 f"the test set was opened on {newest.opened} for trial {newest.winner.trial_id}, but since then "
                 f"{change}; --reopen REASON opens it again, and every report will say so"
             )
-        return Step.OPEN
+        return NextStep.OPEN
     if newest.result is None:
-        return Step.COMPLETE
-    return Step.SHOW if reopen is None else Step.OPEN
+        return NextStep.COMPLETE
+    return NextStep.SHOW if reopen is None else NextStep.OPEN
 
 
 def _change(opening: Opening, winner: Winner, split_sha256: str) -> str | None:

@@ -14,13 +14,13 @@ import pandas as pd
 from analysis.frames.ledger import Opening
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot, Source
-from analysis.judgement.areas import Curves, Ranking, ranking_of
+from analysis.judgement.areas import Ranking, RankingCurves, ranking_of
 from analysis.judgement.bootstrap import FEWEST
 from analysis.judgement.calibration import Calibration, calibration_of
 from analysis.judgement.groups import Groups, groups_of, read_attributes
 from analysis.judgement.mistakes import most_confident, read_checked
 from analysis.judgement.predicted import probabilities, rights
-from analysis.statistics import Difference, two_shares
+from analysis.statistics import Difference, two_proportions
 from analysis.wording import points
 from trainable.errors import RequestError
 from trainable.records.run_folder import RunFolder
@@ -73,7 +73,7 @@ def gap_between(test: pd.DataFrame, validation: pd.DataFrame) -> Gap:
     return Gap(
         test_right / test_images,
         val_right / val_images,
-        two_shares(test_right, test_images, val_right, val_images),
+        two_proportions(test_right, test_images, val_right, val_images),
     )
 
 
@@ -91,7 +91,7 @@ class Judgement:
     calibration: Calibration
     ranking: Ranking | None
     """None where a class has no image."""
-    curves: Curves | None
+    curves: RankingCurves | None
     mistaken: int
     """Images that it gets wrong."""
     mistakes: tuple[Mistake, ...]

@@ -49,7 +49,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Curves:
+class RankingCurves:
     """What is drawn of a ranking; shares in 0…1, thresholds are probabilities."""
 
     roc: pd.DataFrame
@@ -60,7 +60,7 @@ class Curves:
     """place, recall_low, recall_high, precision_low, precision_high; see analysis.bootstrap."""
 
 
-def ranking_of(predictions: pd.DataFrame) -> tuple[Ranking, Curves] | None:
+def ranking_of(predictions: pd.DataFrame) -> tuple[Ranking, RankingCurves] | None:
     """From `predictions` (label, logit), no logit NaN; None where a class has no image."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -82,4 +82,4 @@ def ranking_of(predictions: pd.DataFrame) -> tuple[Ranking, Curves] | None:
         float(labels[called].mean()) if called.any() else None,
     )
     ranking = Ranking(auc, precision, float(labels.mean()), operating)
-    return ranking, Curves(roc, curve.iloc[::-1].reset_index(drop=True), band)
+    return ranking, RankingCurves(roc, curve.iloc[::-1].reset_index(drop=True), band)

@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from analysis.judgement.predicted import rights
-from analysis.statistics import ALPHA, Difference, Interval, holm, two_shares, wilson
+from analysis.statistics import ALPHA, Difference, Interval, holm, two_proportions, wilson
 from analysis.wording import counted, percent, points
 from sweep.request.config import SweepConfig
 from trainable.data import attributes_by_file, find_table
@@ -123,7 +123,7 @@ def groups_of(predictions: pd.DataFrame, attributes: pd.DataFrame, target: str) 
             )
             for value, each in zip((high, low), inside, strict=True)
         )
-        versus = two_shares(
+        versus = two_proportions(
             int(inside[0].sum()), len(inside[0]), int(inside[1].sum()), len(inside[1])
         )
         found.append((str(name), having, lacking, versus))

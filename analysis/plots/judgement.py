@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.judgement import Judgement
-from analysis.judgement.areas import Curves, Operating
+from analysis.judgement.areas import Operating, RankingCurves
 from analysis.plots.style import COLOURS, TEMPLATE, whiskers
 from analysis.wording import NARROW
 
@@ -94,7 +94,7 @@ def _counts(bins: pd.DataFrame, part: str) -> go.Bar:
     )
 
 
-def roc(curves: Curves, operating: Operating, part: str) -> go.Figure:
+def roc(curves: RankingCurves, operating: Operating, part: str) -> go.Figure:
     """Recall by false positive rate, its band, and where threshold 0.5 lies."""
     figure = go.Figure(_diagonal("no skill"))
     _add_band(figure, curves.band, "recall")
@@ -104,7 +104,7 @@ def roc(curves: Curves, operating: Operating, part: str) -> go.Figure:
 
 
 def precision_recall(
-    curves: Curves, operating: Operating, positive_share: float, part: str
+    curves: RankingCurves, operating: Operating, positive_share: float, part: str
 ) -> go.Figure:
     """Precision by recall, its band, and where threshold 0.5 lies."""
     no_skill = 100 * positive_share

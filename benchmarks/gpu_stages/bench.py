@@ -16,7 +16,7 @@ from torch import Tensor
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.data import LabelledImages, TrainingData
 from trainable.fit import fit
-from trainable.frozen.reference import Held
+from trainable.frozen.reference import ResidentFeatures
 from trainable.frozen.shared import Shared
 from trainable.graph_test import Noise
 from trainable.hardware.device import device_of
@@ -163,7 +163,7 @@ def random_features(
     table = torch.rand(min(rows, images), side, side, channels, device=place)
     labels = (torch.rand(images) > 0.5).float()
     where = torch.arange(images, device=place) % len(table)
-    return Noise(Held(table.to(getattr(torch, run.precision)), where)), labels
+    return Noise(ResidentFeatures(table.to(getattr(torch, run.precision)), where)), labels
 
 
 def reserved_bytes(device: str) -> int:

@@ -15,7 +15,7 @@ from trainable.frozen.reference import Work
 from trainable.hardware.device import device_of
 from trainable.network.model import build_model
 from trainable.records.state import load_state
-from trainable.step import Steps
+from trainable.step import TrainingSteps
 
 OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 EPOCHS: Final = 3
@@ -40,7 +40,7 @@ def stepped(
     torch.manual_seed(0)
     model = build_model(config, bench.backbone).to(device.torch)
     frozen, labels = random_features(config, run, images)
-    steps = Steps(config, run, model, labels)
+    steps = TrainingSteps(config, run, model, labels)
     if infinities:
         state = steps.state(0)
         steps.load(state | {"scaler": state["scaler"] | {"scale": FORCED_SCALE}})

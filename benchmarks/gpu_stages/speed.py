@@ -20,7 +20,7 @@ from trainable.graph_test import Noise
 from trainable.hardware.device import device_of
 from trainable.network.model import build_model
 from trainable.records.rows import Row
-from trainable.step import Steps
+from trainable.step import TrainingSteps
 
 BATCHES: Final = (32, 64)
 STEPS: Final = {"cuda": 100, "cpu": 4}  # of an epoch that is timed
@@ -51,7 +51,7 @@ def bare(bench: Bench, config: TrialConfig, graphs: bool, steps: int) -> "Bare":
     torch.manual_seed(0)
     model = build_model(config, bench.backbone).to(device_of(run.device).torch)
     frozen, labels = random_features(config, run, config.batch_size * steps)
-    found = Bare(Steps(config, run, model, labels), frozen, run, steps)
+    found = Bare(TrainingSteps(config, run, model, labels), frozen, run, steps)
     found.epoch()
     return found
 
@@ -60,7 +60,7 @@ def bare(bench: Bench, config: TrialConfig, graphs: bool, steps: int) -> "Bare":
 class Bare:
     """A trial's steps alone, without validation."""
 
-    steps: Steps
+    steps: TrainingSteps
     frozen: Noise
     run: RunSettings
     count: int

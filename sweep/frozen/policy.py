@@ -35,7 +35,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Decision:
+class StorePlan:
     """What is kept, and why."""
 
     kept: tuple[Kept, ...]
@@ -126,7 +126,7 @@ def expected_epochs(config: SweepConfig) -> float:
 
 def decide_for(
     config: SweepConfig, rates: Rates, training: int, validation: int, half: bool
-) -> Decision:
+) -> StorePlan:
     """The decision for a sweep whose frozen layers compute in half precision or not."""
     item = 2 if half or config.store.format == "float16" else 4
 
@@ -147,7 +147,7 @@ def decide(
     rates: Rates,
     images: int,
     size: Callable[[int], int],
-) -> Decision:
+) -> StorePlan:
     """The choice with the least predicted time that fits below the limit.
 
     `images` train or validate; `size(cut)` is the bytes of one image's features there.
@@ -181,7 +181,7 @@ def decide(
         default=0,
     )
     filling = fill_seconds(asked, rates, images, size, frozenset(kept))
-    return Decision(kept, takes, held, plain, seconds, filling, rates)
+    return StorePlan(kept, takes, held, plain, seconds, filling, rates)
 
 
 def slot_seconds(

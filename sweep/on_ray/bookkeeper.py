@@ -12,7 +12,7 @@ from sweep.on_ray import cluster
 from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Silence, Unwritten, give_up
 from sweep.request.open_run import HeldRun
-from sweep.resources.allocation import Share, at_a_time
+from sweep.resources.allocation import Allocation, at_a_time
 from sweep.search.ranking import Standing, bar, standing, to_keep
 from sweep.session.interruption import Interruption
 from sweep.show.progress import Line, Terminal
@@ -32,7 +32,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         terminal: Terminal,
         interruption: Interruption,
         searcher: RecordSearcher,
-        granted: Share,
+        granted: Allocation,
         unwritten: Unwritten,
     ) -> None:
         self._run = run

@@ -17,7 +17,7 @@ from sweep.frozen.rates import RateProbe, Rates
 from sweep.on_ray import node_tasks
 from sweep.on_ray.node_tasks import MustSee
 from sweep.on_ray.own_ray import OwnRay
-from sweep.resources.allocation import Node, Share
+from sweep.resources.allocation import Allocation, Node
 from sweep.resources.packing import PROBE_SECONDS, Packed, Probe
 from trainable.config import Precision, RunSettings, TrialConfig
 from trainable.errors import RequestError
@@ -122,7 +122,7 @@ def nodes() -> list[Node]:
     ]
 
 
-def graph_problem(found: list[Node], granted: Share, precision: Precision) -> str:
+def graph_problem(found: list[Node], granted: Allocation, precision: Precision) -> str:
     """Why CUDA graphs don't work on one of the nodes with GPUs; "" where they do.
 
     Each is tested in a process of its own, which ends then: after a failed capture it would be suspect.
@@ -178,13 +178,13 @@ def _on(node: Node) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
-def measure(
-    granted: Share, weights: str, width: float, probe: RateProbe, *, here: bool
+def measure_rates_on_a_node(
+    granted: Allocation, weights: str, width: float, probe: RateProbe, *, here: bool
 ) -> Rates | str:
     """node_tasks.measure on a node, with what a trial gets there; in this process where that is on the only node."""
     if here:
-        return node_tasks.measure(weights, width, probe)
-    task = ray.remote(num_cpus=granted.cpus, num_gpus=granted.gpus)(node_tasks.measure)
+        return node_tasks.rates_or_why(weights, width, probe)
+    task = ray.remote(num_cpus=granted.cpus, num_gpus=granted.gpus)(node_tasks.rates_or_why)
     found: Rates | str = ray.get(task.remote(weights, width, probe))
     return found
 

@@ -9,7 +9,7 @@ from sweep.on_ray import cluster
 from sweep.on_ray.node_tasks import MustSee
 from sweep.request.config import SweepConfig
 from sweep.request.refusals import tried_folder
-from sweep.resources.allocation import Node, Share, share
+from sweep.resources.allocation import Allocation, Node, allocate
 from sweep.resources.devices import gpus_of, kinds, precision_on
 from sweep.resources.machine import Machine
 from sweep.session.prepare import Prepared
@@ -25,11 +25,13 @@ def joined(config: SweepConfig, address: str) -> Iterator[Callable[[Prepared], M
     """
     with cluster.cluster(address, Path(os.devnull)):
         found = cluster.nodes()
-        granted = share(config.resources, found, config.trials)
+        granted = allocate(config.resources, found, config.trials)
         yield lambda prepared: _look(config, prepared, found, granted)
 
 
-def _look(config: SweepConfig, prepared: Prepared, found: list[Node], granted: Share) -> Machine:
+def _look(
+    config: SweepConfig, prepared: Prepared, found: list[Node], granted: Allocation
+) -> Machine:
     first = str(prepared.data.split["file"].iloc[0])
     images = prepared.data.table.images
     with tried_folder(config) as folder:

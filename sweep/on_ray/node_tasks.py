@@ -17,7 +17,7 @@ from trainable.hardware.unused_gpu import unused_gpu
 from trainable.network.model import load_backbone
 
 
-def measure(weights: str, width: float, probe: RateProbe) -> Rates | str:
+def rates_or_why(weights: str, width: float, probe: RateProbe) -> Rates | str:
     """The rates of a node, or why its store can't be used."""
     try:
         return measure_rates(load_backbone(weights, width), probe)

@@ -11,7 +11,7 @@ from sweep.on_ray import cluster
 from sweep.on_ray.node_tasks import MustSee
 from sweep.request.config import SweepConfig
 from sweep.request.open_run import Run
-from sweep.resources.allocation import Node, Share, share
+from sweep.resources.allocation import Allocation, Node, allocate
 from sweep.resources.devices import device_remarks, gpus_of, kinds, precision_on, refuse_device
 from sweep.resources.packing import held_bytes, tried
 from trainable.config import Precision, RunSettings, absolute
@@ -27,7 +27,7 @@ class Resolved:
     manifest: Manifest
     """The run's, with what was resolved now."""
     settings: RunSettings
-    granted: Share
+    granted: Allocation
     devices: list[dict[str, Any]]
     """Every kind of device that the nodes have."""
 
@@ -74,7 +74,7 @@ def _go_on(
     resources = config.resources
     if resources.gpus_per_trial == "auto" and before is not None:
         resources = resources.model_copy(update={"gpus_per_trial": before.gpus_per_trial})
-    granted = share(resources, found, config.trials)
+    granted = allocate(resources, found, config.trials)
     if before is not None and granted.cpus != before.cpus_per_trial:
         console.print(
             f"CPUs a trial: {granted.cpus}; its threads stay {settings.threads}, as at the start: others give other "
@@ -89,12 +89,12 @@ def _go_on(
 def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Resolved:
     """As the configuration and the devices have it, and the manifest that says so."""
     config, images = run.config, run.manifest.image_folder
-    granted = share(config.resources, found, config.trials)
+    granted = allocate(config.resources, found, config.trials)
     devices = _inspect(run, found, granted.gpus > 0, here)
     gpus = gpus_of(devices) if granted.gpus > 0 else []
     if granted.gpus > 0 and not gpus and config.resources.gpus_per_trial == "auto":
         # Ray counts GPUs that torch can't use: trials get CPUs, as where there are none
-        granted = share(
+        granted = allocate(
             config.resources.model_copy(update={"gpus_per_trial": 0}), found, config.trials
         )
     precision = precision_on(gpus, config.resources.precision)
@@ -143,7 +143,7 @@ def _inspect(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[s
 def _graphs(
     config: SweepConfig,
     found: list[Node],
-    granted: Share,
+    granted: Allocation,
     precision: Precision,
     console: PlainConsole,
 ) -> Graphs:
@@ -163,9 +163,9 @@ def _pack(
     run: Run,
     settings: RunSettings,
     found: list[Node],
-    granted: Share,
+    granted: Allocation,
     console: PlainConsole,
-) -> tuple[Share, dict[str, Any]]:
+) -> tuple[Allocation, dict[str, Any]]:
     """What a trial gets of a GPU where that is left to us: a half where two side by side are faster than one."""
     config = run.config
     if config.resources.gpus_per_trial != "auto":
@@ -183,7 +183,7 @@ def _pack(
         return granted, {"why": packed}
     console.print(packed.said(), soft_wrap=True)
     resources = config.resources.model_copy(update={"gpus_per_trial": packed.share})
-    return share(resources, found, config.trials), packed.facts()
+    return allocate(resources, found, config.trials), packed.facts()
 
 
 def own_store() -> Path | None:
@@ -213,7 +213,9 @@ def _share_work(run: Run, resolved: Resolved, here: bool, console: PlainConsole)
         limit_bytes=config.store.limit,
         store=settings.store,
     )
-    rates = cluster.measure(granted, settings.weights, settings.width, probe, here=here)
+    rates = cluster.measure_rates_on_a_node(
+        granted, settings.weights, settings.width, probe, here=here
+    )
     if isinstance(rates, str):
         console.warn(f"frozen features are not shared, since the store can't be used: {rates}")
         return decided(settings, {"off": rates})

@@ -29,7 +29,7 @@ from sweep.request.space import (
     parse_space,
 )
 from sweep.request.yaml_text import parse_yaml, read_yaml, write_yaml
-from trainable.config import DataConfig, Frozen, ModelConfig, TrialConfig, absolute
+from trainable.config import DataConfig, ModelConfig, StrictModel, TrialConfig, absolute
 from trainable.errors import RequestError, did_you_mean
 from trainable.metric import Metric
 
@@ -115,7 +115,7 @@ Seconds = Annotated[
 ]
 
 
-class SearchConfig(Frozen):
+class SearchConfig(StrictModel):
     """Which settings are tried, and how many."""
 
     method: Method = "tpe"
@@ -128,7 +128,7 @@ class SearchConfig(Frozen):
     """8h, 90m, 45s from its first trial on, after which a session ends orderly and resumably."""
 
 
-class AshaConfig(Frozen):
+class AshaConfig(StrictModel):
     """Asynchronous successive halving: rungs at grace_period · reduction_factor^k epochs."""
 
     grace_period: int = Field(1, ge=1)
@@ -145,7 +145,7 @@ class AshaConfig(Frozen):
         return found
 
 
-class GuardsConfig(Frozen):
+class GuardsConfig(StrictModel):
     collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
     """Epochs in a row that predict one class before a trial ends as collapsed."""
     hung_after: Annotated[
@@ -157,12 +157,12 @@ class GuardsConfig(Frozen):
     """30m or 90s without a row, word or growing file of a trial: its worker is killed, and it is tried again."""
 
 
-class KeepConfig(Frozen):
+class KeepConfig(StrictModel):
     best: int = Field(3, ge=1)
     """Trials whose weights and state stay."""
 
 
-class ResourcesConfig(Frozen):
+class ResourcesConfig(StrictModel):
     """What one trial gets."""
 
     gpus_per_trial: Annotated[float | Literal["auto"], BeforeValidator(_share)] = "auto"
@@ -176,7 +176,7 @@ class ResourcesConfig(Frozen):
     """How often a trial that failed is tried again."""
 
 
-class StoreConfig(Frozen):
+class StoreConfig(StrictModel):
     """Where frozen features lie that all trials of a node share."""
 
     limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, ge=0)
@@ -200,7 +200,7 @@ def _resolved_trial(given: dict[str, Any]) -> dict[str, Any]:
     return {"epochs": epochs, **{**defaults, **settings}}
 
 
-class SweepConfig(Frozen):
+class SweepConfig(StrictModel):
     """A whole sweep: data, model, space, search, and how weak trials are stopped.
 
     One that exists is valid: defaults written out, paths absolute, a search that can be made.

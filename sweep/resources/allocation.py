@@ -18,7 +18,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Share:
+class Allocation:
     """What one trial gets, and how many run at a time."""
 
     gpus: float
@@ -36,7 +36,7 @@ class Share:
         )
 
 
-def share(resources: ResourcesConfig, found: list[Node], trials: int) -> Share:
+def allocate(resources: ResourcesConfig, found: list[Node], trials: int) -> Allocation:
     """What each trial gets: where nothing is asked for, one GPU, or without GPUs an even share of all CPUs.
 
     Raises:
@@ -65,24 +65,26 @@ def share(resources: ResourcesConfig, found: list[Node], trials: int) -> Share:
         )
 
     concurrent = at_a_time(
-        resources, fitting, Share(gpus, 1 if asked == "auto" else asked, 0), trials
+        resources, fitting, Allocation(gpus, 1 if asked == "auto" else asked, 0), trials
     )
     cpus = asked if asked != "auto" else _even_cpus(fitting, gpus, concurrent)
-    return Share(gpus, cpus, concurrent)
+    return Allocation(gpus, cpus, concurrent)
 
 
-def at_a_time(resources: ResourcesConfig, found: list[Node], granted: Share, trials: int) -> int:
+def at_a_time(
+    resources: ResourcesConfig, found: list[Node], granted: Allocation, trials: int
+) -> int:
     """How many trials the nodes hold, as many as are asked for at most, one at least: a node may come back."""
     asked = trials if resources.concurrent == "auto" else resources.concurrent
     return max(1, min(asked, sum(_slots(node, granted) for node in found)))
 
 
-def most_on_a_node(found: list[Node], granted: Share) -> int:
+def most_on_a_node(found: list[Node], granted: Allocation) -> int:
     """How many trials run on one node at a time at most."""
     return min(granted.concurrent, max((_slots(node, granted) for node in found), default=1))
 
 
-def writes_behind(found: list[Node], granted: Share) -> bool:
+def writes_behind(found: list[Node], granted: Allocation) -> bool:
     """Is what a trial leaves written while the next one trains? On GPUs, and where every node has a CPU to spare.
 
     Where trials train on all CPUs, the writing takes from them what it would save: measured in docs/log.md.
@@ -94,7 +96,7 @@ def writes_behind(found: list[Node], granted: Share) -> bool:
     )
 
 
-def _slots(node: Node, granted: Share) -> int:
+def _slots(node: Node, granted: Allocation) -> int:
     by_cpu = node.cpus // granted.cpus
     return min(by_cpu, _shares_of(node.gpus, granted.gpus)) if granted.gpus else by_cpu
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sweep.request.config import SweepConfig
 from sweep.request.refusals import check_resources
-from sweep.resources.allocation import Node, Share, share
+from sweep.resources.allocation import Allocation, Node, allocate
 from sweep.resources.devices import gpus_of, precision_on
 from trainable.errors import RequestError
 from trainable.hardware.cpus import usable_cpus
@@ -17,7 +17,7 @@ from trainable.hardware.unused_gpu import unused_gpu
 class Machine:
     """What a trial gets here or on a cluster, and what a person should know of it."""
 
-    granted: Share
+    granted: Allocation
     warnings: tuple[str, ...] = ()
     is_here: bool = True
 
@@ -37,7 +37,7 @@ def check_machine(config: SweepConfig) -> Machine:
             "take 0 or auto to train on CPUs, or run it where there is one"
         )
     node = Node("", socket.gethostname(), usable_cpus(), gpus)
-    granted = share(config.resources, [node], config.trials)
+    granted = allocate(config.resources, [node], config.trials)
     if not granted.gpus:
         precision_on([], config.resources.precision)
     return Machine(granted, (f"{unused}. Trials run on the CPU",) if unused else ())

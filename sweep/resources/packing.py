@@ -13,7 +13,7 @@ from sweep.request.config import SweepConfig
 from sweep.request.space import Range
 from trainable.config import RunSettings, TrialConfig
 from trainable.frozen.chunks import FILL_BATCH
-from trainable.frozen.reference import Held, Work, autocast
+from trainable.frozen.reference import ResidentFeatures, Work, autocast
 from trainable.graph_test import Noise
 from trainable.hardware.device import device_of
 from trainable.network.model import (
@@ -25,7 +25,7 @@ from trainable.network.model import (
     frozen_layers,
     load_backbone,
 )
-from trainable.step import Steps
+from trainable.step import TrainingSteps
 
 ROOM: Final = 0.9  # of a GPU's memory, for both trials together; assumed
 WORTH: Final = 1.05  # two are taken where they train so many times the images of one; assumed
@@ -144,7 +144,11 @@ class Probe:
         labels = (torch.arange(images) % 2).float()
         torch.manual_seed(0)
         model = build_model(config, backbone).to(place)
-        return Training(Steps(config, self.run, model, labels), Noise(Held(table, rows)), images)
+        return Training(
+            TrainingSteps(config, self.run, model, labels),
+            Noise(ResidentFeatures(table, rows)),
+            images,
+        )
 
     def _fill_once(self, backbone: Backbone) -> None:
         """What a filling takes of the memory, beside a training."""
@@ -159,7 +163,7 @@ class Probe:
 class Training:
     """Epochs on noise, one at each call, waited for."""
 
-    steps: Steps
+    steps: TrainingSteps
     noise: Noise
     images: int
     epochs: int = 0

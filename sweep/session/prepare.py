@@ -9,7 +9,7 @@ from sweep.request.refusals import check_resources
 from trainable.config import TrialConfig
 from trainable.data import PARTS, read_split
 from trainable.data.examine import Begin, Examined, examine, no_progress, open_data
-from trainable.data.inspection import audit
+from trainable.data.inspection import inspect_images
 from trainable.errors import RequestError
 from trainable.frozen.store import default_folder
 from trainable.network.model import PRETRAINED_HEAD, Backbone, build_model, fitted, load_backbone
@@ -87,7 +87,7 @@ def check_images(run: Run, begin: Begin = no_progress) -> None:
     """
     images = run.manifest.image_folder
     rows = read_split(run.folder.split, PARTS)
-    looked = audit(
+    looked = inspect_images(
         images, list(rows["file"]), default_folder(), begin("looking at images", len(rows))
     )
     changed = rows.loc[(looked.images["sha256"] != rows["sha256"]).to_numpy(), "file"]

@@ -27,7 +27,7 @@ from analysis.__main__ import app, main
 from analysis.final_test import evaluate, final_test
 from analysis.frames import ledger as ledger_module
 from analysis.frames import results
-from analysis.frames.ledger import Step, leak_alarm
+from analysis.frames.ledger import NextStep, leak_alarm
 from analysis.statistics import confusion, wilson
 from tests.support.analysis_runs import (
     FAILED,
@@ -108,7 +108,7 @@ def test_the_winner_is_evaluated_on_exactly_the_test_images(run: Path, reads: li
     tested = final_test(run)
     files = read_split(RunFolder(run).split, ("test",))["file"].tolist()
     assert set(reads) == set(files)
-    assert tested.step is Step.OPEN and tested.times_opened == 1
+    assert tested.step is NextStep.OPEN and tested.times_opened == 1
     assert tested.opening.winner.trial_id == winner_of(run)
     predictions = pd.read_parquet(run / "test_predictions.parquet")
     assert list(predictions.columns) == ["file", "label", "logit"]
@@ -202,7 +202,7 @@ def test_a_second_call_shows_the_stored_result_and_reads_no_test_image(
     reads.clear()
     second = final_test(run)
     assert reads == []
-    assert second.step is Step.SHOW and second.opening == first.opening
+    assert second.step is NextStep.SHOW and second.opening == first.opening
     assert (run / "test.json").read_bytes() == written
 
 
@@ -246,7 +246,7 @@ def test_an_interrupted_opening_is_completed_and_not_counted_again(
         final_test(run)
     (tmp_path / "hidden.jpg").rename(hidden_images)
     tested = final_test(run)
-    assert tested.step is Step.COMPLETE and tested.times_opened == 1
+    assert tested.step is NextStep.COMPLETE and tested.times_opened == 1
     (entry,) = ledger(run)
     assert entry["result"] is not None and entry["number"] == 1
 
@@ -277,7 +277,7 @@ def test_a_changed_winner_is_refused_until_a_reason_is_given_and_then_counts_twi
     assert again.opening.winner.trial_id == second_of(run)
     assert [entry["reason"] for entry in ledger(run)] == ["", "the first winner's code was wrong"]
     assert ledger(run)[0]["result"] == first.opening.model_dump(mode="json")["result"]
-    assert final_test(run).step is Step.SHOW
+    assert final_test(run).step is NextStep.SHOW
 
 
 def test_reopening_what_was_never_opened_or_without_a_reason_is_refused(run: Path) -> None:

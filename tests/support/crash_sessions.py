@@ -35,7 +35,7 @@ from sweep.on_ray.resolve import Resolved
 from sweep.on_ray.workers import Writer
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import Run, open_held_run
-from sweep.resources.allocation import Share
+from sweep.resources.allocation import Allocation
 from sweep.session import beginning, prepare
 from sweep.session import create as run_folder
 from sweep.session.beginning import Change
@@ -296,7 +296,7 @@ def resolve(
 ) -> Resolved:
     """As sweep.on_ray.resolve.resolve, which asks Ray."""
     manifest, config = run.manifest, run.config
-    granted = Share(0.0, 1, 1)
+    granted = Allocation(0.0, 1, 1)
     settings = run.settings or RunSettings(
         folder=config.folder,
         images=config.data.images,
@@ -446,4 +446,4 @@ def _nothing(*given: object) -> None:
 def _plain(config: TrialConfig, run: RunSettings, data: Any, model: TransferVGG16) -> Any:
     """In the place of the frozen layers; instead of batches it gives labels."""
     labels = data.validation.labels
-    return SimpleNamespace(held_validation=lambda work: None, validation=lambda work: labels)
+    return SimpleNamespace(resident_validation=lambda work: None, validation=lambda work: labels)

@@ -19,11 +19,11 @@ from trainable import graph_test
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.fit import fit, predict
 from trainable.frozen import stages
-from trainable.frozen.reference import Held, Plain, Work, evaluation_batches
+from trainable.frozen.reference import Plain, ResidentFeatures, Work, evaluation_batches
 from trainable.frozen.shared import FromStore, Shared
 from trainable.hardware.device import CaptureFailed, Device
 from trainable.network.model import build_model
-from trainable.step import Steps
+from trainable.step import TrainingSteps
 
 SMALL = TrialConfig(strategy="block5", head="16", batch_size=5, lr=1e-3, augmentation="flip")
 KEPT = frozenset(f"{cut} {family}" for cut in (0, 24, 31) for family in ("fixed", "epoch"))
@@ -69,10 +69,10 @@ def train(bench: Bench, config: TrialConfig, by: Shared | None = None, name: str
     return results(rows), {key: value.tolist() for key, value in state["trained"].items()}
 
 
-def steps_of(bench: Bench, config: TrialConfig) -> tuple[Steps, FromStore]:
+def steps_of(bench: Bench, config: TrialConfig) -> tuple[TrainingSteps, FromStore]:
     torch.manual_seed(0)
     model = build_model(config, bench.backbone)
-    steps = Steps(config, bench.run, model, bench.data.training.labels)
+    steps = TrainingSteps(config, bench.run, model, bench.data.training.labels)
     shared = Shared(bench.run, bench.data, bench.backbone)
     plain = Plain(config, bench.run, bench.data, model, shared.held_pixels)
     return steps, FromStore(plain, shared)
@@ -123,7 +123,7 @@ def test_a_steady_epoch_asks_the_device_for_no_number(
     here = on(bench, tmp_path)
     steps, frozen = steps_of(here, SMALL.model_copy(update={"optimizer": optimizer}))
     steps.epoch(frozen, 1, Work())
-    frozen.held_training(2, Work())
+    frozen.resident_training(2, Work())
     with NoQuestion():
         steps.epoch(frozen, 2, Work())
 
@@ -137,11 +137,11 @@ def test_the_forward_step_on_a_gpu_mixes_no_devices(bench: Bench, strategy: str)
         shapes = {name: value.shape for name, value in bench.backbone.features.items()}
         features = {name: torch.empty(shape) for name, shape in shapes.items()}
         model = build_model(config, replace(bench.backbone, features=features))
-        steps = Steps(config, run, model, torch.empty(24, device="cpu"))
+        steps = TrainingSteps(config, run, model, torch.empty(24, device="cpu"))
         side = 1 if strategy == "head" else 2
         channels = bench.backbone.features["28.bias"].numel()
         table = torch.empty(48, side, side, channels)
-        held = Held(table, torch.zeros(24, dtype=torch.int64))
+        held = ResidentFeatures(table, torch.zeros(24, dtype=torch.int64))
         losses, hits = steps._forward(held.at, 5)
         assert losses.device.type == hits.device.type == "cuda"
         assert losses.dtype is torch.float32 and losses.shape == hits.shape == (5,)
@@ -251,11 +251,11 @@ def test_a_state_holds_plain_rates_so_that_any_device_and_version_reads_it(bench
 # ---------------------------------------------------------------- float16
 
 
-def half_precision(bench: Bench) -> tuple[Steps, Plain]:
+def half_precision(bench: Bench) -> tuple[TrainingSteps, Plain]:
     run: RunSettings = bench.run.model_copy(update={"precision": "float16"})
     torch.manual_seed(0)
     model = build_model(SMALL, bench.backbone)
-    return Steps(SMALL, run, model, bench.data.training.labels), Plain(
+    return TrainingSteps(SMALL, run, model, bench.data.training.labels), Plain(
         SMALL, run, bench.data, model
     )
 
@@ -309,7 +309,7 @@ def test_after_a_skipped_first_step_training_begins_as_if_it_had_not_been(
     def trained(skip_one: bool) -> list[Any]:
         torch.manual_seed(0)
         model = build_model(config, bench.backbone)
-        steps = Steps(config, run, model, bench.data.training.labels)
+        steps = TrainingSteps(config, run, model, bench.data.training.labels)
         plain = Plain(config, run, bench.data, model)
         assert steps._scaler is not None
         if skip_one:
@@ -330,19 +330,19 @@ def test_memory_that_runs_out_before_a_capture_is_let_go_of(
     """A step that waits to be captured holds what it reads: nothing may hold the step."""
     here = on(bench, tmp_path, graphs=True)
     by = Shared(here.run, here.data, here.backbone)
-    made: list[weakref.ref[Steps]] = []
-    begin, update = Steps.__init__, Steps._update
+    made: list[weakref.ref[TrainingSteps]] = []
+    begin, update = TrainingSteps.__init__, TrainingSteps._update
 
-    def remember(steps: Steps, *settings: Any) -> None:
+    def remember(steps: TrainingSteps, *settings: Any) -> None:
         made.append(weakref.ref(steps))
         begin(steps, *settings)
 
-    def full(steps: Steps, loss: Tensor) -> None:
+    def full(steps: TrainingSteps, loss: Tensor) -> None:
         update(steps, loss)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Steps, "__init__", remember)
-    monkeypatch.setattr(Steps, "_update", full)
+    monkeypatch.setattr(TrainingSteps, "__init__", remember)
+    monkeypatch.setattr(TrainingSteps, "_update", full)
     gc.disable()
     try:
         with pytest.raises(torch.OutOfMemoryError):

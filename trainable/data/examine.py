@@ -7,7 +7,7 @@ import pandas as pd
 
 from trainable.config import DataConfig
 from trainable.data import FaceTable, make_split, open_table, split_said, split_warnings
-from trainable.data.inspection import Audit, audit
+from trainable.data.inspection import Inspection, inspect_images
 from trainable.data.overlap import Overlap, find_overlap
 from trainable.errors import RequestError
 from trainable.frozen.store import default_folder
@@ -37,7 +37,7 @@ class Examined:
     table: FaceTable
     split: pd.DataFrame
     """file, label, part, sha256, where known identity."""
-    audit: Audit
+    audit: Inspection
     overlap: Overlap
     parted: str
     """How the split was made."""
@@ -86,7 +86,7 @@ def examine(data: DataConfig, begin: Begin = no_progress, opened: Opened | None 
     opened = opened or open_data(data)
     table, split = opened.table, opened.split
     files = list(table.rows["file"])
-    looked = audit(
+    looked = inspect_images(
         table.images, files, default_folder(), begin("looking at every image", len(files))
     )
     if looked.problems and data.unreadable == "refuse":

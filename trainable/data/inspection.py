@@ -39,7 +39,7 @@ COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Audit:
+class Inspection:
     """What a look at every image found."""
 
     images: pd.DataFrame
@@ -55,10 +55,10 @@ class Audit:
         return list(zip(bad["file"], bad["problem"], strict=True))
 
     @property
-    def sound(self) -> "Audit":
+    def sound(self) -> "Inspection":
         """Without the images that can't be used."""
         rows = self.images[self.images["problem"] == ""]
-        return Audit(rows.reset_index(drop=True), self.newly_read)
+        return Inspection(rows.reset_index(drop=True), self.newly_read)
 
     @property
     def digest(self) -> str:
@@ -73,12 +73,12 @@ class Audit:
         return dict(zip(self.images["file"], self.images[name], strict=True))
 
 
-def audit(
+def inspect_images(
     folder: Path,
     files: Sequence[str],
     memory: Path,
     progress: Callable[[int], None] = lambda count: None,
-) -> Audit:
+) -> Inspection:
     """Look at `files` in `folder`; what `memory` (a folder) remembers with size and time unchanged is not read again.
 
     `progress` is called with the number of images done since its last call.
@@ -107,7 +107,7 @@ def audit(
     images = pd.DataFrame([found[file] for file in files], columns=COLUMNS)
     if fresh:
         _remember(remembered, list({**known, **found}.values()))
-    return Audit(images, newly_read=len(fresh))
+    return Inspection(images, newly_read=len(fresh))
 
 
 def _remember(path: Path, rows: list[tuple[object, ...]]) -> None:

@@ -25,7 +25,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Held:
+class ResidentFeatures:
     """Features of a part as they lie in the device's memory for one epoch."""
 
     table: Tensor  # (features, side, side, channels): of every image of the part, in one view or several
@@ -59,7 +59,7 @@ class Work:
     """Called now and then with how far a long filling is, and with "" when it is over."""
 
 
-class Frozen(Protocol):
+class FeatureSource(Protocol):
     """Frozen features for a trial; what they take is counted in `work`."""
 
     def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
@@ -68,10 +68,10 @@ class Frozen(Protocol):
     def validation(self, work: Work) -> Batches:
         """The same for every validation image in order, of the original view."""
 
-    def held_training(self, epoch: int, work: Work) -> Held | None:
+    def resident_training(self, epoch: int, work: Work) -> ResidentFeatures | None:
         """What `training` gives, where all of it lies in the device's memory."""
 
-    def held_validation(self, work: Work) -> Held | None:
+    def resident_validation(self, work: Work) -> ResidentFeatures | None:
         """What `validation` gives, likewise."""
 
 
@@ -122,10 +122,10 @@ class Plain:
         images = self.data.validation
         return evaluation_batches(self.model, self.run, images, work, self.held_pixels(images))
 
-    def held_training(self, epoch: int, work: Work) -> None:
+    def resident_training(self, epoch: int, work: Work) -> None:
         """Nothing is held."""
 
-    def held_validation(self, work: Work) -> None:
+    def resident_validation(self, work: Work) -> None:
         """Nothing is held."""
 
 

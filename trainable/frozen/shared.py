@@ -16,8 +16,8 @@ from trainable.frozen.layers import Wanted, wanted_chunks
 from trainable.frozen.reference import (
     EVALUATION_BATCH,
     Batches,
-    Held,
     Plain,
+    ResidentFeatures,
     Work,
     as_features,
     is_rounded,
@@ -173,11 +173,11 @@ class FromStore:
             return self.plain.validation(work)
         return self._read(found, seen.which, range(len(images)), EVALUATION_BATCH, work)
 
-    def held_training(self, epoch: int, work: Work) -> Held | None:
+    def resident_training(self, epoch: int, work: Work) -> ResidentFeatures | None:
         self.shared.shrink()
         return self._held(self.plain.data.training, self._seen(epoch), work)
 
-    def held_validation(self, work: Work) -> Held | None:
+    def resident_validation(self, work: Work) -> ResidentFeatures | None:
         images = self.plain.data.validation
         return self._held(images, self.shared.upcoming.original(images), work)
 
@@ -185,7 +185,7 @@ class FromStore:
         plain = self.plain
         return self.shared.upcoming.of(plain.config, epoch, plain.data.training, plain.run.epochs)
 
-    def _held(self, images: LabelledImages, seen: Seen, work: Work) -> Held | None:
+    def _held(self, images: LabelledImages, seen: Seen, work: Work) -> ResidentFeatures | None:
         run, cut = self.plain.run, self.plain.model.cut
         if cut == PIXELS or not self.shared.holds:
             return None
@@ -195,7 +195,7 @@ class FromStore:
         table, firsts = found
         work.shared_images += len(images)
         rows = torch.tensor(firsts)[seen.which] + torch.arange(len(images))
-        return Held(table.values, rows.to(table.values.device), is_rounded(run))
+        return ResidentFeatures(table.values, rows.to(table.values.device), is_rounded(run))
 
     def _mapped(self, images: LabelledImages, seen: Seen, work: Work) -> list[Table] | None:
         cut = self.plain.model.cut

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from trainable.config import CANONICAL, Frozen, RunSettings
+from trainable.config import CANONICAL, RunSettings, StrictModel
 from trainable.errors import RequestError
 from trainable.records.files import Time, now, read_json, write_atomically, write_json
 from trainable.records.paths import readable
@@ -38,7 +38,7 @@ class SessionEnd(StrEnum):
     ERROR = "error"
 
 
-class Granted(Frozen):
+class Granted(StrictModel):
     """What a trial gets, and how many run at a time."""
 
     gpus_per_trial: float
@@ -46,7 +46,7 @@ class Granted(Frozen):
     concurrent: int
 
 
-class Session(Frozen):
+class Session(StrictModel):
     """One start of the run by `sweep run`, `resume`, `extend` or `replicate`."""
 
     number: int
@@ -62,7 +62,7 @@ class Session(Frozen):
     """What a trial got in it; None where this was not recorded, or no trial ran."""
 
 
-class Configuration(Frozen):
+class Configuration(StrictModel):
     """What was asked of the run at one moment, as text; the record does not know what it means."""
 
     at: Time
@@ -77,7 +77,7 @@ class Configuration(Frozen):
         return Configuration(at=now(), command=tuple(command), text=text, sha256=digest_of(text))
 
 
-class Overlap(Frozen):
+class Overlap(StrictModel):
     """What of the test images the training has seen before; see trainable.data.overlap."""
 
     same: int
@@ -88,7 +88,7 @@ class Overlap(Frozen):
     test_images_of_known_persons: int | None
 
 
-class Images(Frozen):
+class Images(StrictModel):
     """The images of the table, and names of those left out of it."""
 
     count: int
@@ -100,7 +100,7 @@ class Images(Frozen):
     unreadable: tuple[str, ...] = ()
 
 
-class Digests(Frozen):
+class Digests(StrictModel):
     """SHA-256 of what the run was begun with."""
 
     table: str | None
@@ -112,14 +112,14 @@ class Digests(Frozen):
     """Of the backbone's parameters."""
 
 
-class Graphs(Frozen):
+class Graphs(StrictModel):
     """Are training steps captured as CUDA graphs?"""
 
     used: bool
     why: str
 
 
-class Manifest(Frozen):
+class Manifest(StrictModel):
     """See docs/run-folder.md. What is None was not known, or is not known yet."""
 
     format_version: Literal[2] = VERSION

@@ -16,7 +16,7 @@ from analysis.findings.effects.audited import Audited
 from analysis.findings.effects.claims import Mattered
 from analysis.findings.effects.edges import Edge, edges_of
 from analysis.findings.effects.endings import Rise, rise_of
-from analysis.findings.effects.learning import Curve, Moment, moment_of, part
+from analysis.findings.effects.learning import LearningCurve, Moment, moment_of, part
 from analysis.findings.effects.said import Saying
 from analysis.findings.effects.verdicts import MATTERS, what_mattered
 from analysis.frames.learned import flat_until, validation_classes
@@ -128,12 +128,12 @@ def effects_of(run: Source) -> Effects:
     )
 
 
-def curve_of(trial: ReadTrial, metric: Metric, stands_for: float = 1.0) -> Curve:
+def curve_of(trial: ReadTrial, metric: Metric, stands_for: float = 1.0) -> LearningCurve:
     """A trial on record as the comparison takes it."""
     scores = np.array([metric.score(value) for value in trial.epochs.column(metric.value)])
     areas = np.array(trial.epochs.column("val_auc"), dtype=float)
     settings = trial.origin.settings.effective()
-    return Curve(settings, trial.state.status, scores, areas, stands_for)
+    return LearningCurve(settings, trial.state.status, scores, areas, stands_for)
 
 
 def _mattered(

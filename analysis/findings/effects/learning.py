@@ -16,7 +16,7 @@ MANY: Final = 0.25
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """One trial as it was seen."""
 
     settings: Mapping[str, Any]
@@ -79,7 +79,7 @@ class Parted:
     """They were there and still flat, whether they learned later or were pruned."""
 
 
-def part(curves: Sequence[Curve], moment: Moment, chance: float) -> Parted:
+def part(curves: Sequence[LearningCurve], moment: Moment, chance: float) -> Parted:
     """Who is compared. Trials that have not come to the moment are in none of the groups."""
     groups: dict[str, list[int]] = {"compared": [], "broken": [], "not_yet": []}
     for place, curve in enumerate(curves):
@@ -104,7 +104,7 @@ class Count:
     """Of those that learned, how many ran to the end."""
 
 
-def counts_of(curves: Sequence[Curve], parted: Parted, names: Sequence[str]) -> list[Count]:
+def counts_of(curves: Sequence[LearningCurve], parted: Parted, names: Sequence[str]) -> list[Count]:
     """For each value of each of `names`, in the order in which values come up."""
     found = []
     for name in names:
@@ -137,7 +137,7 @@ class Apart:
     others_high: float
 
 
-def apart_of(curves: Sequence[Curve], parted: Parted, names: Sequence[str]) -> list[Apart]:
+def apart_of(curves: Sequence[LearningCurve], parted: Parted, names: Sequence[str]) -> list[Apart]:
     """Of each of `names`, settings in numbers from a range."""
     found = []
     for name in names:
@@ -150,7 +150,9 @@ def apart_of(curves: Sequence[Curve], parted: Parted, names: Sequence[str]) -> l
     return found
 
 
-def slow_values(curves: Sequence[Curve], parted: Parted, counts: Sequence[Count]) -> list[Count]:
+def slow_values(
+    curves: Sequence[LearningCurve], parted: Parted, counts: Sequence[Count]
+) -> list[Count]:
     """Values of which too many trials were not yet learning for the others to speak for them.
 
     Where a value has no trial that is compared, those of it are that value's doing and count against no other.

@@ -11,7 +11,7 @@ from analysis.findings.effects.claims import Effect, Mattered, Together, Trend, 
 from analysis.findings.effects.fitted import PLACES, Fitted
 from analysis.findings.effects.learning import (
     Count,
-    Curve,
+    LearningCurve,
     Moment,
     apart_of,
     counts_of,
@@ -40,7 +40,7 @@ TOGETHER: Final = "strategy with lr"
 
 
 def what_mattered(
-    curves: Sequence[Curve],
+    curves: Sequence[LearningCurve],
     rights: Sequence[Any] | None,
     dimensions: Sequence[Dimension],
     moment: Moment,
@@ -92,7 +92,7 @@ def what_mattered(
     )
 
 
-def _is_listed(dimension: Dimension, curves: Sequence[Curve]) -> bool:
+def _is_listed(dimension: Dimension, curves: Sequence[LearningCurve]) -> bool:
     seen = {c.settings[dimension.name] for c in curves if dimension.name in c.settings}
     return isinstance(dimension.domain, Choice) or len(seen) <= LISTED
 

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from analysis.findings.excess import Models, chosen_among, excess_of_best
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot
-from analysis.statistics import wilson, wilson_of_share
+from analysis.statistics import wilson, wilson_of_proportion
 from tests.support.analysis_runs import copy_of
 from trainable.metric import Metric
 
@@ -85,11 +85,11 @@ def test_where_replicates_decide_the_setting_is_chosen_by_its_mean() -> None:
 def test_wilsons_interval_of_a_share_is_that_of_its_count(right: int, images: int) -> None:
     share = right / images
     found, expected = (
-        wilson_of_share(share, share * (1 - share) / images, images),
+        wilson_of_proportion(share, share * (1 - share) / images, images),
         wilson(right, images),
     )
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    wide = wilson_of_share(share, 0.01, images)
+    wide = wilson_of_proportion(share, 0.01, images)
     assert 0 <= wide.low <= share <= wide.high <= 1
 
 

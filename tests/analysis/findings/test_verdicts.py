@@ -10,7 +10,7 @@ import pytest
 from analysis.findings.effects.claims import Mattered, Verdict
 from analysis.findings.effects.edges import edges_of
 from analysis.findings.effects.endings import rise_of
-from analysis.findings.effects.learning import Curve, Moment, moment_of, part, slow_values
+from analysis.findings.effects.learning import LearningCurve, Moment, moment_of, part, slow_values
 from analysis.findings.effects.model import model_of, terms_of
 from analysis.findings.effects.said import Saying
 from analysis.findings.effects.verdicts import what_mattered
@@ -31,12 +31,12 @@ FIRST_RUNG, END = Moment(2, 4), Moment(4, 4)
 
 def trial(
     scores: Sequence[float], status: Status = Status.FINISHED, area: float = 0.9, **settings: Any
-) -> Curve:
+) -> LearningCurve:
     """Learning from the first epoch on, unless its area is that of chance."""
-    return Curve(settings, status, np.array(scores, float), np.full(len(scores), area))
+    return LearningCurve(settings, status, np.array(scores, float), np.full(len(scores), area))
 
 
-def grid(lead: float = 0.1, noise: float = 0.002, seed_effect: float = 0.0) -> list[Curve]:
+def grid(lead: float = 0.1, noise: float = 0.002, seed_effect: float = 0.0) -> list[LearningCurve]:
     """Strategy × augmentation × rate × seed, block5 ahead at the first rung; all run to the end."""
     draw = np.random.default_rng(0)
     found = []
@@ -51,7 +51,9 @@ def grid(lead: float = 0.1, noise: float = 0.002, seed_effect: float = 0.0) -> l
     return found
 
 
-def mattered(curves: Sequence[Curve], *dimensions: Dimension, moment: Moment = END) -> Mattered:
+def mattered(
+    curves: Sequence[LearningCurve], *dimensions: Dimension, moment: Moment = END
+) -> Mattered:
     return what_mattered(curves, None, dimensions, moment, CHANCE)
 
 
@@ -81,7 +83,7 @@ def test_who_collapsed_diverged_or_stayed_flat_to_the_end_did_not_learn() -> Non
 
 
 def test_who_learns_later_was_not_yet_learning_at_the_rung_and_is_compared_at_the_end() -> None:
-    late = Curve(
+    late = LearningCurve(
         {}, Status.FINISHED, np.array([0.5, 0.5, 0.8, 0.9]), np.array([0.5, 0.5, 0.9, 0.9])
     )
     assert part([late], FIRST_RUNG, CHANCE).not_yet == (0,)

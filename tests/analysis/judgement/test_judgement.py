@@ -20,7 +20,7 @@ from analysis.judgement.bootstrap import mean_of_images as mean_of
 from analysis.judgement.calibration import calibration_of
 from analysis.judgement.groups import groups_of
 from analysis.judgement.mistakes import most_confident
-from analysis.statistics import two_shares, wilson
+from analysis.statistics import two_proportions, wilson
 from analysis.wording import positive_said
 from trainable.errors import RequestError
 
@@ -201,7 +201,7 @@ def test_the_band_surrounds_the_curve_and_narrows_with_more_images() -> None:
 
 def test_the_difference_of_two_shares_is_newcombes_example() -> None:
     """Newcombe (1998), table II (a), method 10: 56 of 70 and 48 of 80."""
-    found = two_shares(56, 70, 48, 80)
+    found = two_proportions(56, 70, 48, 80)
     assert found.difference == pytest.approx(0.2)
     assert (round(found.interval.low, 4), round(found.interval.high, 4)) == (0.0524, 0.3339)
     assert found.p == stats.fisher_exact([[56, 14], [48, 32]]).pvalue

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.frozen.policy import (
-    Decision,
+    StorePlan,
     decide_for,
     demands,
     expected_epochs,
@@ -39,7 +39,7 @@ def config(**changed: object) -> SweepConfig:
     return check_config(facts, {}, "test")
 
 
-def decide(rates: Rates = SLOW, **changed: object) -> Decision:
+def decide(rates: Rates = SLOW, **changed: object) -> StorePlan:
     return decide_for(config(**changed), rates, 24_000, 3_000, half=False)
 
 

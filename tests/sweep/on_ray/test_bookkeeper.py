@@ -14,7 +14,7 @@ from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Unwritten, Writer
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import HeldRun
-from sweep.resources.allocation import Share
+from sweep.resources.allocation import Allocation
 from sweep.session.create import open_session
 from sweep.session.interruption import Interruption
 from sweep.session.prepare import prepare
@@ -56,7 +56,7 @@ def drive(config: SweepConfig) -> tuple[RunFolder, RecordSearcher, Bookkeeper]:
     searcher = RecordSearcher(held, 1, unwritten, interruption)
     board = Board("run", config.metric, config.epochs, 1)
     terminal = Terminal(board, PlainConsole(file=io.StringIO()))
-    keeper = Bookkeeper(held, terminal, interruption, searcher, Share(0.0, 1, 1), unwritten)
+    keeper = Bookkeeper(held, terminal, interruption, searcher, Allocation(0.0, 1, 1), unwritten)
     return run, searcher, keeper
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sweep.frozen.policy import feature_bytes
 from sweep.on_ray import cluster
 from sweep.request.config import SweepConfig, check_config
-from sweep.resources.allocation import Node, Share
+from sweep.resources.allocation import Allocation, Node
 from sweep.resources.packing import Packed, Probe, held_bytes, packing, tried
 from tests.conftest import WIDTH, Faces, sweep_facts
 from trainable.config import RunSettings, TrialConfig
@@ -121,6 +121,6 @@ def test_what_goes_wrong_on_a_node_is_a_reason_and_no_traceback(
     )
     why = cluster.measure_packing(nodes_with_a_gpu_in_name, run, tried(config), 0)
     assert isinstance(why, str) and "gone.pth" in why
-    granted = Share(1.0, 1, 1)
+    granted = Allocation(1.0, 1, 1)
     problem = cluster.graph_problem(nodes_with_a_gpu_in_name, granted, "bfloat16")
     assert problem and "\n" not in problem, "there is no GPU but in name"

@@ -14,7 +14,7 @@ from sweep.on_ray import launcher
 from sweep.on_ray.resolve import Resolved
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import Run, open_run
-from sweep.resources.allocation import Share
+from sweep.resources.allocation import Allocation
 from sweep.session.create import give_name, partial_run
 from sweep.session.prepare import prepare
 from tests.conftest import Faces, sweep_facts
@@ -61,7 +61,7 @@ def resolved(run: Run) -> Resolved:
         epochs=config.epochs,
     )
     manifest = run.manifest.with_settings(settings, {"why": "nothing is shared"})
-    return Resolved(manifest, settings, Share(0.0, 1, 1), [])
+    return Resolved(manifest, settings, Allocation(0.0, 1, 1), [])
 
 
 def refuse(run: Run) -> Resolved:

@@ -24,7 +24,7 @@ from trainable.data.decoding.pool import Decoders
 from trainable.data.decoding.process import DecoderProcess
 from trainable.data.decoding.requests import AHEAD, DecoderDied
 from trainable.data.images import TrainingData
-from trainable.data.inspection import audit
+from trainable.data.inspection import inspect_images
 from trainable.data.views import ORIGINAL, view
 from trainable.errors import ChangedInput, RequestError
 from trainable.records.files import sha256_of
@@ -140,7 +140,9 @@ def test_rows_of_the_audit_are_those_that_are_found_here(
     for worth in (10**9, 1):
         monkeypatch.setattr(audit_module, "WORTH_PROCESSES", worth)
         counts[worth] = []
-        found[worth] = audit(folder, files, tmp_path / str(worth), counts[worth].append).images
+        found[worth] = inspect_images(
+            folder, files, tmp_path / str(worth), counts[worth].append
+        ).images
     pd.testing.assert_frame_equal(found[1], found[10**9], check_exact=True)
     assert (found[1]["problem"] != "").sum() == 5
     assert counts[1] == counts[10**9] == [0, *[1] * len(files)]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Faces, picture, write_faces
 from trainable.data import load_pixels
-from trainable.data.inspection import COLUMNS, audit
+from trainable.data.inspection import COLUMNS, inspect_images
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def memory(tmp_path: Path) -> Path:
 
 
 def test_every_image_is_measured_and_its_content_digested(own: Faces, memory: Path) -> None:
-    found = audit(own.images, own.files, memory)
+    found = inspect_images(own.images, own.files, memory)
     assert found.problems == []
     assert found.newly_read == 12
     assert found.images["file"].tolist() == list(own.files)
@@ -41,27 +41,27 @@ def test_every_image_is_measured_and_its_content_digested(own: Faces, memory: Pa
 
 
 def test_it_returns_findings_never_pixels_or_labels(own: Faces, memory: Path) -> None:
-    assert list(audit(own.images, own.files, memory).images.columns) == COLUMNS
+    assert list(inspect_images(own.images, own.files, memory).images.columns) == COLUMNS
 
 
 def test_what_did_not_change_is_not_read_again(own: Faces, memory: Path) -> None:
-    first = audit(own.images, own.files, memory)
+    first = inspect_images(own.images, own.files, memory)
     for (
         file
     ) in own.files:  # other content under the same size and time: only a second look would see it
         facts = (own.images / file).stat()
         (own.images / file).write_bytes(b"x" * facts.st_size)
         os.utime(own.images / file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    second = audit(own.images, own.files, memory)
+    second = inspect_images(own.images, own.files, memory)
     assert second.newly_read == 0
     assert second.images.equals(first.images)
     assert second.digest == first.digest
 
 
 def test_what_changed_is_read_again_and_nothing_else(own: Faces, memory: Path) -> None:
-    first = audit(own.images, own.files, memory)
+    first = inspect_images(own.images, own.files, memory)
     picture(1, 99, 50).save(own.images / own.files[3])
-    second = audit(own.images, own.files, memory)
+    second = inspect_images(own.images, own.files, memory)
     assert second.newly_read == 1
     changed = first.images["sha256"] != second.images["sha256"]
     assert first.images.loc[changed, "file"].tolist() == [own.files[3]]
@@ -70,12 +70,12 @@ def test_what_changed_is_read_again_and_nothing_else(own: Faces, memory: Path) -
 
 
 def test_other_content_of_the_same_size_is_read_again(own: Faces, memory: Path) -> None:
-    first = audit(own.images, own.files, memory)
+    first = inspect_images(own.images, own.files, memory)
     path = own.images / own.files[3]
     before = path.stat()
     path.write_bytes(bytes(before.st_size))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    second = audit(own.images, own.files, memory)
+    second = inspect_images(own.images, own.files, memory)
     assert second.newly_read == 1
     assert second.digest != first.digest
 
@@ -84,23 +84,23 @@ def test_two_folders_and_two_lists_share_one_memory(
     own: Faces, memory: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(own.images, tmp_path / "copy")
-    assert audit(own.images, own.files[:8], memory).newly_read == 8
-    assert audit(tmp_path / "copy", own.files, memory).newly_read == 12
-    assert audit(own.images, own.files[4:], memory).newly_read == 4
-    assert audit(own.images, own.files, memory).newly_read == 0
+    assert inspect_images(own.images, own.files[:8], memory).newly_read == 8
+    assert inspect_images(tmp_path / "copy", own.files, memory).newly_read == 12
+    assert inspect_images(own.images, own.files[4:], memory).newly_read == 4
+    assert inspect_images(own.images, own.files, memory).newly_read == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 nothing", None])
 def test_a_memory_that_is_damaged_or_gone_is_made_anew(
     own: Faces, memory: Path, damage: bytes | None
 ) -> None:
-    first = audit(own.images, own.files, memory)
+    first = inspect_images(own.images, own.files, memory)
     (remembered,) = memory.iterdir()
     remembered.write_bytes(damage) if damage is not None else remembered.unlink()
-    second = audit(own.images, own.files, memory)
+    second = inspect_images(own.images, own.files, memory)
     assert second.newly_read == 12
     assert second.images.equals(first.images)
-    assert audit(own.images, own.files, memory).newly_read == 0
+    assert inspect_images(own.images, own.files, memory).newly_read == 0
 
 
 def test_without_room_to_remember_the_audit_goes_on_and_says_so(
@@ -108,16 +108,16 @@ def test_without_room_to_remember_the_audit_goes_on_and_says_so(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     for _ in range(2):
-        assert audit(own.images, own.files, tmp_path / "file" / "memory").newly_read == 12
+        assert inspect_images(own.images, own.files, tmp_path / "file" / "memory").newly_read == 12
     assert caplog.text.count("can't be written") == 2
 
 
 def test_progress_adds_up_to_the_number_of_images(own: Faces, memory: Path) -> None:
     counts: list[int] = []
-    audit(own.images, own.files[:5], memory, counts.append)
+    inspect_images(own.images, own.files[:5], memory, counts.append)
     assert sum(counts) == 5
     counts.clear()
-    audit(own.images, own.files, memory, counts.append)
+    inspect_images(own.images, own.files, memory, counts.append)
     assert sum(counts) == 12
     assert len(counts) > 5
 
@@ -157,7 +157,7 @@ def test_an_image_that_cannot_be_used_is_found(
 ) -> None:
     (own.images / own.files[7]).write_bytes(content)
     for newly_read in (12, 0):  # and remembered
-        found = audit(own.images, own.files, memory)
+        found = inspect_images(own.images, own.files, memory)
         assert found.newly_read == newly_read
         ((file, told),) = found.problems
         assert file == own.files[7]
@@ -170,18 +170,18 @@ def test_a_repaired_image_is_no_problem_any_more(own: Faces, memory: Path) -> No
     path = own.images / own.files[7]
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
-    assert len(audit(own.images, own.files, memory).problems) == 1
+    assert len(inspect_images(own.images, own.files, memory).problems) == 1
     path.write_bytes(whole)
-    assert audit(own.images, own.files, memory).problems == []
+    assert inspect_images(own.images, own.files, memory).problems == []
 
 
 def test_a_file_that_went_away_is_found_each_time(own: Faces, memory: Path) -> None:
-    audit(own.images, own.files, memory)
+    inspect_images(own.images, own.files, memory)
     (own.images / own.files[2]).unlink()
     (own.images / own.files[5]).unlink()
     (own.images / own.files[5]).mkdir()
     for _ in range(2):
-        problems = dict(audit(own.images, own.files, memory).problems)
+        problems = dict(inspect_images(own.images, own.files, memory).problems)
         assert problems.keys() == {own.files[2], own.files[5]}
         assert all(told.startswith("can't be read") for told in problems.values())
 
@@ -205,7 +205,7 @@ def test_an_image_that_passes_can_be_opened_for_training(tmp_path: Path, memory:
                 damaged[place] = draw.integers(0, 256)
             files.append(f"{number}.{suffix}")
             (tmp_path / files[-1]).write_bytes(damaged)
-    found = audit(tmp_path, files, memory)
+    found = inspect_images(tmp_path, files, memory)
     bad = {file for file, _ in found.problems}
     assert 0 < len(bad) < len(files)
     for file in set(files) - bad:
@@ -213,11 +213,11 @@ def test_an_image_that_passes_can_be_opened_for_training(tmp_path: Path, memory:
 
 
 def test_the_digest_is_of_names_and_contents_in_any_order(own: Faces, memory: Path) -> None:
-    digest = audit(own.images, own.files, memory).digest
-    assert audit(own.images, own.files[::-1], memory).digest == digest
-    assert audit(own.images, own.files[:-1], memory).digest != digest
+    digest = inspect_images(own.images, own.files, memory).digest
+    assert inspect_images(own.images, own.files[::-1], memory).digest == digest
+    assert inspect_images(own.images, own.files[:-1], memory).digest != digest
     one, other = own.images / own.files[0], own.images / own.files[1]
     one.rename(own.images / "aside")
     other.rename(one)
     (own.images / "aside").rename(other)
-    assert audit(own.images, own.files, memory).digest != digest
+    assert inspect_images(own.images, own.files, memory).digest != digest

@@ -18,14 +18,14 @@ from PIL import Image
 from sweep.request.config import check_config
 from sweep.session.prepare import prepare
 from tests.conftest import Faces, sweep_facts, write_faces
-from trainable.data.inspection import audit
+from trainable.data.inspection import inspect_images
 from trainable.data.overlap import NEAR_BITS, Overlap, find_overlap, near_pairs, words
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
 
 
 def looked_at(folder: Path, split: pd.DataFrame) -> Overlap:
-    found = audit(folder, list(split["file"]), folder / "memory")
+    found = inspect_images(folder, list(split["file"]), folder / "memory")
     return find_overlap(split, found.column("pixels"), found.column("perceptual"))
 
 

@@ -19,7 +19,7 @@ from trainable.data.views import ORIGINAL, View, draws, look_all, normalise, sta
 from trainable.errors import RequestError
 from trainable.fit import fit
 from trainable.frozen.chunks import Look, chunk_name, chunk_size
-from trainable.frozen.reference import Held, Work
+from trainable.frozen.reference import ResidentFeatures, Work
 from trainable.frozen.shared import Shared
 from trainable.frozen.store import stored
 from trainable.network.model import CUTS, feature_layers, forward_frozen, multiply_adds
@@ -405,7 +405,7 @@ def on_gpu(*shape: int, format: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("rounded", [False, True])
 def test_features_in_the_gpus_memory_are_gathered_there(rounded: bool) -> None:
     table = on_gpu(20, 7, 7, 25, format=torch.float16 if rounded else torch.bfloat16)
-    held = Held(table, on_gpu(10, format=torch.int64), rounded)
+    held = ResidentFeatures(table, on_gpu(10, format=torch.int64), rounded)
     positions = on_gpu(4, format=torch.int64)
     with OneDevice():
         hidden = held.at(positions)
@@ -435,7 +435,7 @@ def test_views_and_frozen_layers_stay_on_the_gpu(images: int) -> None:
 def test_the_watch_over_devices_sees_what_it_should() -> None:
     table = on_gpu(20, 7, 7, 25, format=torch.bfloat16)
     for wrong in (
-        lambda: Held(table, torch.arange(10)).at(torch.arange(3)),
+        lambda: ResidentFeatures(table, torch.arange(10)).at(torch.arange(3)),
         lambda: table.cpu(),
         lambda: table.sum().item(),
     ):

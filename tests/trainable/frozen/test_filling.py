@@ -613,7 +613,7 @@ def test_features_are_given_in_the_format_in_which_they_are_computed(
     by = shared(bench)
     plain = Plain(SMALL, bench.run, by.data, build_model(SMALL, bench.backbone))
     stored_ones = FromStore(plain, by)
-    held = stored_ones.held_validation(Work())
+    held = stored_ones.resident_validation(Work())
     assert held is not None and held.table.dtype is on_disk
     ways = [
         plain.validation(Work()),

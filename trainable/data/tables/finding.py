@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trainable.data.tables.names import Matched, Step, match, normal, steps
+from trainable.data.tables.names import JoinStep, Matched, match, normal, steps
 from trainable.data.tables.reading import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from trainable.errors import RequestError
 
@@ -168,7 +168,7 @@ def _chosen(root: Path, rows: Sequence[str], held: Counter[str]) -> str:
     return nearly[0]
 
 
-def _held(rows: Sequence[str], files: Sequence[str], step: Step) -> Counter[str]:
+def _held(rows: Sequence[str], files: Sequence[str], step: JoinStep) -> Counter[str]:
     """How many of the rows' images each folder holds."""
     single = {key for key, count in Counter(map(step.row, rows)).items() if key and count == 1}
     found: set[tuple[str, str]] = set()

@@ -21,7 +21,7 @@ DEEPEST: Final = 16
 
 
 @dataclass(frozen=True)
-class Step:
+class JoinStep:
     """One way to compare a row's name with a file's."""
 
     said: str
@@ -100,21 +100,21 @@ def _less(folders: int, key: Key) -> Key:
     return shorter
 
 
-def steps(names: Iterable[str]) -> Iterator[Step]:
+def steps(names: Iterable[str]) -> Iterator[JoinStep]:
     """The ways to compare `names`, the strictest first."""
-    yield Step("", normal, normal)
-    yield Step("whatever their case", _small, _small)
-    yield Step("without their suffix", without_suffix, without_suffix)
+    yield JoinStep("", normal, normal)
+    yield JoinStep("whatever their case", _small, _small)
+    yield JoinStep("without their suffix", without_suffix, without_suffix)
     deepest = min(max((name.strip("/").count("/") for name in names), default=0), DEEPEST)
     for folders in range(1, deepest + 1):
         less = f"without {folders} leading folder{'s' if folders > 1 else ''}"
-        yield Step(less, _less(folders, normal), normal)
-        yield Step(f"{less} and their suffix", _less(folders, without_suffix), without_suffix)
-    yield Step("without folder and suffix", _bare(_alone), _alone, looks_inside=False)
+        yield JoinStep(less, _less(folders, normal), normal)
+        yield JoinStep(f"{less} and their suffix", _less(folders, without_suffix), without_suffix)
+    yield JoinStep("without folder and suffix", _bare(_alone), _alone, looks_inside=False)
     yield AS_NUMBERS
 
 
-AS_NUMBERS: Final = Step("as numbers", _bare(_number), _number, looks_inside=False)
+AS_NUMBERS: Final = JoinStep("as numbers", _bare(_number), _number, looks_inside=False)
 """Numbers are near each other, so that it is taken for all rows or for none."""
 
 
