@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trainable.colours import COLOURS
 from trainable.errors import RequestError
-from trainable.terminal import PlainConsole, expanded, progress, run_command
+from trainable.show.colours import COLOURS
+from trainable.show.terminal import PlainConsole, expanded, progress, run_command
 
 if TYPE_CHECKING:
     from analysis.final_test import Tested
@@ -251,7 +251,7 @@ def show_results(facts: dict[str, Any]) -> None:
     """Print a table of the trials, best first, and what a reader must know beside it."""
     from analysis.wording import NO_VALUE, metric_value, number, setting, times
     from trainable.metric import Metric
-    from trainable.wording import duration, frozen_work_said
+    from trainable.show.wording import duration, frozen_work_said
 
     metric = Metric(facts["metric"])
     place = {trial_id: rank for rank, trial_id in enumerate(facts["ranking"])}

@@ -14,7 +14,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from trainable.colours import BLUE, VERMILION
+from trainable.show.colours import BLUE, VERMILION
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -25,9 +25,9 @@ from sweep.on_ray import launcher
 from sweep.session.beginning import begin_new
 from sweep.session.create import partial_run
 from sweep.on_ray.own_ray import OwnRay
-from sweep.session.prepare import prepare
+from sweep.request.prepare import prepare
 from trainable import trial as trial_module
-from trainable.terminal import PlainConsole
+from trainable.show.terminal import PlainConsole
 from trainable.records.files import now
 from trainable.records.trial_folder import TrialRecord
 from trainable.records.rows import Outcome, Row, Status

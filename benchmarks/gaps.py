@@ -31,9 +31,9 @@ from sweep.session.beginning import begin_new
 from sweep.request.config import SweepConfig, check_config
 from sweep.session.create import partial_run
 from sweep.on_ray.own_ray import OwnRay
-from sweep.session.prepare import prepare
+from sweep.request.prepare import prepare
 from trainable import trial as trial_module
-from trainable.terminal import PlainConsole
+from trainable.show.terminal import PlainConsole
 from trainable.config import TrialConfig
 from trainable.network.model import build_model, load_backbone
 

@@ -21,12 +21,12 @@ from sweep.session.create import partial_run
 from sweep.session.hold import only_driver
 from sweep.session.interruption import Exit
 from trainable.records.run_folder import RunFolder
-from trainable.terminal import PlainConsole, expanded, progress, run_command
+from trainable.show.terminal import PlainConsole, expanded, progress, run_command
 
 if TYPE_CHECKING:
     from sweep.on_ray.own_ray import OwnRay
+    from sweep.request.prepare import Prepared
     from sweep.resources.machine import Machine
-    from sweep.session.prepare import Prepared
     from trainable.data.examine import Begin
 
 app = typer.Typer(
@@ -76,7 +76,7 @@ def plan(config: Config, overrides: Overrides = None, address: Address = "local"
     asked = load_request(config, overrides or [])
     check_folder(asked)
     with _nodes(asked, address) as look:
-        from sweep.session.prepare import prepare
+        from sweep.request.prepare import prepare
         from sweep.show.plan import show_plan
 
         with progress(console) as begin:
@@ -121,7 +121,7 @@ def start(config: SweepConfig, address: str = "local") -> int:
     check_folder(config)
     with console.kept(), _own_ray(config, address) as own:
         _check_place(config, address)
-        from sweep.session.prepare import prepare
+        from sweep.request.prepare import prepare
         from sweep.show.plan import show_data
 
         with progress(console) as begin:
@@ -284,7 +284,7 @@ def _go_on(change: Change, session: int, address: str, store_limit: int | None) 
         console.print(f"nothing is left to do in {run.folder.path}: {counts}", soft_wrap=True)
         return 0
     with _own_ray(run.config, address) as own:
-        from sweep.session.prepare import check_unchanged
+        from sweep.request.prepare import check_unchanged
 
         with progress(console) as begin_step:
             remarks = check_unchanged(run, begin_step)

@@ -14,7 +14,7 @@ from analysis.wording import counted
 from trainable.records.files import read_json_lines
 from trainable.records.manifest import Granted, Manifest
 from trainable.records.rows import Status, frozen_work
-from trainable.wording import duration
+from trainable.show.wording import duration
 
 
 @dataclass(frozen=True)

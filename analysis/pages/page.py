@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis import wording
-from trainable.colours import page_colours
-from trainable.wording import duration
+from trainable.show.colours import page_colours
+from trainable.show.wording import duration
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 

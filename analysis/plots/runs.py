@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from analysis.plots.style import TEMPLATE, finish, heights, valued, whiskers
 from analysis.wording import NARROW, is_rate, metric_name, percent
-from trainable.colours import BLUE, PALETTE, VERMILION
 from trainable.metric import Metric
+from trainable.show.colours import BLUE, PALETTE, VERMILION
 
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 

@@ -32,7 +32,7 @@ from analysis.wording import (
     setting_value,
 )
 from trainable.metric import Metric
-from trainable.wording import duration
+from trainable.show.wording import duration
 
 VERDICTS: Final = {"go on": "finished", "stop": "pruned"}
 SPREAD: Final = 0.7  # of the room between two rungs that its trials take; by eye

@@ -8,10 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.wording import NARROW, is_rate, setting
-from trainable import colours
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Status
+from trainable.show import colours
 
 COLOURS: Final = {role: colour.plot for role, colour in colours.COLOURS.items()}
 """Of plots; shapes say the same again."""

@@ -14,7 +14,7 @@ from sweep.request.config import SweepConfig
 from trainable.config import Family, Kept, Sharing
 from trainable.frozen.chunks import PIXELS
 from trainable.network.model import CUTS, feature_layers
-from trainable.wording import duration
+from trainable.show.wording import duration
 
 WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this; assumed
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trainable.errors import RequestError
 from trainable.frozen.store import default_folder, evict, limit_of, stored
-from trainable.wording import duration
+from trainable.show.wording import duration
 
 
 def read_store() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sweep.resources.allocation import Allocation, Node
 from sweep.resources.packing import PROBE_SECONDS, Packed, Probe
 from trainable.config import Precision, RunSettings, TrialConfig
 from trainable.errors import RequestError
-from trainable.terminal import LOG_FORMAT
+from trainable.show.terminal import LOG_FORMAT
 
 LOG = logging.getLogger(__name__)
 PACKING_SECONDS: Final = 60.0  # for two actors' imports and a probe; assumed

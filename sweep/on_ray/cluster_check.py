@@ -8,11 +8,11 @@ from pathlib import Path
 from sweep.on_ray import cluster
 from sweep.on_ray.node_tasks import MustSee
 from sweep.request.config import SweepConfig
+from sweep.request.prepare import Prepared
 from sweep.request.refusals import tried_folder
 from sweep.resources.allocation import Allocation, Node, allocate
 from sweep.resources.devices import gpus_of, kinds, precision_on
 from sweep.resources.machine import Machine
-from sweep.session.prepare import Prepared
 from trainable.records.files import write_json
 
 

@@ -29,9 +29,9 @@ from trainable.records.manifest import SessionEnd
 from trainable.records.paths import StaleSession
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
-from trainable.terminal import PlainConsole
+from trainable.show.terminal import PlainConsole
+from trainable.show.wording import devices_said
 from trainable.trial import FaceTrial
-from trainable.wording import devices_said
 
 LOG = logging.getLogger(__name__)
 

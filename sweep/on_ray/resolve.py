@@ -17,7 +17,7 @@ from sweep.resources.packing import held_bytes, tried
 from trainable.config import Precision, RunSettings, absolute
 from trainable.data import open_training_data, read_split
 from trainable.records.manifest import Graphs, Manifest
-from trainable.terminal import PlainConsole
+from trainable.show.terminal import PlainConsole
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError, RayError
 from trainable.records.rows import Outcome, Status
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import NOTE_SECONDS, TrialRecord
-from trainable.wording import duration
+from trainable.show.wording import duration
 
 
 @dataclass

@@ -31,7 +31,7 @@ from trainable.records.paths import StaleSession
 from trainable.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from sweep.session.prepare import Prepared
+    from sweep.request.prepare import Prepared
 
 PROJECT: Final = "face-attribute-sweep"
 PACKAGES: Final = (

@@ -13,11 +13,11 @@ from typing import Any
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import open_held_run
 from sweep.request.overrides import NO_OVERRIDES, Overrides, overridden
+from sweep.request.prepare import check_classifier, check_heads
 from sweep.request.yaml_text import read_yaml
 from sweep.search.proposals import Proposals
 from sweep.search.study import recorded
 from sweep.session.beginning import Change, asked_for
-from sweep.session.prepare import check_classifier, check_heads
 from sweep.session.rerun_pruned import settings_to_audit
 from sweep.session.resume import changes_said, moved
 from trainable.data.examine import Begin, no_progress

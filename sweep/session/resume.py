@@ -9,8 +9,8 @@ from typing import Any, Final
 from sweep.request.config import SweepConfig
 from sweep.request.open_run import Run, open_held_run
 from sweep.request.overrides import Overrides, overridden
+from sweep.request.prepare import check_images, check_weights, is_its_table
 from sweep.session.beginning import Change, asked_for
-from sweep.session.prepare import check_images, check_weights, is_its_table
 from trainable.data import PARTS, find_table, read_split, unpacked
 from trainable.data.examine import Begin, no_progress
 from trainable.data.tables.finding import files_below

@@ -21,10 +21,10 @@ from sweep.request.open_run import (
     refuse_another_text,
     run_folder,
 )
+from sweep.request.prepare import check_unchanged
 from sweep.search.asha import Decision
 from sweep.search.ranking import Standing, best_row, standing, to_keep
 from sweep.session.hold import read_hold
-from sweep.session.prepare import check_unchanged
 from trainable.data import read_split
 from trainable.data.examine import Begin, no_progress
 from trainable.errors import RequestError

@@ -9,18 +9,18 @@ from rich.text import Text
 from sweep.frozen.policy import cuts_of, decide_for, expected_epochs
 from sweep.frozen.rates import RateProbe, measure_rates
 from sweep.request.config import SweepConfig
+from sweep.request.prepare import Prepared
 from sweep.request.refusals import nearest
 from sweep.resources.devices import gpus_of, precision_on
 from sweep.resources.machine import Machine
 from sweep.resources.needs import ModelSize, memory_bytes, model_sizes, trial_bytes
 from sweep.resources.packing import PROBE_SECONDS, Probe, largest, tried
-from sweep.session.prepare import Prepared
 from trainable.config import RunSettings
 from trainable.data import LabelledImages, balance
 from trainable.hardware.cpus import usable_cpus
 from trainable.hardware.device import device_of, has_gpu
-from trainable.terminal import PlainConsole
-from trainable.wording import duration
+from trainable.show.terminal import PlainConsole
+from trainable.show.wording import duration
 
 
 def show_plan(

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.search.ranking import Standing, leader
-from trainable.colours import COLOURS
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Origin, Status
-from trainable.terminal import PlainConsole
-from trainable.wording import duration
+from trainable.show.colours import COLOURS
+from trainable.show.terminal import PlainConsole
+from trainable.show.wording import duration
 
 
 @dataclass

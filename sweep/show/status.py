@@ -13,11 +13,11 @@ from sweep.search.ranking import Standing, leader, standing_of
 from sweep.search.study import asked_in_all
 from sweep.session.hold import WATCH_SECONDS, Hold, read_hold
 from sweep.show.progress import describe
-from trainable.colours import COLOURS
 from trainable.records.manifest import Session, SessionEnd
 from trainable.records.rows import Row, Status, frozen_work
 from trainable.records.run_folder import RunFolder
-from trainable.wording import devices_said, duration, frozen_work_said
+from trainable.show.colours import COLOURS
+from trainable.show.wording import devices_said, duration, frozen_work_said
 
 
 def read_status(folder: Path) -> dict[str, Any]:

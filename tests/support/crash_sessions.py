@@ -33,10 +33,11 @@ from analysis.final_test import final_test
 from sweep.on_ray import launcher
 from sweep.on_ray.resolve import Resolved
 from sweep.on_ray.workers import Writer
+from sweep.request import prepare
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import Run, open_held_run
 from sweep.resources.allocation import Allocation
-from sweep.session import beginning, prepare
+from sweep.session import beginning
 from sweep.session import create as run_folder
 from sweep.session.beginning import Change
 from sweep.session.extend import Request, extend
@@ -54,8 +55,8 @@ from trainable.network.model import TransferVGG16
 from trainable.records.manifest import Manifest, read_manifest
 from trainable.records.run_folder import RunFolder
 from trainable.schedule import derive_seed
+from trainable.show.terminal import PlainConsole
 from trainable.step import Sums
-from trainable.terminal import PlainConsole
 from trainable.trial import FaceTrial
 
 BREAKS, DIVERGES = 0.04, 0.3

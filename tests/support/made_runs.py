@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from sweep.request.config import SweepConfig
 from sweep.request.open_run import Run
+from sweep.request.prepare import Prepared
 from sweep.session.beginning import Change, asked_for
 from sweep.session.create import give_name, partial_run
-from sweep.session.prepare import Prepared
 from trainable.records.run_folder import RunFolder
 
 

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from analysis.__main__ import app as analysis
 from sweep.__main__ import app as sweep
 from sweep.request.open_run import open_run
+from sweep.request.prepare import check_unchanged
 from sweep.search.study import study_of
-from sweep.session.prepare import check_unchanged
 from tests.analysis.pages.test_report import Page
 
 pytestmark = pytest.mark.usefixtures("own_store")

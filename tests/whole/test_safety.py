@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from sweep.request.config import check_config
+from sweep.request.prepare import prepare
 from sweep.session.create import open_session
-from sweep.session.prepare import prepare
 from tests.conftest import Bench, Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import TrialConfig
 from trainable.records.trial_folder import TrialRecord
-from trainable.terminal import PlainConsole, printable
+from trainable.show.terminal import PlainConsole, printable
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(

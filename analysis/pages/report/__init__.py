@@ -25,7 +25,7 @@ from analysis.plots import Drawn, sweep_figures
 from sweep.search.study import asked_in_all
 from trainable.records.files import now, write_atomically
 from trainable.records.rows import Status
-from trainable.wording import frozen_work_said
+from trainable.show.wording import frozen_work_said
 
 MANY: Final = 30  # trials; a longer table scrolls in a frame of its own; by eye
 

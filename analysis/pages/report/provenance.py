@@ -13,7 +13,7 @@ from trainable.config import RunSettings
 from trainable.data import PARTS, balance, read_split
 from trainable.records.manifest import Graphs, Images, Manifest, Overlap
 from trainable.records.run_folder import RunFolder
-from trainable.wording import devices_said, duration
+from trainable.show.wording import devices_said, duration
 
 Pairs = list[tuple[str, str]]
 

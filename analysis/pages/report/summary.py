@@ -11,7 +11,7 @@ from analysis.frames.ledger import Opening
 from analysis.frames.select import Selection
 from analysis.pages.report.conclusions import Conclusions
 from analysis.statistics import ALPHA
-from trainable.wording import duration
+from trainable.show.wording import duration
 
 
 def summary(found: Conclusions, setting: str) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 from analysis.findings.cost import cost_of
 from analysis.frames import results
 from sweep.request.config import check_config
+from sweep.request.prepare import prepare
 from sweep.session.create import open_session
-from sweep.session.prepare import prepare
 from sweep.show.status import read_status
 from tests.conftest import Bench, Faces, sweep_facts
 from tests.support.made_runs import create_run
@@ -19,7 +19,7 @@ from trainable.records.manifest import Granted, Session, read_manifest, write_ma
 from trainable.records.rows import Row, Status
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
-from trainable.wording import frozen_work_said
+from trainable.show.wording import frozen_work_said
 
 EPOCHS = 9
 

@@ -15,10 +15,10 @@ from analysis.frames.learned import flat_until
 from analysis.frames.snapshot import Snapshot
 from analysis.frames.snapshot.rights import validation_labels
 from sweep.request.config import check_config
+from sweep.request.prepare import prepare
 from sweep.search.proposals import Proposals
 from sweep.search.study import recorded
 from sweep.session.create import open_session
-from sweep.session.prepare import prepare
 from sweep.session.rerun_pruned import draw
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run

@@ -17,11 +17,11 @@ from analysis.pages.pictures import figures_of
 from analysis.pages.report import render, write_report
 from tests.support.analysis_runs import GOOD, PENDING, make_run, set_status
 from tests.support.manifests import edit_manifest
-from trainable.colours import COLOURS
 from trainable.metric import Metric
 from trainable.records.files import read_json
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
+from trainable.show.colours import COLOURS
 
 
 @pytest.fixture(scope="module")

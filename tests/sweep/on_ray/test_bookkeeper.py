@@ -14,10 +14,10 @@ from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Unwritten, Writer
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import HeldRun
+from sweep.request.prepare import prepare
 from sweep.resources.allocation import Allocation
 from sweep.session.create import open_session
 from sweep.session.interruption import Interruption
-from sweep.session.prepare import prepare
 from sweep.show.progress import Board, Terminal
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run
@@ -27,7 +27,7 @@ from trainable.records.manifest import SessionEnd
 from trainable.records.rows import Status, StatusRecord
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
-from trainable.terminal import PlainConsole
+from trainable.show.terminal import PlainConsole
 
 pytestmark = pytest.mark.ray  # imports it
 

@@ -20,9 +20,9 @@ from sweep.on_ray import resolve
 from sweep.request.config import check_config, load_config
 from sweep.request.open_run import Run, open_run
 from sweep.request.overrides import CHANGEABLE, overridden, read_overrides
+from sweep.request.prepare import check_unchanged, prepare
 from sweep.resources.allocation import Node
 from sweep.session.extend import Request, extend
-from sweep.session.prepare import check_unchanged, prepare
 from sweep.session.resume import override
 from tests.conftest import (
     Faces,
@@ -38,7 +38,7 @@ from tests.support.manifests import edit_manifest
 from trainable.errors import RequestError
 from trainable.records.manifest import read_manifest
 from trainable.records.run_folder import RunFolder
-from trainable.terminal import PlainConsole
+from trainable.show.terminal import PlainConsole
 
 pytestmark = pytest.mark.usefixtures("own_store")
 COMMAND = ["sweep", "resume"]

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from sweep.__main__ import app
 from sweep.request.config import AshaConfig, check_config, dump_config, load_config
 from sweep.request.open_run import open_run
+from sweep.request.prepare import prepare
 from sweep.request.refusals import check_folder, load_request
 from sweep.resources.machine import check_format, check_machine
 from sweep.resources.needs import activations
 from sweep.session.extend import Request, extended
-from sweep.session.prepare import prepare
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from tests.support.manifests import ask_instead

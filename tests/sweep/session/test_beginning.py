@@ -14,9 +14,9 @@ from sweep.on_ray import launcher
 from sweep.on_ray.resolve import Resolved
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import Run, open_run
+from sweep.request.prepare import prepare
 from sweep.resources.allocation import Allocation
 from sweep.session.create import give_name, partial_run
-from sweep.session.prepare import prepare
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import RunSettings

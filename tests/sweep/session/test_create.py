@@ -17,12 +17,12 @@ from analysis.frames.select import why_unfinished
 from sweep.__main__ import app
 from sweep.request.config import SweepConfig, check_config, load_config
 from sweep.request.open_run import HeldRun, open_run
+from sweep.request.prepare import check_unchanged, prepare
 from sweep.search.proposals import nothing_left
 from sweep.session.create import close_session, open_session
 from sweep.session.extend import Request, extended
 from sweep.session.finish import finish
 from sweep.session.hold import only_driver
-from sweep.session.prepare import check_unchanged, prepare
 from sweep.show.status import read_status
 from tests.conftest import Faces, sweep_facts, write_faces
 from tests.support.made_runs import change_config, create_run

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from sweep.request.config import AshaConfig, SweepConfig, check_config, load_config
 from sweep.request.open_run import HeldRun, open_held_run, open_run
+from sweep.request.prepare import prepare
 from sweep.search.asha import Rungs
 from sweep.search.proposals import Proposals, nothing_left
 from sweep.search.study import build_study, recorded
 from sweep.session.create import open_session
 from sweep.session.extend import Request, extend, extended
-from sweep.session.prepare import prepare
 from sweep.session.rungs import catch_up, decisions, relearn, take
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import change_config, create_run, put_on_record

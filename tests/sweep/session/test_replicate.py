@@ -21,12 +21,12 @@ from analysis.pages.report import render
 from analysis.statistics import between, mean_of, superiority, welch
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import HeldRun
+from sweep.request.prepare import prepare
 from sweep.search.asha import Rungs
 from sweep.search.proposals import Proposals, nothing_left
 from sweep.search.ranking import Standing, replicates, single_winner, to_keep, winner
 from sweep.search.study import asked_in_all, recorded
 from sweep.session.create import open_session
-from sweep.session.prepare import prepare
 from sweep.session.replicate import replicate
 from sweep.session.rungs import catch_up
 from tests.conftest import Faces, sweep_facts

@@ -24,6 +24,7 @@ from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Unwritten
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import HeldRun
+from sweep.request.prepare import prepare
 from sweep.search.asha import Rungs
 from sweep.search.proposals import Proposals, nothing_left
 from sweep.search.ranking import Standing, bar, single_winner, standing, to_keep, winner
@@ -31,7 +32,6 @@ from sweep.search.study import asked_in_all, recorded, study_of
 from sweep.session.create import open_session
 from sweep.session.extend import Request, extend
 from sweep.session.interruption import Interruption
-from sweep.session.prepare import prepare
 from sweep.session.rerun_pruned import draw
 from sweep.session.rungs import catch_up, decisions
 from sweep.show.status import read_status

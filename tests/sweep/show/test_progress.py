@@ -11,8 +11,8 @@ from sweep.show.progress import Board, Line, Terminal, describe
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Row, Status, frozen_work
-from trainable.terminal import PlainConsole
-from trainable.wording import duration, frozen_work_said
+from trainable.show.terminal import PlainConsole
+from trainable.show.wording import duration, frozen_work_said
 
 
 def board(metric: Metric = Metric.VAL_ACCURACY) -> Board:

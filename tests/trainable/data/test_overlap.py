@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sweep.request.config import check_config
-from sweep.session.prepare import prepare
+from sweep.request.prepare import prepare
 from tests.conftest import Faces, sweep_facts, write_faces
 from trainable.data.inspection import inspect_images
 from trainable.data.overlap import NEAR_BITS, Overlap, find_overlap, near_pairs, words

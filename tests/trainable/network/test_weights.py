@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import open_run
+from sweep.request.prepare import check_unchanged, new_backbone, prepare
 from sweep.session.extend import Request, extend
-from sweep.session.prepare import check_unchanged, new_backbone, prepare
 from tests.conftest import WIDTH, Faces, sweep_facts
 from tests.support.made_runs import create_run, put_on_record
 from tests.support.manifests import edit_manifest
@@ -408,7 +408,7 @@ def test_data_and_target_are_checked_before_weights_are_fetched_and_the_path_bef
     def fetched(*arguments: object) -> None:
         raise AssertionError("the weights were fetched")
 
-    monkeypatch.setattr("sweep.session.prepare.read_weights", fetched)
+    monkeypatch.setattr("sweep.request.prepare.read_weights", fetched)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     config = asked(tmp_path / "none.pth")
     wrong = config.data.model_copy(update={"target": "Smilling"})
@@ -425,6 +425,6 @@ def test_weights_that_do_not_fit_are_refused_before_the_images_are_looked_at(
     def looked(*arguments: object) -> None:
         raise AssertionError("the images were looked at")
 
-    monkeypatch.setattr("sweep.session.prepare.examine", looked)
+    monkeypatch.setattr("sweep.request.prepare.examine", looked)
     with pytest.raises(RequestError, match=r"lacks features\."):
         prepare(asked(saved({"conv.weight": torch.zeros(3)}, tmp_path / "w.pth")))
