@@ -158,9 +158,9 @@ def plots(
     ] = None,
 ) -> None:
     """Write every plot of the report as a picture; needs a Chrome or Chromium."""
+    from analysis.frames.shown import shown_of
     from analysis.frames.snapshot import Snapshot
     from analysis.pages.pictures import write_pictures
-    from analysis.pages.shown import shown_of
 
     read = Snapshot.of(run)
     for path in write_pictures(read, kind, out):

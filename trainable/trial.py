@@ -24,7 +24,7 @@ from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
 from trainable.fit import fit
 from trainable.frozen.shared import Shared
-from trainable.frozen.store import default_folder
+from trainable.hardware.cache import default_folder
 from trainable.hardware.cpus import usable_cpus
 from trainable.hardware.device import CaptureFailed, device_of
 from trainable.hardware.memory import (

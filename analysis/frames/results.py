@@ -1,30 +1,25 @@
-"""Records → tidy frames of trials, epochs, predictions and runs; Parquet and CSV. Also for a run under way."""
+"""Records → tidy frames of trials, epochs, predictions and decisions; Parquet and CSV. Also for a run under way."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.findings.cost import cost_of
-from analysis.findings.excess import chosen_among
 from analysis.frames.columns import (
     DECISIONS,
     EPOCHS,
     PREDICTIONS,
-    RUNS,
     SETTINGS,
     TIME,
     TRIALS,
     dtypes,
 )
-from analysis.frames.select import Selection, select, why_unfinished
+from analysis.frames.select import select
 from analysis.frames.snapshot import ReadTrial, RunPath, Snapshot, Source
 from analysis.frames.snapshot.collector import paused_collector
-from analysis.frames.snapshot.rights import validation_labels
-from analysis.statistics import wilson
 from analysis.wording import SECONDARY
 from sweep.request.config import SweepConfig
 from sweep.request.open_run import open_run
@@ -36,12 +31,9 @@ from trainable.records.rows import (
     FROZEN_COLUMNS,
     RATE_COLUMNS,
     ROW_COLUMNS,
-    Status,
     seconds_saved,
     with_saved_seconds,
 )
-
-ENDS: Final = [status.value for status in Status if status.has_ended]
 
 
 def load_config(run: RunPath) -> SweepConfig:
@@ -131,7 +123,7 @@ def predictions(run: Source, trial_ids: Sequence[str] | None = None) -> pd.DataF
         probability = 1 / (1 + np.exp(-frame["logit"].astype(float)))
         found.append(frame.assign(trial_id=trial_id, epoch=best.epoch, probability=probability))
     columns = dtypes(PREDICTIONS)
-    return (pd.concat(found, ignore_index=True) if found else _frame([], columns))[
+    return (pd.concat(found, ignore_index=True) if found else frame_of([], columns))[
         list(columns)
     ].astype(columns)
 
@@ -156,7 +148,7 @@ def decisions(run: Source) -> pd.DataFrame:
         }
         for one in snapshot.decisions
     ]
-    return _frame(rows, dtypes(DECISIONS))
+    return frame_of(rows, dtypes(DECISIONS))
 
 
 def _rung_of(run: Snapshot, decision: Decision) -> str:
@@ -165,61 +157,6 @@ def _rung_of(run: Snapshot, decision: Decision) -> str:
     if asha is None or asha.rungs_of == "all":
         return "all"
     return run.by_id[decision.trial_id].origin.settings.strategy
-
-
-def compare(runs: Sequence[Source]) -> pd.DataFrame:
-    """One row a run, in the order given: what was tried, what it cost, who won, how the test went where it was opened.
-
-    Raises:
-        RequestError: one of them is no run folder, or has a damaged record.
-    """
-    return _frame([_run(read(run)) for run in runs], dtypes(RUNS))
-
-
-def _run(run: Snapshot) -> dict[str, Any]:
-    config, frame = run.config, trials(run)
-    selection, cost, openings = select(run), cost_of(run), run.openings
-    won = selection.winner
-    ends = frame["status"].value_counts()
-    facts: dict[str, Any] = {
-        "run": str(run.folder.path),
-        "name": config.name,
-        "target": config.data.target,
-        "metric": config.metric.value,
-        "method": config.search.method,
-        "finished_sweep": why_unfinished(run) is None,
-        "trials": len(frame),
-        **{name: int(ends.get(name, 0)) for name in ENDS},
-        "epochs": cost.epochs,
-        "seconds": cost.seconds,
-        "device_hours": cost.device_hours,
-        "saved_seconds": cost.shared_seconds,
-        "times_test_opened": len(openings),
-    }
-    if won is not None:
-        row = frame.set_index("trial_id").loc[won.trial_id]
-        facts |= {"winner": won.trial_id, "best_epoch": won.best.epoch}
-        facts |= {name: row[name] for name in (*SETTINGS, *RATE_COLUMNS)}
-        facts |= _of_winner(run, selection, won.best.val_accuracy)
-    if openings and (result := openings[-1].result) is not None:
-        ends_of = result.accuracy_interval
-        facts |= {"test_images": result.images, "test_accuracy": result.accuracy}
-        facts |= {"test_low": ends_of.low, "test_high": ends_of.high}
-    return facts
-
-
-def _of_winner(run: Snapshot, selection: Selection, accuracy: float) -> dict[str, Any]:
-    """The winner's ground, and what its validation accuracy is worth: as `analysis select` has it."""
-    images, chosen = len(validation_labels(run)), chosen_among(run, selection)
-    assert chosen is not None
-    interval = chosen.interval or wilson(round(accuracy * images), images)
-    return {
-        "winner_ground": selection.ground,
-        "validation_images": images,
-        "val_excess": chosen.excess.excess if chosen.interval and chosen.excess else None,
-        "val_low": interval.low,
-        "val_high": interval.high,
-    }
 
 
 def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,7 +200,7 @@ def _column(values: Any, dtype: str) -> Any:
     )
 
 
-def _frame(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+def frame_of(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
     """Rows with exactly the columns and dtypes asked for, also when there are no rows."""
     return pd.DataFrame(rows, columns=list(dtypes), dtype=object).astype(dict(dtypes))
 
@@ -296,7 +233,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, pd.Timestamp) else value
 
 
-def read_frame(path: RunPath) -> pd.DataFrame:
+def readframe_of(path: RunPath) -> pd.DataFrame:
     """A frame of trials or epochs from the Parquet or CSV file that `write` made, exactly as it was.
 
     Raises:

@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis import plots
+from analysis.findings.runs import compare
 from analysis.frames import results
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot, Source
@@ -32,7 +33,7 @@ class Comparison:
     """What the page says."""
 
     runs: pd.DataFrame
-    """As `analysis.frames.results.compare` gives it, with a name of its own for each."""
+    """As `analysis.findings.runs.compare` gives it, with a name of its own for each."""
     settings: tuple[str, ...]
     """Of each winner, those in which its run's trials differ, in words; "" without one."""
     differences: tuple[tuple[str, tuple[str, ...]], ...]
@@ -52,7 +53,7 @@ def compare_runs(given: Sequence[Source]) -> Comparison:
     for path in paths:
         if resolved.count(path.resolve()) > 1:
             raise RequestError(f"each RUN must be another one, but {path} was given twice")
-    runs = results.compare(read)
+    runs = compare(read)
     runs["name"] = pd.array(_names(runs), dtype="string")
     return Comparison(
         runs,

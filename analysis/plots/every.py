@@ -10,8 +10,8 @@ from analysis.findings.cost import Cost, spent
 from analysis.findings.effects import Effects
 from analysis.frames import results
 from analysis.frames.select import select
+from analysis.frames.shown import Shown, shown_of
 from analysis.frames.snapshot import Snapshot
-from analysis.pages.shown import Shown, shown_of
 from analysis.plots.curves import best_by_setting, validation_by_epoch
 from analysis.plots.effects import effects
 from analysis.plots.search import costs, parallel, rungs

@@ -25,7 +25,8 @@ from trainable.data.views import normalise
 from trainable.frozen.chunks import FILL_BATCH, PIXELS
 from trainable.frozen.reference import autocast
 from trainable.frozen.stages import WRITERS
-from trainable.frozen.store import default_folder, limit_of, stored
+from trainable.frozen.store import limit_of, stored
+from trainable.hardware.cache import default_folder
 from trainable.hardware.device import Device, device_of
 from trainable.network.model import Backbone, forward_frozen, frozen_layers
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from trainable.errors import RequestError
-from trainable.frozen.store import default_folder, evict, limit_of, stored
+from trainable.frozen.store import evict, limit_of, stored
+from trainable.hardware.cache import default_folder
 from trainable.show.wording import duration
 
 

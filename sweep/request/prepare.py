@@ -11,7 +11,7 @@ from trainable.data import PARTS, read_split
 from trainable.data.examine import Begin, Examined, examine, no_progress, open_data
 from trainable.data.inspection import inspect_images
 from trainable.errors import RequestError
-from trainable.frozen.store import default_folder
+from trainable.hardware.cache import default_folder
 from trainable.network.model import PRETRAINED_HEAD, Backbone, build_model, fitted, load_backbone
 from trainable.network.weights import check_source, read_weights, refuse_infinite, refuse_unfit
 from trainable.records.files import sha256_of

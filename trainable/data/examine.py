@@ -10,7 +10,7 @@ from trainable.data import FaceTable, make_split, open_table, split_said, split_
 from trainable.data.inspection import Inspection, inspect_images
 from trainable.data.overlap import Overlap, find_overlap
 from trainable.errors import RequestError
-from trainable.frozen.store import default_folder
+from trainable.hardware.cache import default_folder
 
 Progress = Callable[[int], None]
 Begin = Callable[[str, int], Progress]

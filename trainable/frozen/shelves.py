@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from trainable.config import Family, Kept, RunSettings
 from trainable.frozen.chunks import PIXELS, Table, chunk_size, feature_facts, pixel_facts
-from trainable.frozen.store import Chunk, Claim, Shelf, StoreUnavailable, default_folder
+from trainable.frozen.store import Chunk, Claim, Shelf, StoreUnavailable
+from trainable.hardware.cache import default_folder
 
 LOG = logging.getLogger(__name__)
 ANY_CUT: Final = -1  # stands for every cut: none is negative

@@ -28,7 +28,6 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
-from trainable.config import absolute
 from trainable.records.files import write_json
 
 LOG = logging.getLogger(__name__)
@@ -53,14 +52,6 @@ FORMATS: Final[Mapping[str, torch.dtype]] = {
 
 class StoreUnavailable(Exception):
     """The store can't be used (read-only, full, over its limit): whoever asked goes on without it."""
-
-
-def default_folder() -> Path:
-    """Where a node keeps what is shared: `SWEEP_STORE`, else the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return absolute(
-        os.environ.get("SWEEP_STORE") or Path(cache) / "face-attribute-sweep", "SWEEP_STORE"
-    )
 
 
 @dataclass(frozen=True)

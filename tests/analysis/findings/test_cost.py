@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.findings.cost import cost_of
+from analysis.findings.runs import compare
 from analysis.frames import results
 from sweep.request.config import check_config
 from sweep.request.prepare import prepare
@@ -101,7 +102,7 @@ def test_a_saving_is_the_same_figure_wherever_it_is_said(run: RunFolder) -> None
     frame = results.trials(run.path)
     assert frame["saved_seconds"].sum() == pytest.approx(seconds)
     assert frame["saved_seconds"].iloc[-1] == pytest.approx(EPOCHS * 4.0)
-    assert results.compare([run.path])["saved_seconds"][0] == pytest.approx(seconds)
+    assert compare([run.path])["saved_seconds"][0] == pytest.approx(seconds)
 
 
 def test_what_a_full_store_saved_is_a_sentence_without_a_figure(run: RunFolder) -> None:
@@ -113,7 +114,7 @@ def test_what_a_full_store_saved_is_a_sentence_without_a_figure(run: RunFolder) 
     assert found.shared_seconds is None and found.to_json()["shared_seconds"] is None
     assert "it was in the store before" in " ".join(found.said())
     assert results.trials(run.path)["saved_seconds"].isna().all()
-    assert results.compare([run.path])["saved_seconds"].isna().all()
+    assert compare([run.path])["saved_seconds"].isna().all()
     assert "(all of it was in the store before)" in frozen_work_said(results.work(run.path))
 
 

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.__main__ import app
+from analysis.findings.runs import compare
 from analysis.frames import results
 from analysis.frames.columns import EPOCHS as EPOCH_COLUMNS
 from analysis.frames.columns import PREDICTIONS, RUNS, TRIALS, as_markdown, dtypes
@@ -143,7 +144,7 @@ def test_predictions_of_chosen_trials_come_alone_and_of_none_are_refused(unchang
 
 
 def test_runs_stand_side_by_side_with_their_winners(unchanged: Path, empty: Path) -> None:
-    frame = results.compare([unchanged, empty])
+    frame = compare([unchanged, empty])
     trials = results.trials(unchanged)
     best = trials[trials["status"] == "finished"].sort_values("val_accuracy").iloc[-1]
     first, second = frame.to_dict(orient="records")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from analysis.frames import results
 from analysis.frames.select import select as ranked
+from analysis.frames.shown import BEST, MOST, shown_of
 from analysis.frames.snapshot import Snapshot
 from analysis.frames.snapshot.epochs import parse_epochs
 from analysis.pages.report import render
-from analysis.pages.shown import BEST, MOST, shown_of
 from benchmarks.read import write_run
 from sweep.search.ranking import best_row, standing
 from tests.support.analysis_runs import PENDING, POOR, make_run

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from analysis import plots
 from analysis.__main__ import app
+from analysis.findings.runs import compare
 from analysis.frames import results
 from analysis.frames.select import select
 from analysis.pages.compare import compare_runs, differences
@@ -59,7 +60,7 @@ def test_what_was_asked_differently_is_named_and_nothing_else(run: Path, other: 
 
 
 def test_other_images_are_not_compared_one_by_one(run: Path, other: Path) -> None:
-    winner = results.compare([other])["winner"][0]
+    winner = compare([other])["winner"][0]
     (path,) = (other / "trials" / winner).glob("best-*.parquet")
     pd.read_parquet(path).iloc[::-1].to_parquet(path)
     said = compare_runs([run, other]).said
@@ -74,7 +75,7 @@ def test_the_command_writes_one_page_for_several_runs(
     assert done.exit_code == 0
     assert done.stdout.strip() == "compare-smiling-other.html"
     text = (tmp_path / "compare-smiling-other.html").read_text()
-    for winner in results.compare([run, other])["winner"]:
+    for winner in compare([run, other])["winner"]:
         assert winner in text
 
 
@@ -88,7 +89,7 @@ def test_what_can_not_be_compared_is_refused(run: Path, given: object, said: str
 
 
 def test_intervals_and_best_values_are_drawn_as_they_are(run: Path, other: Path) -> None:
-    runs = results.compare([run, other])
+    runs = compare([run, other])
     validation, test = plots.accuracies(runs).data
     corrected = runs["val_accuracy"] - runs["val_excess"]
     assert list(validation.x) == pytest.approx((corrected * 100).tolist())

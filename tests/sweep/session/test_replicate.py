@@ -14,7 +14,7 @@ from scipy.stats import mannwhitneyu, norm
 from analysis.__main__ import read_results
 from analysis.findings.finalists import compare_finalists
 from analysis.findings.replicates import compare_replicates
-from analysis.frames import results
+from analysis.findings.runs import compare
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot
 from analysis.pages.report import render
@@ -227,8 +227,8 @@ def test_every_command_names_the_same_winner_and_its_ground(
     read = Snapshot.of(run.path)
     finalists = compare_finalists(read, 5)
     assert finalists.each[0].trial_id == won.trial_id == read_results(read)["winner"]
-    assert results.compare([read])["winner"].item() == won.trial_id
-    assert results.compare([read])["winner_ground"].item() == "replicates"
+    assert compare([read])["winner"].item() == won.trial_id
+    assert compare([read])["winner_ground"].item() == "replicates"
     assert next(finalists.said()).startswith(f"the winner is {won.trial_id}, by rep")
     assert f"The winner, by replicates, is trial {won.trial_id}" in render(read)
 
