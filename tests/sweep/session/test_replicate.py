@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, norm
 
-from analysis.__main__ import read_results
 from analysis.findings.finalists import compare_finalists
 from analysis.findings.replicates import compare_replicates
 from analysis.findings.runs import compare
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot
 from analysis.pages.report import render
+from analysis.show import read_results
 from analysis.statistics import between, mean_of, superiority, welch
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import HeldRun
