@@ -51,7 +51,7 @@ def explore(config: SweepConfig, begin: Begin = no_progress) -> Exploration:
         RequestError: the table, the split or an image can't be used.
     """
     data = examine(config.data, begin)
-    looked = data.audit.images
+    looked = data.inspection.images
     sizes = looked.groupby(["width", "height"]).size().rename("images").reset_index()
     sizes = sizes.sort_values("images", ascending=False, ignore_index=True)
     return Exploration(data, attributes(data.table.attributes, data.table.rows["label"]), sizes)

@@ -30,7 +30,7 @@ MANY: Final = 4096
 
 
 def fill(job: Job, note: Note) -> None:
-    """The audit, cold and warm; the filling of the store by block5 and then by the head; each part of it alone."""
+    """The inspection of images, cold and warm; the filling of the store by block5 and then by the head; each part of it alone."""
     os.environ["SWEEP_STORE"] = str(job.store)
     note(audit=_audit(job))
     half = job.half if job.device == "cuda" else "float32"
@@ -69,7 +69,7 @@ def _audit(job: Job) -> dict[str, Any]:
         began = time.perf_counter()
         examined = examine(config)
         found[name] = time.perf_counter() - began
-    columns = (examined.audit.column(name) for name in ("pixels", "perceptual"))
+    columns = (examined.inspection.column(name) for name in ("pixels", "perceptual"))
     began = time.perf_counter()
     overlap = find_overlap(examined.split, *columns)
     found["of_which_overlap_seconds"] = time.perf_counter() - began

@@ -120,7 +120,7 @@ def _begun_with(
         ),
         digests=Digests(
             table=sha256_of(table.table) if table.table else None,
-            images=prepared.data.audit.digest,
+            images=prepared.data.inspection.digest,
             split=sha256_of(run.split),
             weights=prepared.backbone.digest(),
         ),

@@ -62,7 +62,7 @@ def test_a_trial_opens_every_training_and_validation_image_and_no_test_image(
 def test_a_whole_sweep_and_what_is_made_of_it_opens_no_test_image_until_the_test(
     tmp_path: Path, configure: Callable[..., Path], many: Faces
 ) -> None:
-    """The audit alone may look at them, before: `sweep plan` does, and what it remembers needs no second look.
+    """The inspection alone may look at them, before: `sweep plan` does, and what it remembers needs no second look.
 
     Traced then: every process of run, extend, resume, status, results and report, Ray's workers among them.
     """

@@ -37,7 +37,7 @@ class Examined:
     table: FaceTable
     split: pd.DataFrame
     """file, label, part, sha256, where known identity."""
-    audit: Inspection
+    inspection: Inspection
     overlap: Overlap
     parted: str
     """How the split was made."""

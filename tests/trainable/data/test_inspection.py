@@ -23,8 +23,8 @@ def own(tmp_path: Path) -> Faces:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Path:
-    """Where the audit remembers; not there yet."""
-    return tmp_path / "cache" / "audits"
+    """Where an inspection remembers; not there yet."""
+    return tmp_path / "cache"
 
 
 def test_every_image_is_measured_and_its_content_digested(own: Faces, memory: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_file_that_went_away_is_found_each_time(own: Faces, memory: Path) -> N
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about what was damaged
 def test_an_image_that_passes_can_be_opened_for_training(tmp_path: Path, memory: Path) -> None:
-    """Hundreds of damaged pictures: none ends the audit, and none that it lets pass ends a training."""
+    """Hundreds of damaged pictures: none ends the inspection, and none that it lets pass ends a training."""
     turned = exif(LYING)
     whole = {"jpg": jpeg(turned)}
     for suffix, kind in (("png", "PNG"), ("webp", "WEBP"), ("gif", "GIF"), ("bmp", "BMP")):

@@ -53,7 +53,7 @@ def is_content(content: bytes, sha256: str) -> bool:
 
 
 def findings(path: Path) -> Findings:
-    """What the audit wants to know of a file, which is read once, and from that decoded as for training."""
+    """What an inspection wants to know of a file, which is read once, and from that decoded as for training."""
     digest = ""
 
     def bad(problem: str) -> Findings:
