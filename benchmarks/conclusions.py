@@ -32,7 +32,7 @@ from sweep.request.config import SweepConfig
 from sweep.search.asha import Rungs
 from sweep.search.proposals import Proposals
 from sweep.search.study import Recorded
-from sweep.session.rerun_pruned import draw as draw_audits
+from sweep.session.audit import draw as draw_audits
 from trainable.config import TrialConfig
 from trainable.metric import Metric, chance_area
 from trainable.records.rows import Status

@@ -19,8 +19,8 @@ from sweep.request.refusals import check_folder, load_request
 from sweep.session.beginning import BeginSession, Change, begin_new
 from sweep.session.create import partial_run
 from sweep.session.hold import only_driver
-from sweep.session.interruption import Exit
 from trainable.records.run_folder import RunFolder
+from trainable.show.exit_codes import Exit
 from trainable.show.terminal import PlainConsole, expanded, progress, run_command
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def _line(text: str) -> None:
 def _go_on(change: Change, session: int, address: str, store_limit: int | None) -> int:
     """A session of a run that is held under this number, where something is left to do."""
     from sweep.search.proposals import nothing_left
-    from sweep.session.finish import finish
+    from sweep.session.sessions import finish
     from sweep.show.status import read_status
 
     run = change.run

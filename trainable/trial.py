@@ -19,7 +19,6 @@ import torch
 from ray import tune
 from ray.util.metrics import Gauge
 
-from trainable.behind import Behind
 from trainable.config import RunSettings
 from trainable.data import TrainingData, open_training_data
 from trainable.fit import fit
@@ -39,6 +38,7 @@ from trainable.records.paths import StaleSession
 from trainable.records.rows import Outcome, Row, Status
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
+from trainable.write_behind import Behind
 
 LOG = logging.getLogger("trainable")
 

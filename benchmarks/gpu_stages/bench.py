@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from trainable.captured_steps import Noise
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.data import LabelledImages, TrainingData
 from trainable.fit import fit
 from trainable.frozen.reference import ResidentFeatures
 from trainable.frozen.shared import Shared
-from trainable.graph_test import Noise
 from trainable.hardware.device import device_of
 from trainable.network.model import CUTS, Backbone, load_backbone
 from trainable.records.rows import RESULT_COLUMNS, Row

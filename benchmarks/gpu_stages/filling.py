@@ -30,7 +30,7 @@ MANY: Final = 4096
 
 
 def fill(job: Job, note: Note) -> None:
-    """The inspection of images, cold and warm; the filling of the store by block5 and then by the head; each part of it alone."""
+    """Images inspected, cold and warm; the store filled by block5 and then by the head; each part of it alone."""
     os.environ["SWEEP_STORE"] = str(job.store)
     note(audit=_audit(job))
     half = job.half if job.device == "cuda" else "float32"

@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.gpu_stages.bench import Bench, random_features
 from benchmarks.gpu_stages.equality import full, setting
 from benchmarks.gpu_stages.job import Job, Note, last_line
+from trainable.captured_steps import Noise
 from trainable.config import RunSettings, TrialConfig
 from trainable.frozen.reference import Work
-from trainable.graph_test import Noise
 from trainable.hardware.device import device_of
 from trainable.network.model import build_model
 from trainable.records.rows import Row

@@ -10,6 +10,7 @@ from ray import tune
 
 from sweep.on_ray import cluster
 from sweep.on_ray.bookkeeper import Bookkeeper
+from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.own_ray import OwnRay
 from sweep.on_ray.resolve import Resolved, resolve
 from sweep.on_ray.scheduler import RungScheduler
@@ -19,9 +20,8 @@ from sweep.request.open_run import HeldRun, Run
 from sweep.resources.allocation import most_on_a_node, writes_behind
 from sweep.search.study import asked_in_all
 from sweep.session.beginning import BeginSession
-from sweep.session.create import close_session, open_session
-from sweep.session.interruption import Exit, Interruption
 from sweep.session.rungs import catch_up, relearn, settle
+from sweep.session.sessions import close_session, open_session
 from sweep.show.progress import Board, Terminal
 from trainable.errors import RequestError, RunFault
 from trainable.records.faults import fault_of_run, folder_gone
@@ -29,6 +29,7 @@ from trainable.records.manifest import SessionEnd
 from trainable.records.paths import StaleSession
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
+from trainable.show.exit_codes import Exit
 from trainable.show.terminal import PlainConsole
 from trainable.show.wording import devices_said
 from trainable.trial import FaceTrial

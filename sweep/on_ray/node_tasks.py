@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.frozen.rates import RateProbe, Rates, measure_rates
+from trainable.captured_steps import problem
 from trainable.config import Precision
-from trainable.graph_test import problem
 from trainable.hardware.device import device_of, has_gpu
 from trainable.hardware.unused_gpu import unused_gpu
 from trainable.network.model import load_backbone

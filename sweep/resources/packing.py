@@ -11,10 +11,10 @@ import torch
 from sweep.frozen.policy import cuts_of
 from sweep.request.config import SweepConfig
 from sweep.request.space import Range
+from trainable.captured_steps import Noise
 from trainable.config import RunSettings, TrialConfig
 from trainable.frozen.chunks import FILL_BATCH
 from trainable.frozen.reference import ResidentFeatures, Work, autocast
-from trainable.graph_test import Noise
 from trainable.hardware.device import device_of
 from trainable.network.model import (
     CUTS,

@@ -1,33 +1,27 @@
-"""A run folder is made, asked for something else, and its sessions begin and end."""
+"""A run folder is made: whole and with its split before any trial, or not at all."""
 
-import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sweep.request.config import SweepConfig, dump_config
 from sweep.request.open_run import Run
 from sweep.request.refusals import missing, partial_of, refuse_existing, take_back
 from trainable.errors import RequestError
-from trainable.records.files import current_disk, make_folders, now, sha256_of, write_json
+from trainable.records.files import current_disk, make_folders, now, sha256_of
 from trainable.records.manifest import (
     Configuration,
     Digests,
-    Granted,
     Images,
     Manifest,
     Overlap,
-    Session,
-    SessionEnd,
-    read_manifest,
     write_manifest,
 )
-from trainable.records.paths import StaleSession
 from trainable.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -145,38 +139,3 @@ def git_state() -> tuple[str | None, bool | None]:
         return git("rev-parse", "HEAD"), git("status", "--porcelain") != ""
     except (OSError, subprocess.CalledProcessError):
         return None, None
-
-
-def open_session(
-    run: RunFolder,
-    number: int,
-    devices: Sequence[Mapping[str, Any]] = (),
-    granted: Granted | None = None,
-) -> None:
-    """The session of a held run begins now, on these kinds of devices. `number` is the hold's.
-
-    Raises:
-        StaleSession: another driver has taken the run over.
-    """
-    newest = run.newest_drawn()
-    if newest > number:
-        raise StaleSession(f"session {newest} has taken over from session {number}")
-    write_json(run.session, {"number": number})
-    begun = Session(
-        number=number,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        started=now(),
-        devices=tuple(dict(facts) for facts in devices),
-        granted=granted,
-    )
-    write_manifest(run, read_manifest(run).with_session(begun))
-
-
-def close_session(run: RunFolder, number: int, how: SessionEnd) -> None:
-    """Write down how a session ended; one that another has taken over writes nothing any more."""
-    try:
-        run.refuse_stale(number)
-    except StaleSession:
-        return
-    write_manifest(run, read_manifest(run).with_session_ended(number, how, now()))

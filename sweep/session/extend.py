@@ -17,8 +17,8 @@ from sweep.request.prepare import check_classifier, check_heads
 from sweep.request.yaml_text import read_yaml
 from sweep.search.proposals import Proposals
 from sweep.search.study import recorded
+from sweep.session.audit import settings_to_audit
 from sweep.session.beginning import Change, asked_for
-from sweep.session.rerun_pruned import settings_to_audit
 from sweep.session.resume import changes_said, moved
 from trainable.data.examine import Begin, no_progress
 from trainable.errors import RequestError

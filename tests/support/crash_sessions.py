@@ -31,6 +31,7 @@ import trainable.trial as trial_module
 from analysis import final_test as test_module
 from analysis.final_test import final_test
 from sweep.on_ray import launcher
+from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.resolve import Resolved
 from sweep.on_ray.workers import Writer
 from sweep.request import prepare
@@ -42,10 +43,8 @@ from sweep.session import create as run_folder
 from sweep.session.beginning import Change
 from sweep.session.extend import Request, extend
 from sweep.session.hold import Driver
-from sweep.session.interruption import Interruption
 from sweep.session.replicate import replicate
 from tests.conftest import Faces, sweep_facts
-from trainable.behind import Behind
 from trainable.config import RunSettings, TrialConfig
 from trainable.data import open_training_data
 from trainable.data.examine import Begin
@@ -58,6 +57,7 @@ from trainable.schedule import derive_seed
 from trainable.show.terminal import PlainConsole
 from trainable.step import Sums
 from trainable.trial import FaceTrial
+from trainable.write_behind import Behind
 
 BREAKS, DIVERGES = 0.04, 0.3
 """Learning rates: of a trial that raises an error in its second epoch, and of one that diverges there."""

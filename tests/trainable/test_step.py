@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweep.frozen.rates import RateProbe, measure_rates
 from tests.conftest import Bench, exhaust, results
-from trainable import graph_test
+from trainable import captured_steps as graph_test
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.fit import fit, predict
 from trainable.frozen import stages

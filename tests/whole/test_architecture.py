@@ -2,30 +2,29 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = {
+BEFORE = {  # whom a package may import
     "trainable": {"trainable"},
     "sweep": {"trainable", "sweep"},
     "analysis": {"trainable", "sweep", "analysis"},
 }
-RAY = ("sweep/on_ray/", "trainable/trial.py")
-DESCRIBES_A_SWEEP = ("sweep.request", "sweep.search")
-OPENS_TEST_IMAGES = (
+IMPORT_RAY = ("sweep/on_ray/", "trainable/trial.py")
+DRIVE_RAY = ("sweep/on_ray/", "sweep/__main__.py")
+DESCRIBE_A_SWEEP = ("sweep.request.", "sweep.search.")
+OPEN_TEST_IMAGES = {
     "analysis/final_test.py",
     "trainable/data/__init__.py",
     "trainable/data/images.py",
-)
-DRIVES = ("sweep/__init__.py", "sweep/__main__.py", "sweep/on_ray/")
+}
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
-    for package in PACKAGES
+    for package in BEFORE
     for path in ROOT.glob(f"{package}/**/*.py")
 )
 
@@ -38,9 +37,9 @@ MODULES = {module_of(file) for file in FILES}
 
 
 @cache
-def imports(file: str, *, at_once: bool = False) -> tuple[str, ...]:
-    """Modules that `file` imports, anywhere in it, or as soon as it is imported itself."""
-    return tuple(_imports(file, at_once))
+def imports(file: str, *, at_once: bool = False) -> frozenset[str]:
+    """Modules that `file` imports: anywhere in it, or as soon as it is imported itself."""
+    return frozenset(_imports(file, at_once))
 
 
 def _imports(file: str, at_once: bool) -> Iterator[str]:
@@ -55,50 +54,64 @@ def _imports(file: str, at_once: bool) -> Iterator[str]:
                 yield f"{module}.{name.name}" if f"{module}.{name.name}" in MODULES else module
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_package_imports_only_what_stands_before_it(file: str) -> None:
-    ours = {module.split(".")[0] for module in imports(file)} & set(PACKAGES)
-    assert ours <= PACKAGES[file.split("/")[0]]
+def room_of(module: str) -> str:
+    """The folder that a file lies in below its package, with what lies deeper; "" for files of the package itself."""
+    parts = module.split(".")
+    below = Path(ROOT, *parts[:2])
+    return ".".join(parts[:2]) if len(parts) > 1 and below.is_dir() else ""
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
-    """Packages' own files count as read with every module below them."""
-    graph = {
-        module_of(file): {each for each in imports(file, at_once=True) if each in MODULES}
-        for file in FILES
-    }
+def no_circle(graph: dict[str, Collection[str]]) -> None:
+    """Raises graphlib.CycleError, which names those in it."""
     TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_ray_is_imported_only_by_the_trainable_and_in_the_room_on_ray(file: str) -> None:
-    if any(module.split(".")[0] == "ray" for module in imports(file)):
-        assert file.startswith(RAY)
+def test_a_package_imports_only_what_stands_before_it() -> None:
+    for file in FILES:
+        ours = {module.split(".")[0] for module in imports(file)} & set(BEFORE)
+        assert ours <= BEFORE[file.split("/")[0]], file
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_what_drives_ray_is_imported_only_by_the_commands_that_need_it(file: str) -> None:
-    if any(module.startswith("sweep.on_ray") for module in imports(file)):
-        assert file.startswith(DRIVES)
+def test_no_files_import_each_other_in_a_circle() -> None:
+    no_circle({module_of(file): imports(file, at_once=True) & MODULES for file in FILES})
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_one_file_touches_cuda_by_name(file: str) -> None:
-    touches = "torch.cuda" in (ROOT / file).read_text()
-    assert touches == (file == "trainable/hardware/device.py")
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    """What a package has outside its rooms, as its configuration and its commands, stands below and above them all."""
+    graph: dict[str, set[str]] = {}
+    for file in FILES:
+        if room := room_of(module_of(file)):
+            graph.setdefault(room, set()).update(map(room_of, imports(file) & MODULES))
+    no_circle({room: others - {room, ""} for room, others in graph.items()})
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("analysis/")])
-def test_the_analysis_knows_of_a_sweep_only_what_describes_it(file: str) -> None:
-    known = {module for module in imports(file) if module.startswith("sweep")}
-    assert all(module.startswith(DESCRIBES_A_SWEEP) for module in known)
-    assert "trainable.trial" not in imports(file)
+def test_ray_is_imported_only_by_the_trainable_and_in_the_room_on_ray() -> None:
+    users = [f for f in FILES if any(m.split(".")[0] == "ray" for m in imports(f))]
+    assert all(file.startswith(IMPORT_RAY) for file in users), users
+    assert "trainable/trial.py" in users
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_only_the_final_test_reaches_test_images(file: str) -> None:
-    if "open_test_data" in (ROOT / file).read_text():
-        assert file in OPENS_TEST_IMAGES
+def test_only_the_commands_reach_what_drives_ray() -> None:
+    users = [f for f in FILES if any(m.startswith("sweep.on_ray") for m in imports(f))]
+    assert all(file.startswith(DRIVE_RAY) for file in users), users
+
+
+def test_one_file_touches_cuda_by_name() -> None:
+    touch = [file for file in FILES if "torch.cuda" in (ROOT / file).read_text()]
+    assert touch == ["trainable/hardware/device.py"]
+
+
+def test_the_analysis_knows_of_a_sweep_only_what_describes_it() -> None:
+    for file in FILES:
+        if file.startswith("analysis/"):
+            known = {module for module in imports(file) if module.split(".")[0] == "sweep"}
+            assert all(module.startswith(DESCRIBE_A_SWEEP) for module in known), file
+            assert "trainable.trial" not in imports(file), file
+
+
+def test_only_the_final_test_reaches_test_images() -> None:
+    reach = {file for file in FILES if "open_test_data" in (ROOT / file).read_text()}
+    assert reach == OPEN_TEST_IMAGES
 
 
 def test_the_decoding_process_imports_nothing_heavy_and_nothing_of_ours() -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from sweep.request.config import check_config
 from sweep.request.prepare import prepare
-from sweep.session.create import open_session
+from sweep.session.sessions import open_session
 from tests.conftest import Bench, Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import TrialConfig

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from trainable.behind import Behind
     from trainable.records.right import Right
+    from trainable.write_behind import Behind
 
 LOG = logging.getLogger(__name__)
 NOTE_SECONDS: Final = 5.0

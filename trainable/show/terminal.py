@@ -17,6 +17,7 @@ from rich.text import Text
 
 from trainable.config import absolute
 from trainable.errors import RequestError
+from trainable.show.exit_codes import Exit
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -116,7 +117,7 @@ def run_command(name: str, app: Callable[..., object]) -> None:
     except OSError as error:
         _refuse(name, f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(Exit.INTERRUPTED)
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own, of which it exports no class
             raise
@@ -141,7 +142,7 @@ def expanded(value: Any) -> Any:
 
 def _refuse(name: str, text: str) -> NoReturn:
     print(f"{name}: {printable(text)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(Exit.REQUEST)
 
 
 @contextmanager

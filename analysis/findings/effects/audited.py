@@ -10,7 +10,7 @@ from analysis.findings.pruning import wanted
 class Audited:
     """Trials of the search that ASHA stopped, and their audits, by strategy.
 
-    Within a strategy audits are a simple random draw (`sweep.session.rerun_pruned`), so that each stands for as many
+    Within a strategy audits are a simple random draw (`sweep.session.audit`), so that each stands for as many
     of its pruned trials as there are to an audit (Horvitz and Thompson 1952).
     """
 

@@ -11,7 +11,7 @@ from analysis.findings.runs import compare
 from analysis.frames import results
 from sweep.request.config import check_config
 from sweep.request.prepare import prepare
-from sweep.session.create import open_session
+from sweep.session.sessions import open_session
 from sweep.show.status import read_status
 from tests.conftest import Bench, Faces, sweep_facts
 from tests.support.made_runs import create_run

@@ -18,8 +18,8 @@ from sweep.request.config import check_config
 from sweep.request.prepare import prepare
 from sweep.search.proposals import Proposals
 from sweep.search.study import recorded
-from sweep.session.create import open_session
-from sweep.session.rerun_pruned import draw
+from sweep.session.audit import draw
+from sweep.session.sessions import open_session
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import TrialConfig

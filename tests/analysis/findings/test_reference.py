@@ -10,7 +10,7 @@ from analysis.findings.reference import REPORTS, Published, _difference, beside_
 from sweep.request.config import check_config, load_config
 from sweep.request.prepare import prepare
 from sweep.search.proposals import Proposals
-from sweep.session.create import open_session
+from sweep.session.sessions import open_session
 from tests.conftest import Faces
 from tests.support.made_runs import create_run
 from trainable.records.rows import Row, Status

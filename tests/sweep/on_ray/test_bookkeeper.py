@@ -10,18 +10,18 @@ import pytest
 from ray.tune.search import Searcher
 
 from sweep.on_ray.bookkeeper import Bookkeeper
+from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Unwritten, Writer
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import HeldRun
 from sweep.request.prepare import prepare
 from sweep.resources.allocation import Allocation
-from sweep.session.create import open_session
-from sweep.session.interruption import Interruption
+from sweep.session.sessions import open_session
 from sweep.show.progress import Board, Terminal
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run
-from tests.sweep.session.test_rerun_pruned import row
+from tests.sweep.session.test_audit import row
 from trainable.records.files import write_json
 from trainable.records.manifest import SessionEnd
 from trainable.records.rows import Status, StatusRecord

@@ -13,7 +13,7 @@ from analysis.final_test import final_test
 from analysis.frames import results
 from sweep.request.open_run import open_held_run, open_run
 from sweep.search.study import study_of
-from sweep.session.create import close_session, open_session
+from sweep.session.sessions import close_session, open_session
 from sweep.show.status import read_status
 from tests.support.analysis_runs import GOOD, PENDING, copy_of, make_run
 from tests.support.manifests import edit_manifest, session

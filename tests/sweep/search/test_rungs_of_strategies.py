@@ -12,8 +12,8 @@ from sweep.on_ray.scheduler import RungScheduler
 from sweep.request.config import AshaConfig, SweepConfig, check_config
 from sweep.request.open_run import HeldRun, open_run
 from sweep.request.prepare import prepare
-from sweep.session.create import open_session
 from sweep.session.rungs import catch_up, decisions, relearn
+from sweep.session.sessions import open_session
 from sweep.show.check import check_run
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run

@@ -19,14 +19,13 @@ from sweep.request.config import SweepConfig, check_config, load_config
 from sweep.request.open_run import HeldRun, open_run
 from sweep.request.prepare import check_unchanged, prepare
 from sweep.search.proposals import nothing_left
-from sweep.session.create import close_session, open_session
 from sweep.session.extend import Request, extended
-from sweep.session.finish import finish
 from sweep.session.hold import only_driver
+from sweep.session.sessions import close_session, finish, open_session
 from sweep.show.status import read_status
 from tests.conftest import Faces, sweep_facts, write_faces
 from tests.support.made_runs import change_config, create_run
-from tests.sweep.session.test_rerun_pruned import row
+from tests.sweep.session.test_audit import row
 from trainable.config import TrialConfig
 from trainable.errors import RequestError
 from trainable.records.files import now

@@ -17,9 +17,9 @@ from sweep.request.prepare import prepare
 from sweep.search.asha import Rungs
 from sweep.search.proposals import Proposals, nothing_left
 from sweep.search.study import build_study, recorded
-from sweep.session.create import open_session
 from sweep.session.extend import Request, extend, extended
 from sweep.session.rungs import catch_up, decisions, relearn, take
+from sweep.session.sessions import open_session
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import change_config, create_run, put_on_record
 from tests.support.manifests import edit_manifest

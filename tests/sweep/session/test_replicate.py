@@ -26,9 +26,9 @@ from sweep.search.asha import Rungs
 from sweep.search.proposals import Proposals, nothing_left
 from sweep.search.ranking import Standing, replicates, single_winner, to_keep, winner
 from sweep.search.study import asked_in_all, recorded
-from sweep.session.create import open_session
 from sweep.session.replicate import replicate
 from sweep.session.rungs import catch_up
+from sweep.session.sessions import open_session
 from tests.conftest import Faces, sweep_facts
 from tests.support.made_runs import create_run, put_on_record
 from trainable.config import TrialConfig

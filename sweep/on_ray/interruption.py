@@ -1,23 +1,13 @@
-"""How a session is ended before its time, and the exit codes that say so."""
+"""How a session is ended before its time."""
 
 import os
 import signal
 import threading
-from enum import IntEnum
 from types import FrameType
 from typing import Any
 
 from trainable.records.manifest import SessionEnd
-
-
-class Exit(IntEnum):
-    """Exit codes of the commands."""
-
-    WELL = 0
-    TRIALS_FAILED = 1
-    REQUEST = 2
-    INTERRUPTED = 130
-    TERMINATED = 143
+from trainable.show.exit_codes import Exit
 
 
 class Interruption:

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-import trainable.behind as behind_module
 import trainable.trial as trial_module
+import trainable.write_behind as behind_module
 from tests.conftest import Bench, results
 from tests.support.actors import make_actor, own_record
-from trainable.behind import Behind
 from trainable.config import TrialConfig
 from trainable.hardware.memory import free_bytes
 from trainable.records.files import write_json
@@ -21,6 +20,7 @@ from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 from trainable.trial import FaceTrial
+from trainable.write_behind import Behind
 
 pytestmark = pytest.mark.ray  # imports it
 SETTINGS = [TrialConfig(strategy="head", head="linear", batch_size=8, lr=lr) for lr in (1e-4, 1e-3)]

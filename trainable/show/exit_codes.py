@@ -1,0 +1,13 @@
+"""How the commands end."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the commands."""
+
+    WELL = 0
+    TRIALS_FAILED = 1
+    REQUEST = 2
+    INTERRUPTED = 130
+    TERMINATED = 143
