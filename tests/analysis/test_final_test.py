@@ -40,6 +40,7 @@ from tests.support.analysis_runs import (
     template,
 )
 from tests.support.manifests import edit_manifest
+from tests.support.project import ROOT
 from trainable.config import RunSettings
 from trainable.data import images as data
 from trainable.data import read_split
@@ -51,7 +52,6 @@ from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
 
 RUN = CliRunner()
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

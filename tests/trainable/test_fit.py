@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from tests.conftest import Bench, Faces, make_bench, results
+from tests.support.project import ROOT
 from trainable import fit as fit_module
 from trainable.config import TrialConfig
 from trainable.data import LabelledImages, TrainingData
@@ -704,7 +705,7 @@ def test_a_trial_killed_in_another_process_goes_on_as_if_nothing_had_happened(
         [sys.executable, "-c", SECOND_PROCESS, *arguments],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:

@@ -5,17 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import faces
 import numpy as np
+import pretrain
+
+from tests.support.project import ROOT
+
+DEMO = ROOT / "examples" / "demo"
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-
-DEMO = Path(__file__).parents[2] / "examples" / "demo"
-sys.path.insert(0, str(DEMO))  # its programs are no package
-
-import faces  # noqa: E402
-import pretrain  # noqa: E402
 
 
 def read(folder: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:

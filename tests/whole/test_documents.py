@@ -9,10 +9,10 @@ import pytest
 from benchmarks import documents
 from sweep.request.config import Method, load_config
 from sweep.request.space import Choice
+from tests.support.project import ROOT
 from trainable.config import HEADS, TrialConfig
 from trainable.metric import Metric
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("trainable", "sweep", "analysis")
 
 

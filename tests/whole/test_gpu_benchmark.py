@@ -28,8 +28,8 @@ from benchmarks.gpu_stages.drawing import parts
 from benchmarks.gpu_stages.job import Job
 from benchmarks.gpu_stages.plan import DRAWING, LONGEST, STAGES, WHOLE, Stage, allowed, chosen
 from benchmarks.gpu_stages.speed import kind_of
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 MIXED12, MIXED8, HEAD24 = CASES
 
 

@@ -7,8 +7,9 @@ import pytest
 from nbclient import NotebookClient
 
 from analysis.frames import results
+from tests.support.project import ROOT
 
-NOTEBOOK = Path(__file__).parents[2] / "examples" / "explore_results.ipynb"
+NOTEBOOK = ROOT / "examples" / "explore_results.ipynb"
 
 
 def test_the_notebook_runs_on_any_run(

@@ -25,9 +25,10 @@ from sweep.request.open_run import open_run
 from sweep.request.prepare import check_unchanged
 from sweep.search.study import study_of
 from tests.analysis.pages.test_report import Page
+from tests.support.project import ROOT
 
 pytestmark = pytest.mark.usefixtures("own_store")
-PACKED = Path(__file__).parents[1] / "fixtures" / "runs-21d5110"
+PACKED = ROOT / "tests" / "fixtures" / "runs-21d5110"
 MADE_IN = "/srv/faces"
 """Where the old code ran: images, run folders and store."""
 STATES = ("finished", "interrupted", "pruned", "time_limit", "killed_in_extend")

@@ -20,11 +20,11 @@ from sweep.request.prepare import prepare
 from sweep.session.sessions import open_session
 from tests.conftest import Bench, Faces, sweep_facts
 from tests.support.made_runs import create_run
+from tests.support.project import ROOT
 from trainable.config import TrialConfig
 from trainable.records.trial_folder import TrialRecord
 from trainable.show.terminal import PlainConsole, printable
 
-ROOT = Path(__file__).parents[2]
 FILES = sorted(
     path
     for folder in ("trainable", "sweep", "analysis", "examples", "benchmarks")

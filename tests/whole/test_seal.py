@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import Faces, sha256_of, write_faces
+from tests.support.project import ROOT
 from trainable.records.run_folder import RunFolder
 
 STRACE = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=open,openat", "-o"]
@@ -51,7 +52,7 @@ def test_a_trial_opens_every_training_and_validation_image_and_no_test_image(
     subprocess.run(
         [*STRACE, str(trace), sys.executable, "-c", program],
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert opened(trace, faces) == set(split.loc[split["part"] != "test", "file"])
 

@@ -13,11 +13,12 @@ from sweep.search.proposals import Proposals
 from sweep.session.sessions import open_session
 from tests.conftest import Faces
 from tests.support.made_runs import create_run
+from tests.support.project import ROOT
 from trainable.records.rows import Row, Status
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.mark.parametrize(("example", "report", "count"), [("smiling", "S", 2), ("gender", "M", 4)])

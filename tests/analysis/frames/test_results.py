@@ -23,6 +23,7 @@ from tests.support.analysis_runs import (
     set_how,
     set_status,
 )
+from tests.support.project import ROOT
 from trainable.config import TrialConfig
 from trainable.errors import RequestError
 from trainable.records.rows import Status
@@ -160,7 +161,7 @@ def test_runs_stand_side_by_side_with_their_winners(unchanged: Path, empty: Path
 
 
 def test_the_document_of_the_frames_is_made_from_their_columns() -> None:
-    document = Path(__file__).parents[3] / "docs" / "frames.md"
+    document = ROOT / "docs" / "frames.md"
     assert document.read_text() == as_markdown(), (
         "python -m analysis.frames.columns > docs/frames.md"
     )

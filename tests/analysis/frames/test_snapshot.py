@@ -20,13 +20,13 @@ from analysis.pages.report import render
 from benchmarks.read import write_run
 from sweep.search.ranking import best_row, standing
 from tests.support.analysis_runs import PENDING, POOR, make_run
+from tests.support.project import ROOT
 from trainable.errors import RequestError
 from trainable.metric import Metric
 from trainable.records.rows import ROW_COLUMNS, Row
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 
-ROOT = Path(__file__).parents[3]
 RECORDS = (
     "status.json",
     "config.json",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +21,6 @@ from sweep.request.config import SweepConfig, check_config
 from sweep.show.plan import predicted_seconds
 from trainable.config import Kept
 from trainable.network.model import frozen_layers, load_backbone
-
-import torch  # isort: skip
 
 SLOW = Rates(1e-3, {24: 0.27, 31: 0.027}, 5e-10, 1e-9, 10**12)  # full width at 224 px, one CPU core
 

@@ -35,6 +35,7 @@ from tests.conftest import (
 from tests.support.analysis_runs import GOOD, copy_of, make_run
 from tests.support.made_runs import create_run, put_on_record
 from tests.support.manifests import edit_manifest
+from tests.support.project import ROOT
 from trainable.errors import RequestError
 from trainable.records.manifest import read_manifest
 from trainable.records.run_folder import RunFolder
@@ -447,7 +448,7 @@ def test_a_refusal_of_a_key_does_not_even_hold_the_run(
 
 
 def test_the_readme_and_the_help_of_both_commands_name_all_that_may_be_changed() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     assert all(f"`{key}`" in readme for key in CHANGEABLE)
     for command in ("resume", "extend"):
         said = "".join(

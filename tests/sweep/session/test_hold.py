@@ -25,6 +25,7 @@ from sweep.session.processes import Process, Stat, lives
 from tests.support.manifests import put_manifest, session
 from tests.support.old_hold import Holder as OldHolder
 from tests.support.old_hold import OldDriver
+from tests.support.project import ROOT
 from trainable.errors import RequestError
 from trainable.records.files import Disk, write_json
 from trainable.records.run_folder import RunFolder
@@ -80,7 +81,7 @@ def driver(run: RunFolder) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=ROOT,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "holds\n"
@@ -219,7 +220,7 @@ def test_a_living_driver_is_not_succeeded_from_such_a_place(
     if subprocess.run([*place, "true"], capture_output=True).returncode:
         pytest.skip("namespaces need rights that this process does not have")
     newcomer = [*place, sys.executable, "-c", NEWCOMER, str(run.path)]
-    cwd = Path(__file__).parents[3]
+    cwd = ROOT
     said = subprocess.run(newcomer, capture_output=True, text=True, cwd=cwd).stdout
     assert f"process {driver.pid} on" in said and "has held it since" in said
     assert ("--take-over" in said) == (place is CONTAINER), "its process can be seen but there"

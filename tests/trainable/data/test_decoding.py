@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import Faces, picture, write_faces
+from tests.support.project import ROOT
 from trainable.data import LabelledImages, load_pixels, open_test_data, open_training_data
 from trainable.data import inspection as audit_module
 from trainable.data.decoding import decoder
@@ -29,7 +30,6 @@ from trainable.data.views import ORIGINAL, view
 from trainable.errors import ChangedInput, RequestError
 from trainable.records.files import sha256_of
 
-ROOT = Path(__file__).parents[3]
 SIZE = 32
 
 

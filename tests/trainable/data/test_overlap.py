@@ -18,10 +18,11 @@ from PIL import Image
 from sweep.request.config import check_config
 from sweep.request.prepare import prepare
 from tests.conftest import Faces, sweep_facts, write_faces
+from tests.support.project import ROOT
 from trainable.data.inspection import inspect_images
 from trainable.data.overlap import NEAR_BITS, Overlap, find_overlap, near_pairs, words
 
-DEMO = Path(__file__).parents[3] / "examples" / "demo"
+DEMO = ROOT / "examples" / "demo"
 
 
 def looked_at(folder: Path, split: pd.DataFrame) -> Overlap:

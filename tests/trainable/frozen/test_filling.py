@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import Bench, exhaust, results
+from tests.support.project import ROOT
 from trainable.config import Sharing, TrialConfig
 from trainable.data import LabelledImages, open_training_data
 from trainable.errors import RequestError
@@ -415,7 +416,7 @@ def process(bench: Bench, cut: int, stop_at: int = 0) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=ROOT,
     )
 
 

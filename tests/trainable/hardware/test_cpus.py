@@ -10,6 +10,7 @@ from typing import Any
 import joblib.externals.loky.backend.context as counting
 import pytest
 
+from tests.support.project import ROOT
 from trainable.hardware.cpus import usable_cpus
 
 QUOTAS = {
@@ -26,7 +27,7 @@ def test_a_process_that_is_kept_to_one_cpu_counts_one() -> None:
         "import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]);"
         "from trainable.hardware.cpus import usable_cpus; print(usable_cpus())"
     )
-    root = Path(__file__).parents[3]
+    root = ROOT
     told = subprocess.run(
         [sys.executable, "-c", ask], cwd=root, capture_output=True, check=True, text=True
     )
