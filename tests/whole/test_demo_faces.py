@@ -8,14 +8,14 @@ from pathlib import Path
 import faces
 import numpy as np
 import pretrain
-
-from tests.support.project import ROOT
-
-DEMO = ROOT / "examples" / "demo"
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+
+from tests.support.project import ROOT
+
+DEMO = ROOT / "examples" / "demo"
 
 
 def read(folder: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
