@@ -1,10 +1,11 @@
 # make demo: a whole sweep on made-up faces. make test: style, types and tests. make slow: sweeps with faults.
-# make gpu: what only a GPU can tell, on a machine that has one. All of them make .venv first.
+# make gpu: what only a GPU can tell, on a machine that has one. make mutate: do the tests notice a module that is wrong?
+# All of them make .venv first.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: venv demo test slow gpu clean
+.PHONY: venv demo test slow gpu mutate clean
 
 venv: .venv/.installed
 
@@ -29,6 +30,9 @@ slow: venv
 
 gpu: venv
 	$(BIN)/pytest -m gpu tests/gpu
+
+mutate: venv
+	$(BIN)/python benchmarks/mutate.py
 
 clean:
 	rm -rf .venv *.egg-info build runs examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
