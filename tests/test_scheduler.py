@@ -1,4 +1,4 @@
-"""The rungs as Tune's scheduler, told of one epoch after another without a cluster: its answers, and what they leave."""
+"""The rungs as Tune's scheduler, told of one epoch after another without a cluster: what it answers and leaves."""
 
 import json
 from collections.abc import Sequence
