@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweep.config import check_config
 from sweep.space import (
     Choice,
     Point,
@@ -19,10 +20,10 @@ from sweep.space import (
     Value,
     parse_space,
 )
-from trainable.config import TrialConfig
+from trainable.config import RequestError, TrialConfig
 
 UNIT = st.floats(0, 1, exclude_max=True)
-GRID = np.linspace(0, 1, 100_000, endpoint=False)
+GRID = np.linspace(0, 1, 6_000, endpoint=False)
 
 
 def space_of(**trial: Any) -> SearchSpace:
@@ -97,7 +98,7 @@ def test_whole_numbers_of_a_logarithmic_range_have_the_shares_that_rounding_give
     assert sorted(shares) == list(range(2, 10))
     for k, count in shares.items():
         assert isinstance(k, int)
-        assert count / len(GRID) == pytest.approx(math.log((k + 0.5) / (k - 0.5)) / whole, abs=1e-4)
+        assert count / len(GRID) == pytest.approx(math.log((k + 0.5) / (k - 0.5)) / whole, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -389,3 +390,14 @@ def test_a_strategy_must_be_said() -> None:
     with pytest.raises(SettingError, match="which strategy to train") as caught:
         parse_space({"lr": 0.1})
     assert caught.value.name == "strategy"
+
+
+def test_a_grid_of_more_than_a_hundred_thousand_points_is_taken_for_a_mistake() -> None:
+    def grid(rates: int) -> dict[str, Any]:
+        trial = {"strategy": "head", "lr": [n + 1 for n in range(rates)], "seed": list(range(1000))}
+        data = {"images": "faces", "target": "Smiling"}
+        return {"name": "x", "data": data, "trial": trial, "search": {"method": "grid"}}
+
+    assert check_config(grid(100), {}, "test").space.combinations == 100_000
+    with pytest.raises(RequestError, match="at most 100,000 points, but this one has 101,000"):
+        check_config(grid(101), {}, "test")
