@@ -23,7 +23,7 @@ from sweep.space import (
 from trainable.config import RequestError, TrialConfig
 
 UNIT = st.floats(0, 1, exclude_max=True)
-GRID = np.linspace(0, 1, 6_000, endpoint=False)
+GRID = (np.arange(6_000) + 0.5) / 6_000
 
 
 def space_of(**trial: Any) -> SearchSpace:
