@@ -472,9 +472,8 @@ def test_who_was_refused_leaves_the_other_s_hold_as_it_was(
 ) -> None:
     """Its end is not the other's."""
     held_by(run)
-    one = Waiting(run, living)
-    one.wait = lambda seconds: os.utime(run.holder(1), (1, 1))  # type: ignore[method-assign]
-    one.sleep = one.wait
+    beat = run.holder(1)
+    one = Driver(run, lives=lambda process: living, sleep=lambda seconds: os.utime(beat, (1, 1)))
     with pytest.raises(RequestError, match="wait for it, or stop it") as caught:
         one.take()
     assert ("--take-over" in str(caught.value)) == (living is None)
