@@ -420,14 +420,12 @@ def test_a_disk_that_fails_in_the_taking_leaves_nothing_that_holds(
 
 
 class Waiting(Driver):
-    """A driver that sees of other processes what it is told, and counts its seconds instead of waiting."""
+    """A driver that sees no other's process, and counts its seconds instead of waiting."""
 
-    def __init__(
-        self, run: RunFolder, living: bool | None = None, told: list[str] | None = None
-    ) -> None:
+    def __init__(self, run: RunFolder, told: list[str] | None = None) -> None:
         self.waited = 0.0
-        said = told if told is not None else []
-        super().__init__(run, said.append, lives=lambda process: living, sleep=self.wait)
+        tell = (lambda text: None) if told is None else told.append
+        super().__init__(run, tell, lives=lambda process: None, sleep=self.wait)
 
     def wait(self, seconds: float) -> None:
         self.waited += seconds
