@@ -303,7 +303,8 @@ def _range(name: str, kind: Any, given: Any) -> Range:
             name, f"{kind} of trial.{name} must have whole numbers, but it is {given!r}"
         )
     step = given[2] if numbers == 3 else None
-    if step is not None and not 0 < step <= high - low:
+    # 0.3 - 0.1 is a little less than 0.2
+    if step is not None and not (step > 0 and (high - low) / step > 1 - 1e-9):
         raise SettingError(
             name, f"the step of trial.{name} must fit between low and high, but it is {given!r}"
         )

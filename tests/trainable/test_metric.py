@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import expit
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
 
-from trainable.metric import Measured, Metric, constant_loss, is_collapsed, measure
+from trainable.metric import (
+    Measured,
+    Metric,
+    chance_area,
+    constant_loss,
+    is_collapsed,
+    measure,
+)
 
 
 @st.composite
@@ -96,3 +104,33 @@ def test_the_area_that_chance_may_reach_is_three_of_its_own_standard_errors() ->
     limit = 0.5 + 3 * areas.std()
     for auc, collapsed in ((limit - 0.01, True), (limit + 0.01, False)):
         assert is_collapsed(Measured(0.7, 0.575, 0.5, auc, True), 115, 85) == collapsed
+
+
+@pytest.mark.parametrize(("negatives", "positives"), [(1, 1), (2, 1), (3, 4), (7, 2)])
+def test_what_chance_may_reach_is_exact_for_few_images(negatives: int, positives: int) -> None:
+    """By all orders of the images, each as likely as any other: the share of pairs whose positive one is last."""
+    images = negatives + positives
+    areas = [
+        sum(place - before for before, place in enumerate(places)) / (negatives * positives)
+        for places in combinations(range(images), positives)
+    ]
+    assert np.mean(areas) == pytest.approx(0.5)
+    assert chance_area(negatives, positives) == pytest.approx(0.5 + 3 * np.std(areas))
+
+
+def test_who_comes_just_as_far_as_chance_and_a_constant_answer_has_collapsed() -> None:
+    loss, area = constant_loss(40 / 100), chance_area(60, 40)
+    assert is_collapsed(Measured(loss, 0.6, 0.5, area, True), 60, 40)
+    for better in (
+        Measured(loss - 1e-9, 0.6, 0.5, area, True),
+        Measured(loss, 0.6, 0.5, area + 1e-9, True),
+    ):
+        assert not is_collapsed(better, 60, 40)
+
+
+def test_a_logit_of_zero_is_no_sign_of_the_positive_class() -> None:
+    """sigmoid(0) is 0.5, and not above it."""
+    measured = measure(torch.tensor([0.0, 0.0, 1e-4]), torch.tensor([0.0, 1.0, 1.0]))
+    assert measured.accuracy == pytest.approx(2 / 3)
+    assert measured.balanced_accuracy == pytest.approx(3 / 4)
+    assert not measured.one_class

@@ -241,7 +241,7 @@ def _folds(config: SplitConfig) -> tuple[int, int, int]:
     Raises:
         RequestError: no number of folds up to MOST_FOLDS does.
     """
-    for folds in range(2, MOST_FOLDS + 1):
+    for folds in range(len(PARTS), MOST_FOLDS + 1):
         n_test, n_validation = round(config.test * folds), round(config.validation * folds)
         near = all(
             count and abs(count / folds - share) <= SHARE_TOLERANCE

@@ -160,6 +160,16 @@ def test_a_broken_trial_leaves_the_rungs() -> None:
     assert decision is not None and decision.verdict == "go on"
 
 
+def test_a_decision_that_no_later_one_is_compared_with_still_counts() -> None:
+    """At a rung that a run has no longer, or with a score that is none: it was the fifth all the same."""
+    rungs = Rungs([3], 2)
+    for rung, score in ((9, 0.5), (3, float("nan"))):
+        rungs.record(Decision(5, "a", rung, score, None, "go on"))
+        assert rungs.recorded == {3: {}}
+        following = rungs.decide("b", 3, 0.1)
+        assert following == Decision(6, "b", 3, 0.1, None, "go on")
+
+
 @pytest.mark.parametrize("score", [float("nan"), float("-inf"), float("inf")])
 def test_a_score_that_is_not_finite_stops_even_the_first_trial(score: float) -> None:
     assert not survives_rung(score, [], 3)

@@ -417,6 +417,142 @@ def test_a_disk_that_fails_in_the_taking_leaves_nothing_that_holds(
         assert session == 2
 
 
+# ---------------------------------------------------------------- by a clock that nobody waits for
+
+
+class Waiting(Driver):
+    """A driver that sees no other's process, and counts its seconds instead of waiting."""
+
+    def __init__(self, run: RunFolder, told: list[str] | None = None) -> None:
+        self.waited = 0.0
+        tell = (lambda text: None) if told is None else told.append
+        super().__init__(run, tell, lives=lambda process: None, sleep=self.wait)
+
+    def wait(self, seconds: float) -> None:
+        self.waited += seconds
+
+
+def test_who_comes_first_or_after_one_that_let_go_waits_for_nobody(run: RunFolder) -> None:
+    for number in (1, 2):
+        told: list[str] = []
+        one = Waiting(run, told=told)
+        assert one.take() == number and one.waited == 0 and told == []
+        one.let_go()
+        assert read_hold(run) is None
+
+
+def test_nobody_holds_a_run_before_the_first(run: RunFolder) -> None:
+    assert read_hold(run) is None
+
+
+def test_a_minute_without_a_sign_of_life_is_waited_for_and_why(run: RunFolder) -> None:
+    held_by(run, host="elsewhere")
+    told: list[str] = []
+    one = Waiting(run, told=told)
+    assert one.take() == 2 and one.waited == 60
+    assert told == [
+        f"process {os.getpid()} on elsewhere holds {run.path}, and it runs on another machine; "
+        "waiting up to 60 s for a sign of life …"
+    ]
+
+
+def test_of_a_hold_that_stays_half_written_two_seconds_more_are_waited_for(run: RunFolder) -> None:
+    run.sessions.mkdir()
+    run.holder(1).touch()
+    told: list[str] = []
+    one = Waiting(run, told=told)
+    assert one.take() == 2 and one.waited == 62
+    assert told[0].startswith(f"a driver whose file is damaged holds {run.path}; waiting up to")
+
+
+@pytest.mark.parametrize("living", [True, None])
+def test_who_was_refused_leaves_the_other_s_hold_as_it_was(
+    run: RunFolder, living: bool | None
+) -> None:
+    """Its end is not the other's."""
+    held_by(run)
+    beat = run.holder(1)
+    one = Driver(run, lives=lambda process: living, sleep=lambda seconds: os.utime(beat, (1, 1)))
+    with pytest.raises(RequestError, match="wait for it, or stop it") as caught:
+        one.take()
+    assert ("--take-over" in str(caught.value)) == (living is None)
+    one.let_go()
+    assert not run.ended(1).exists()
+    assert (hold := read_hold(run)) is not None and hold.holder.token == "his"
+
+
+def test_a_run_is_lost_to_a_newer_number_and_to_no_damaged_copy(run: RunFolder) -> None:
+    one, other = Waiting(run), Waiting(run)
+    one.take()
+    assert not one.has_lost()
+    run.driver.write_text("damaged")
+    assert not one.has_lost()
+    run.driver.unlink()
+    assert not one.has_lost()
+    assert other.take(take_over=True) == 2
+    assert one.has_lost() and not other.has_lost()
+    one.let_go()
+    assert json.loads(run.driver.read_text())["session"] == 2, "the loser leaves it alone"
+    assert (hold := read_hold(run)) is not None and hold.holder.token == other.token
+
+
+@pytest.mark.parametrize("content", ["", None, "another"])
+def test_a_run_is_lost_with_the_file_that_names_its_driver_unless_that_is_damaged(
+    run: RunFolder, content: str | None
+) -> None:
+    one = Waiting(run)
+    one.take()
+    if content is None:
+        run.holder(1).unlink()
+    elif content == "":
+        run.holder(1).write_text(content)
+    else:
+        held_by(run)
+    assert one.has_lost() == (content != "")
+
+
+@pytest.mark.parametrize(("moved", "silent"), [(900, 100.0), (1000, 0.0), (1060, 0.0)])
+def test_the_silence_of_a_hold_is_the_time_since_its_last_sign_of_life(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, moved: int, silent: float
+) -> None:
+    """By two clocks: where the file server's is ahead, there is none."""
+    held_by(run)
+    os.utime(run.holder(1), (moved, moved))
+    monkeypatch.setattr(hold.time, "time", lambda: 1000.0)
+    found = read_hold(run)
+    assert found is not None and found.silent_seconds == silent and found.living is True
+
+
+def test_a_damaged_hold_is_seen_and_says_nothing_of_a_process(run: RunFolder) -> None:
+    run.sessions.mkdir()
+    run.holder(1).write_text("{")
+    found = read_hold(run)
+    assert found is not None and found.living is None
+    assert (str(found.holder), found.holder.why_unseen) == ("a driver whose file is damaged", "")
+    held_by(run, 2, host="elsewhere")
+    found = read_hold(run)
+    assert found is not None and found.holder.why_unseen == "it runs on another machine"
+
+
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_time_limit_is_signalled_only_to_who_hears_it_and_only_where_the_folder_is_gone(
+    gone: bool, heard: bool
+) -> None:
+    """Whoever does not listen for SIGUSR1 would die of it unsaid."""
+    before = signal.signal(
+        signal.SIGUSR1, (lambda number, frame: None) if heard else signal.SIG_DFL
+    )
+    try:
+        expected = signal.SIGUSR1 if gone and heard else signal.SIGTERM
+        assert hold._signal_to_end(gone) is expected
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+# ---------------------------------------------------------------- many at once
+
+
 def contend(
     folder: Path, start: Barrier, finish: Barrier, won: "multiprocessing.Queue[int]"
 ) -> None:

@@ -70,6 +70,29 @@ def test_another_seed_epoch_or_image_is_another_draw() -> None:
     assert one not in [view("flip_jitter", *place) for place in others]
 
 
+def test_views_are_those_that_landed_commits_drew() -> None:
+    """A trial that goes on sees what it would have seen: no version may draw others."""
+    assert view("flip_jitter", 0, 1, "000001.jpg") == View(
+        True, ((1, 1.0150137026794255), (0, 0.9824768440797925), (2, 0.9897439879365266))
+    )
+    assert view("flip_jitter", 3, 2, "a/ü.png") == View(
+        False, ((0, 1.0939667745493353), (2, 0.9793683719821275), (1, 1.0007735985331239))
+    )
+
+
+@pytest.mark.parametrize("pool", [1, 3])
+def test_a_pool_of_views_comes_over_and_over_and_a_flip_has_none(pool: int) -> None:
+    def seen(epoch: int, pool: int | None) -> list[View]:
+        return [view("flip_jitter", 0, epoch, file, pool) for file in NAMES[:20]]
+
+    for epoch in range(1, 8):
+        first = (epoch - 1) % pool + 1  # epochs count from 1
+        assert seen(epoch, pool) == seen(first, None)
+        flips = [view("flip", 0, epoch, file, pool) for file in NAMES[:20]]
+        assert flips == [view("flip", 0, epoch, file) for file in NAMES[:20]]
+    assert len({tuple(seen(epoch, None)) for epoch in range(1, 8)}) == 7
+
+
 def test_draws_are_distributed_as_torchvisions() -> None:
     views = [view("flip_jitter", 0, epoch, file) for epoch in (1, 2) for file in NAMES]
     mirrored = [seen.mirrored for seen in views]
@@ -220,6 +243,16 @@ def test_views_without_jitter_are_exact_at_once_too() -> None:
     seen = look_all(pixels, draws([ORIGINAL, View(mirrored=True)]))
     assert torch.equal(seen[0], pixels[0])
     assert torch.equal(seen[1], pixels[1].flip(2))
+
+
+def test_what_goes_beyond_black_and_white_is_cut_off() -> None:
+    pixels = torch.tensor([0, 3, 252, 255], dtype=torch.uint8).expand(1, 3, 2, 4)
+    brighter = look_all(pixels, draws([View(jitter=((0, 1.2),))]))
+    assert brighter[0, 0, 0].tolist() == [0, 3, 255, 255]
+    darker = look_all(pixels, draws([View(jitter=((0, 0.8),))]))
+    assert darker[0, 0, 0].tolist() == [0, 2, 201, 204]
+    harder = look_all(pixels, draws([View(jitter=((1, 1.2),))]))
+    assert harder[0, 0, 0].tolist() == [0, 0, 255, 255], "the mean grey is 127"
 
 
 def test_the_mean_grey_of_a_large_bright_image_is_exact() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,8 +19,10 @@ from hypothesis import given
 from hypothesis import settings as limited
 from hypothesis import strategies as st
 
+from tests.support.project import ROOT
 from trainable.config import TrialConfig
 from trainable.errors import RequestError
+from trainable.metric import Metric
 from trainable.records.files import (
     LONGEST_LINE,
     append_json,
@@ -30,10 +33,11 @@ from trainable.records.files import (
     write_json,
 )
 from trainable.records.manifest import read_manifest
-from trainable.records.paths import StaleSession
-from trainable.records.rows import RESULT_COLUMNS, Best, Row, Status, StatusRecord
+from trainable.records.paths import RunPaths, StaleSession, readable
+from trainable.records.right import read_right
+from trainable.records.rows import RESULT_COLUMNS, Best, Row, Status, StatusRecord, key_of
 from trainable.records.run_folder import RunFolder
-from trainable.records.trial_folder import TrialRecord
+from trainable.records.trial_folder import NOTE_SECONDS, TrialRecord
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 FILES = ("a.jpg", "b.jpg", "c.jpg")
@@ -444,3 +448,201 @@ def test_predictions_are_a_plain_parquet_file(record: TrialRecord) -> None:
     record.save_best(best(1), FILES, LABELS)
     frame = pd.read_parquet(record.folder / "best-1.parquet")
     assert list(frame.columns) == ["file", "label", "logit"]
+
+
+# ---------------------------------------------------------------- what only whole sweeps ask for
+
+
+def test_every_path_of_a_run_and_of_a_trial_is_one_that_the_documentation_names() -> None:
+    page = (ROOT / "docs/run-folder.md").read_text()
+    tree = page.split("```")[1]
+    named = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()}
+    run = RunFolder(Path("runs/name"))
+    paths = {getattr(run, name) for name, kind in vars(RunPaths).items() if type(kind) is property}
+    assert {path.name for path in paths - {run.sessions}} <= named
+    assert run.sessions == run.path / "sessions"
+    assert [run.holder(3).relative_to(run.path), run.ended(3).relative_to(run.path)] == [
+        Path("sessions/3.json"),
+        Path("sessions/3.ended"),
+    ]
+    record = run.trial("0123456789ab")
+    assert record.folder == run.path / "trials/0123456789ab"
+    files = {record.log, record.last, record.lost, record.right}
+    assert {path.name for path in files} <= named
+    assert {path.parent for path in files} == {record.folder}
+
+
+def test_the_newest_number_is_the_highest_and_zero_before_the_first(run: RunFolder) -> None:
+    assert run.newest_drawn() == 0
+    run.sessions.mkdir()
+    assert run.newest_drawn() == 0
+    for name in ("2.json", "10.json", "9.json", "11.ended", ".12.json.tmp", "x.json"):
+        (run.sessions / name).touch()
+    assert run.newest_drawn() == 10
+
+
+def test_a_number_that_was_drawn_is_a_newer_session_before_it_is_opened(
+    run: RunFolder, record: TrialRecord
+) -> None:
+    run.sessions.mkdir()
+    run.holder(1).touch()
+    record.append(row(1))
+    run.holder(2).touch()
+    with pytest.raises(StaleSession, match="session 2 has taken over"):
+        record.append(row(2))
+
+
+def test_a_trial_is_there_with_its_settings_and_not_before(run: RunFolder) -> None:
+    settings = TrialConfig(lr=0.3)
+    record = run.trial(settings.trial_id)
+    assert not record.is_there() and not record.has_status
+    with pytest.raises(RequestError, match=r"there is no file .*config\.json; put the old"):
+        _ = record.origin
+    TrialRecord.create(run, settings, 0, 1)
+    assert record.is_there() and record.has_status
+    assert record.origin is record.origin, "read once"
+    (record.folder / "config.json").unlink()
+    assert record.origin.settings == settings and not run.trial(settings.trial_id).is_there()
+
+
+def test_settings_of_another_trial_and_settings_that_can_t_be_are_refused_in_one_line(
+    run: RunFolder, refused: Text
+) -> None:
+    one = TrialRecord.create(run, TrialConfig(lr=0.3), 0, 1)
+    other = TrialRecord.create(run, TrialConfig(lr=0.1), 1, 1)
+    path = one.folder / "config.json"
+    path.write_bytes((other.folder / "config.json").read_bytes())
+    with pytest.raises(RequestError) as caught:
+        _ = run.trial(one.trial_id).origin
+    assert f"but its settings are those of {other.trial_id}; put the" in refused(caught)
+    facts = read_json(path)
+    write_json(path, facts | {"settings": {"lr": -1, "momentum": 2}})
+    with pytest.raises(RequestError) as caught:
+        _ = run.trial(one.trial_id).origin
+    assert "but lr: Input should be greater than 0; put the" in refused(caught)
+
+
+def test_of_an_error_in_many_lines_the_first_is_said(refused: Text) -> None:
+    with pytest.raises(RequestError) as caught, readable("x.json", "delete it"):
+        raise ValueError("the first line\nthe second")
+    assert (
+        refused(caught) == "x.json must be as this project wrote it, but the first line; delete it"
+    )
+    with pytest.raises(RequestError) as caught, readable("x.json", "delete it"):
+        raise KeyError("number")
+    assert "but 'number' is missing; delete it" in refused(caught)
+
+
+def test_a_trial_ends_at_its_moment_or_now_with_the_seconds_of_its_epochs(
+    record: TrialRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epoch in (1, 2, 3):
+        record.append(row(epoch))
+    record.write_status(StatusRecord(Status.RUNNING, attempt=2, host="node-1"))
+    record.end(Status.PRUNED, "behind", "2026-01-01T00:00:00+00:00")
+    assert record.status() == StatusRecord(
+        Status.PRUNED,
+        "behind",
+        attempt=2,
+        host="node-1",
+        ended="2026-01-01T00:00:00+00:00",
+        seconds=4.5,
+    )
+    monkeypatch.setattr("trainable.records.trial_folder.now", lambda: "2026-02-02T00:00:00+00:00")
+    record.end(Status.FINISHED)
+    assert record.status().ended == "2026-02-02T00:00:00+00:00" and record.status().reason == ""
+
+
+def test_a_long_step_is_noted_at_most_every_few_seconds_and_taken_back_at_once(
+    record: TrialRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("trainable.records.trial_folder.time.monotonic", lambda: clock[0])
+    said = []
+    for seconds, text in (
+        (0.0, "filling 1 of 3"),
+        (0.0, "filling 2 of 3"),
+        (NOTE_SECONDS * 0.9, "filling 2 of 3"),
+        (NOTE_SECONDS * 0.1, "filling 3 of 3"),
+        (0.0, ""),
+        (0.0, "packing"),
+        (NOTE_SECONDS, "packing"),
+    ):
+        clock[0] += seconds
+        record.note(text)
+        said.append(record.status().reason)
+    first, last = "filling 1 of 3", "filling 3 of 3"
+    assert said == [first, first, first, last, "", "", "packing"]
+    os.utime(record.folder / "status.json", ns=(0, 5_000))
+    clock[0] += 10 * NOTE_SECONDS
+    record.note("packing")
+    assert (record.folder / "status.json").stat().st_mtime_ns == 5_000, "it is said already"
+
+
+def test_who_trains_without_a_sweep_notes_nothing(tmp_path: Path) -> None:
+    TrialRecord(tmp_path).note("filling")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_last_written_is_told_by_the_times_of_its_files(record: TrialRecord) -> None:
+    record.append(row(1))
+    os.utime(record.folder / "epochs.jsonl", ns=(0, 5_000))
+    os.utime(record.folder / "status.json", ns=(0, 7_000))
+    assert record.last_written() == (5_000, 7_000)
+    (aside := record.folder / ".last.pt.x.tmp").touch()
+    os.utime(aside, ns=(0, 9_000))
+    assert record.last_written() == (5_000, 7_000, 9_000)
+    assert TrialRecord(record.folder / "none").last_written() == (0, 0)
+    record.forget_unfinished()
+    assert not aside.exists() and record.last_written() == (5_000, 7_000)
+
+
+def test_what_was_cut_is_counted_as_lost(record: TrialRecord) -> None:
+    for epoch in (1, 2, 3):
+        record.append(row(epoch))
+    record.cut(3)
+    assert not record.lost.exists()
+    record.cut(1)
+    (lost,) = read_json_lines(record.lost)
+    assert (lost["epochs"], lost["seconds"]) == (2, 3.0)
+
+
+def test_which_images_were_right_is_on_disk_before_the_row_where_it_is_known(
+    record: TrialRecord,
+) -> None:
+    right = np.array([[True, False, True], [False, False, True]])
+    for epoch in (1, 2):
+        record.append(row(epoch), right[epoch - 1])
+    found = read_right(record.right, 2, 3)
+    assert found is not None and found.tolist() == right.tolist()
+
+
+def test_an_end_without_weights_leaves_predictions_and_no_digest(record: TrialRecord) -> None:
+    record.save_best(best(2), FILES, LABELS, weights=False)
+    assert record.has_predictions(2) and not (record.folder / "best-2.safetensors").exists()
+    assert read_json(record.folder / "best-2.json")["sha256"] is None
+    record.save_best(best(2), FILES, LABELS)
+    assert not (record.folder / "best-2.safetensors").exists(), "it is written once"
+
+
+@pytest.mark.parametrize("origin", ["search", "replicate", "audit"])
+def test_weights_are_wanted_of_who_may_be_among_the_best(run: RunFolder, origin: Any) -> None:
+    """Of a replicate always, of an audit never; of a trial of the search unless it is behind the bar."""
+    record = TrialRecord.create(run, TrialConfig(), 0, 1, origin)
+    expected = {"search": True, "replicate": True, "audit": False}[origin]
+    assert record.is_wanted(row(1), Metric.VAL_LOSS) is expected, "nobody has ended yet"
+    bar = key_of(Metric.VAL_LOSS, row(2, 0.5), record.trial_id)
+    write_json(run.bar, {"key": list(bar)})
+    for best_row, within in ((row(2, 0.5), True), (row(1, 0.5), True), (row(3, 0.5), False)):
+        wanted = within if origin == "search" else expected
+        assert record.is_wanted(best_row, Metric.VAL_LOSS) is wanted
+    assert record.is_wanted(row(1, 0.6), Metric.VAL_LOSS) is (origin == "replicate")
+    assert record.is_wanted(row(9, 0.4), Metric.VAL_LOSS) is (origin != "audit")
+
+
+def test_what_a_trial_says_is_in_its_log_with_the_time(record: TrialRecord) -> None:
+    record.say("begun")
+    record.say("over")
+    lines = record.log.read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["begun", "over"]
+    TrialRecord(record.folder / "none").say("a disk that fails does not matter")
