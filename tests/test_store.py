@@ -184,6 +184,12 @@ def test_a_chunk_of_just_the_limits_size_fits_and_one_byte_less_is_too_little(
     assert again(shelf).read("a") is not None
 
 
+def test_what_has_no_room_is_told_in_gigabytes(shelf: Shelf) -> None:
+    said = "the limit of 1.00 GB leaves no room for 2.50 GB beside 0.00 GB in use"
+    with pytest.raises(StoreUnavailable, match=said):
+        make_room(shelf.folder.parent, 2_500_000_000, limit_bytes=10**9)
+
+
 def test_nothing_goes_where_there_is_just_room_enough(shelf: Shelf) -> None:
     shelf.write("a", VALUES)
     taken = (shelf.folder / "a").stat().st_size
