@@ -1,5 +1,6 @@
 """The store of chunks: one writer, many readers, and nothing that a crash leaves behind is believed."""
 
+import hashlib
 import os
 import resource
 import shutil
@@ -235,3 +236,9 @@ def test_the_store_lies_where_it_is_asked_for_else_in_the_users_cache(
 def test_another_key_is_another_shelf(tmp_path: Path) -> None:
     one, same, other = (Shelf.open(tmp_path, {"cut": cut}).folder for cut in (24, 24, 31))
     assert one == same != other
+
+
+def test_a_shelf_lies_where_every_version_looks_for_it(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b'{"cut": 24, "side": 32}').hexdigest()
+    for facts in ({"cut": 24, "side": 32}, {"side": 32, "cut": 24}):
+        assert Shelf.open(tmp_path, facts).folder == tmp_path / "chunks" / digest[:16]
