@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from PIL import Image
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from tests.conftest import Bench, Faces, make_bench, results
+from tests.conftest import Bench, Faces, exhaust, make_bench, results
 from tests.support.project import ROOT
 from trainable import fit as fit_module
 from trainable.config import TrialConfig
@@ -32,10 +34,12 @@ from trainable.metric import Metric, measure
 from trainable.network.model import build_model
 from trainable.records.files import write_json
 from trainable.records.paths import StaleSession
+from trainable.records.right import read_right
 from trainable.records.rows import Row, Status, is_better
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 from trainable.schedule import derive_seed, lr_factor
+from trainable.write_behind import Behind
 
 SMALL = TrialConfig(head="16", lr=0.01, batch_size=10, dropout=0.2)
 STILL = TrialConfig(head="linear", lr=1e-30, optimizer="sgd", momentum=0)  # learns nothing
@@ -223,6 +227,36 @@ def test_evaluation_is_clean_under_augmentation_and_dropout(bench: Bench) -> Non
     (other, later, *_), _ = bench.fit(noisy)
     assert other.val_loss == one.val_loss == later.val_loss
     assert len({one.train_loss, other.train_loss, later.train_loss}) == 3
+
+
+def test_a_row_tells_of_the_frozen_work_that_was_done_and_of_the_time_it_took(bench: Bench) -> None:
+    """Multiply-adds are half of what torch counts; nothing is shared here, so nothing is saved."""
+    model = build_model(SMALL, bench.backbone)
+    with FlopCounterMode(display=False) as counter:
+        model.prefix(torch.zeros(2, 3, 32, 32))
+    images = len(bench.data.training) + len(bench.data.validation)
+    started = time.monotonic()
+    rows, _ = bench.fit(SMALL)
+    passed = time.monotonic() - started
+    for row in rows:
+        assert row.frozen_images == images
+        assert row.frozen_multiply_adds == images * counter.get_total_flops() / 2 / 2
+        assert (row.saved_multiply_adds, row.shared_images) == (0, 0)
+        assert row.images_per_second * row.seconds == pytest.approx(len(bench.data.training))
+        assert row.frozen_seconds <= row.seconds
+    assert sum(row.seconds for row in rows) <= passed
+
+
+def test_which_images_were_right_is_on_record_as_the_accuracy_has_it(bench: Bench) -> None:
+    record = bench.record("right")
+    rows, _ = bench.fit(SMALL, record)
+    right = read_right(record.right, len(rows), len(bench.data.validation))
+    assert right is not None
+    assert right.mean(axis=1).tolist() == [row.val_accuracy for row in rows]
+    best = max(rows, key=lambda row: (row.val_accuracy, -row.val_loss))
+    predictions = record.predictions(best.epoch)
+    expected = (predictions["logit"] > 0) == bench.data.validation.labels.bool().numpy()
+    assert right[best.epoch - 1].tolist() == expected.tolist()
 
 
 def test_the_backbones_share_of_the_rate_is_applied(bench: Bench) -> None:
@@ -505,10 +539,25 @@ def test_a_trial_that_predicts_one_class_for_epochs_running_ends_as_collapsed(be
             found, outcome = uneven.fit(config, epochs=5, collapse_epochs=patience)
             assert results(found) == results(rows)[:end]
             assert outcome.status is (Status.COLLAPSED if end else Status.FINISHED)
+            if end is not None:
+                assert outcome.reason.endswith(f" in epochs {end - patience + 1} to {end}")
             assert [row.collapsed for row in found] == [row.epoch == end for row in found]
             seen.add(end)
     assert len(ends[2]) > 1
     assert ends[1] != ends[2] != ends[3]
+
+
+def test_a_collapse_is_counted_with_a_record_as_without(bench: Bench) -> None:
+    uneven = lopsided_validation(bench)
+    lengths = set()
+    for seed in (0, 1, 2):
+        record = uneven.record(f"seed-{seed}")
+        config = hasty(0.05, seed)
+        rows, outcome = uneven.fit(config, epochs=4, collapse_epochs=2)
+        again, same = uneven.fit(config, record, epochs=4, collapse_epochs=2)
+        assert (results(again), same.status) == (results(rows), outcome.status)
+        lengths.add(len(rows))
+    assert len(lengths) > 1
 
 
 def test_one_class_with_a_loss_below_the_constant_answers_is_no_collapse(bench: Bench) -> None:
@@ -615,6 +664,59 @@ def test_a_trial_resumed_equals_one_that_never_stopped(
     _, outcome = bench.fit(config, record, epochs=EPOCHS)
     assert outcome.status is Status.FINISHED
     assert_equal(record, reference)
+
+
+@pytest.mark.parametrize(
+    ("share", "bytes_per_second", "saved"),
+    [
+        (1e-3, 3e8, [1, 2, 3]),  # a thousandth of the time that a writing takes is over at once
+        (0, 1e-9, [1, 2, 3]),  # none need pass, though the first writing may take for ever
+        (1e6, 3e8, [0, 0, 0]),
+        (1, 1e-9, [0, 0, 0]),
+    ],
+)
+def test_the_state_is_written_again_when_a_multiple_of_its_writing_time_has_passed(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    bytes_per_second: float,
+    saved: list[int],
+) -> None:
+    monkeypatch.setattr(fit_module, "WRITING_SHARE", share)
+    monkeypatch.setattr(fit_module, "DISK_BYTES_PER_SECOND", bytes_per_second)
+    record, found = bench.record("saved"), []
+    for _ in fit(SMALL, bench.run, bench.data, bench.backbone, record):
+        found.append((record.load_last() or {"epoch": 0})["epoch"])
+    assert found == saved
+
+
+@pytest.mark.parametrize(
+    ("config", "room", "is_left"),
+    [
+        (hasty(0.05, 0), 10**12, True),
+        (hasty(0.05, 0), 0, False),
+        (hasty(5, 0), 10**12, False),  # collapses, which must be on record when it is said
+    ],
+    ids=["finished", "no memory", "collapsed"],
+)
+def test_what_a_finished_trial_leaves_may_wait_where_memory_allows_and_is_the_same(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    config: TrialConfig,
+    room: int,
+    is_left: bool,
+) -> None:
+    monkeypatch.setattr("trainable.write_behind.free_bytes", lambda: room)
+    monkeypatch.setattr(fit_module, "WRITING_SHARE", math.inf)
+    run = bench.run.model_copy(update={"collapse_epochs": 2})
+    calm, record, behind = bench.record("calm"), bench.record("behind"), Behind()
+    exhaust(fit(config, run, bench.data, bench.backbone, calm))
+    exhaust(fit(config, run, bench.data, bench.backbone, record, behind=behind))
+    assert behind.has_left == is_left
+    assert record.last.exists() != is_left
+    behind.begin(lambda: None, pytest.fail)
+    behind.wait()
+    assert_equal(record, calm)
 
 
 @pytest.mark.parametrize("name", RESUMED)

@@ -1,8 +1,11 @@
 """The store of chunks: one writer, many readers, and nothing that a crash leaves behind is believed."""
 
+import hashlib
 import os
 import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -13,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainable.frozen.store import Shelf, StoreUnavailable, make_room, stored
+from trainable.frozen.store import Shelf, StoreUnavailable, limit_of, make_room, stored
+from trainable.hardware.cache import default_folder
 
 VALUES = torch.arange(24, dtype=torch.float32).reshape(3, 2, 2, 2)
 
@@ -38,16 +42,30 @@ def test_a_chunk_is_read_as_it_was_written(shelf: Shelf, format: torch.dtype) ->
     assert torch.equal(found.view(torch.bfloat16) if format is torch.bfloat16 else found, values)
     with pytest.raises(ValueError, match="read-only"):
         chunk.values[0] = 0
+    some = chunk.rows(1, 3)
+    assert torch.equal(some, values[1:3])
+    some += 1  # the reader's own
+    assert torch.equal(chunk.rows(1, 3), values[1:3])
 
 
-def flip_a_bit(path: Path) -> None:
+def flip_a_bit(path: Path, at: int = 17) -> None:
     content = bytearray(path.read_bytes())
-    content[17] ^= 1
+    content[at] ^= 1
     path.write_bytes(content)
+
+
+def with_footer_of(path: Path, beyond: int) -> None:
+    """As if its footer began so many bytes before the file."""
+    content = path.read_bytes()[:-16]
+    path.write_bytes(content + struct.pack("<Q8s", len(content) + beyond, b"FACECHNK"))
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "a bit": flip_a_bit,
+    "a bit of the mark at the end": lambda path: flip_a_bit(path, -1),
+    "a footer too long": lambda path: with_footer_of(path, 1),
+    "a footer far too long": lambda path: with_footer_of(path, 10**9),
+    "nothing but a footer": lambda path: with_footer_of(path, 0),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:50]),
     "no footer": lambda path: path.write_bytes(path.read_bytes()[:96]),
     "longer": lambda path: path.write_bytes(b"x" + path.read_bytes()),
@@ -72,6 +90,21 @@ def test_one_process_at_a_time_has_the_claim(shelf: Shelf) -> None:
     with shelf.claim("a") as third:
         assert third
     assert list(shelf.folder.glob("*.lock")) == []
+
+
+def test_a_claim_is_held_until_its_last_use_ends_and_not_taken_up_again(shelf: Shelf) -> None:
+    claim = shelf.try_claim("a")
+    assert claim is not None and claim.is_held
+    assert claim.again() and claim.again()  # three uses
+    for _ in range(2):
+        claim.release()
+        assert claim.is_held
+        assert again(shelf).try_claim("a") is None
+    claim.release()
+    assert not claim.is_held
+    assert not claim.again() and not claim.again() and not claim.is_held
+    with again(shelf).claim("a") as other:
+        assert other
 
 
 def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: Shelf) -> None:
@@ -137,6 +170,69 @@ def test_the_least_recently_used_goes_first_and_what_is_in_use_stays(tmp_path: P
     assert in_use is not None and np.array_equal(in_use.values, VALUES.numpy())
 
 
+def test_a_chunk_of_just_the_limits_size_fits_and_one_byte_less_is_too_little(
+    shelf: Shelf,
+) -> None:
+    with pytest.raises(StoreUnavailable, match="--store-limit"):
+        Shelf(shelf.folder, VALUES.nbytes - 1).write("a", VALUES)
+    Shelf(shelf.folder, VALUES.nbytes).write("a", VALUES)
+    assert again(shelf).read("a") is not None
+
+
+def test_what_has_no_room_is_told_in_gigabytes(shelf: Shelf) -> None:
+    said = "the limit of 1.00 GB leaves no room for 2.50 GB beside 0.00 GB in use"
+    with pytest.raises(StoreUnavailable, match=said):
+        make_room(shelf.folder.parent, 2_500_000_000, limit_bytes=10**9)
+
+
+def test_nothing_goes_where_there_is_just_room_enough(shelf: Shelf) -> None:
+    shelf.write("a", VALUES)
+    taken = (shelf.folder / "a").stat().st_size
+    make_room(shelf.folder.parent, 100, limit_bytes=taken + 100)
+    assert shelf.has("a")
+    make_room(shelf.folder.parent, 100, limit_bytes=taken + 99)
+    assert not shelf.has("a")
+
+
+def test_a_half_written_chunk_goes_once_its_writer_has_been_silent_for_a_minute(
+    shelf: Shelf,
+) -> None:
+    for name, seconds_ago in (("a.1.tmp", 30), ("b.1.tmp", 90)):
+        (shelf.folder / name).write_bytes(b"half")
+        used(shelf, name, seconds_ago)
+    make_room(shelf.folder.parent, 10, limit_bytes=14)
+    assert [each.path.name for each in stored(shelf.folder.parent)] == ["a.1.tmp"]
+    with pytest.raises(StoreUnavailable):
+        make_room(shelf.folder.parent, 10, limit_bytes=13)
+
+
+def test_without_a_limit_the_store_takes_half_of_what_is_free_and_its_own(tmp_path: Path) -> None:
+    """Others may write to the disk meanwhile."""
+    free = shutil.disk_usage(tmp_path).free
+    assert limit_of(tmp_path, 0, None) == pytest.approx(free / 2, rel=0.1)
+    assert limit_of(tmp_path, 20 * free, None) == pytest.approx(21 * free / 2, rel=0.01)
+    assert limit_of(tmp_path, 20 * free, 7) == 7
+
+
+def test_the_store_lies_where_it_is_asked_for_else_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SWEEP_STORE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_folder() == tmp_path / ".cache" / "face-attribute-sweep"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert default_folder() == tmp_path / "cache" / "face-attribute-sweep"
+    monkeypatch.setenv("SWEEP_STORE", str(tmp_path / "here"))
+    assert default_folder() == tmp_path / "here"
+
+
 def test_another_key_is_another_shelf(tmp_path: Path) -> None:
     one, same, other = (Shelf.open(tmp_path, {"cut": cut}).folder for cut in (24, 24, 31))
     assert one == same != other
+
+
+def test_a_shelf_lies_where_every_version_looks_for_it(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b'{"cut": 24, "side": 32}').hexdigest()
+    for facts in ({"cut": 24, "side": 32}, {"side": 32, "cut": 24}):
+        assert Shelf.open(tmp_path, facts).folder == tmp_path / "chunks" / digest[:16]

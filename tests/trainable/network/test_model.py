@@ -207,6 +207,15 @@ def test_multiply_adds_are_those_that_a_forward_pass_counts() -> None:
 # ---------------------------------------------------------------- weights from anywhere
 
 
+def test_random_weights_are_torchvisions_initialisation_from_seed_0() -> None:
+    """So they were in every run on record that was made with them."""
+    generator, first = torch.Generator().manual_seed(0), torch.zeros(3, 3, 3, 3)
+    nn.init.kaiming_normal_(first, mode="fan_out", nonlinearity="relu", generator=generator)
+    features = load_backbone("none", 0.05).features
+    assert torch.equal(features["0.weight"], first)
+    assert not any(features[name].any() for name in features if name.endswith("bias"))
+
+
 def test_random_weights_are_the_same_for_every_trial_and_carry_a_signal() -> None:
     torch.manual_seed(1)
     one = load_backbone("none", 0.25)
@@ -366,6 +375,26 @@ def test_weights_must_fit_by_name_and_shape(
         load_backbone(str(path), 0.25)
     assert "features.0.weight" in refused(caught)
     assert "0.25" in refused(caught)
+
+
+def test_weights_of_another_width_are_refused_with_the_width_that_fits_them(
+    tmp_path: Path, refused: Text
+) -> None:
+    path = tmp_path / "w.pth"
+    for width in (1 / 64, 0.25, 1.0):
+        state = {f"features.{n}": v for n, v in load_backbone("none", width).features.items()}
+        torch.save(state, path)
+        with pytest.raises(RequestError) as caught:
+            load_backbone(str(path), 0.5)
+        assert f"; model.width={width:g} fits them" in refused(caught)
+    torch.save(state | {"features.2.bias": torch.zeros(3)}, path)  # of no width
+    with pytest.raises(RequestError) as caught:
+        load_backbone(str(path), 0.5)
+    assert "fits them" not in refused(caught)
+    torch.save(state | {"features.0.weight": torch.zeros(128, 3, 3, 3)}, path)
+    with pytest.raises(RequestError) as caught:
+        load_backbone(str(path), 0.5)
+    assert "fits them" not in refused(caught), "no width is beyond 1"
 
 
 # ---------------------------------------------------------------- what trains

@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import os
+import struct
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,14 @@ import torch
 from torch import nn
 
 from trainable.records.files import STREAMED_BYTES, Streamed
-from trainable.records.state import checksum, load_state, save_state, save_weights
+from trainable.records.state import (
+    checksum,
+    load_state,
+    on_host,
+    save_state,
+    save_weights,
+    tensor_bytes,
+)
 
 
 @pytest.fixture
@@ -68,6 +77,28 @@ def test_any_other_value_has_another_checksum(
     assert checksum(other(state, path, value)) != checksum(state)
 
 
+def test_the_checksum_is_the_crc_32_of_keys_values_and_bytes_one_after_another() -> None:
+    """As states on disk have it."""
+    values = struct.pack("<3f", 1, 2, 3)
+    state = {"epoch": 3, "of": [torch.tensor([1.0, 2.0, 3.0]), "a"], "more": (0.5,)}
+    assert checksum(state) == zlib.crc32(b"'epoch'3'of'" + values + b"'a''more'0.5")
+
+
+def test_bytes_of_tensors_are_counted_wherever_they_are(state: dict[str, Any]) -> None:
+    """Three and two rows of float32 six and two times over, counters of Adam, two half numbers."""
+    weight, bias, counter = 6 * 4, 2 * 4, 4
+    assert tensor_bytes(state) == 3 * (weight + bias) + 2 * counter + 2 * 2
+    assert tensor_bytes([1, "two", (torch.zeros(3, dtype=torch.int64),)]) == 3 * 8
+    assert tensor_bytes({"epoch": 3}) == 0
+
+
+def test_on_a_cpu_the_host_has_the_tensors_themselves(state: dict[str, Any]) -> None:
+    found = on_host({"all": [state, (state["half"], 1)]})
+    assert found["all"][0]["trained"]["weight"] is state["trained"]["weight"]
+    assert found["all"][1][0] is state["half"]
+    assert type(found["all"][1]) is tuple and found["all"][0]["epoch"] == 3
+
+
 def test_every_byte_of_the_values_is_under_the_checksum(
     state: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -106,6 +137,8 @@ def test_weights_are_a_safetensors_file_with_the_digest_that_is_said(
     path = tmp_path / "best.safetensors"
     digest = save_weights(weights, path)
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    (header,) = struct.unpack("<Q", path.read_bytes()[:8])
+    assert header % 8 == 0, "values begin where any reader can map them"
     found = safetensors.torch.load_file(path)
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name]) for name in weights)

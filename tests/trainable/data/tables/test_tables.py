@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import write_images, write_zip
 from trainable.config import DataConfig, SplitConfig
 from trainable.data import FaceTable, make_split, open_table, split_said
+from trainable.data.tables.table import attributes_by_file
 from trainable.errors import RequestError
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
@@ -815,6 +816,43 @@ def test_images_spread_over_folders_are_found_by_their_bare_names(root: Path) ->
         (root / "faces" / name).rename(folder / name)
     table_of(root, plain_rows())
     assert is_true(opened(root))
+
+
+def test_rows_without_a_file_name_are_counted_and_the_first_one_named(
+    root: Path, refused: Text
+) -> None:
+    rows = lines()
+    for row in (3, 7):
+        rows[row] = rows[row].replace(f"{row:06d}.jpg", "")
+    put(root, rows)
+    assert "2 have none, row 3 first" in says(root, refused, file_column="filename")
+
+
+def test_where_the_labels_come_from_is_the_table_or_the_folder_of_the_classes(
+    root: Path, tmp_path: Path
+) -> None:
+    path = put(root, lines())
+    assert opened(root).source == path
+    folders = class_folders(tmp_path / "classes", "cat", "dog")
+    assert opened(folders, "cat").source == opened(folders, "cat").images
+
+
+def test_attributes_are_found_by_the_name_of_the_file_in_the_column_that_is_said(
+    root: Path, refused: Text
+) -> None:
+    """An index of bare numbers is no column of names; without a column that is known, the first of images is taken."""
+    path = put(root, lines())
+    for column in ("filename", None, "not there"):
+        found = attributes_by_file(path, column)
+        assert list(found.index) == names()
+        assert list(found.columns) == ["id", "Smiling", "Male"]
+        assert found["Smiling"].tolist() == SMILING
+    by_number = attributes_by_file(path, "id")
+    assert list(by_number.index) == [str(number) for number in range(1, COUNT + 1)]
+    assert "filename" in by_number
+    with pytest.raises(RequestError) as caught:
+        attributes_by_file(put(root, ["id,Smiling", "1,1", "2,-1"], "other.csv"))
+    assert "data.file_column names it" in refused(caught)
 
 
 def test_names_that_are_no_text_are_refused(tmp_path: Path, refused: Text) -> None:
