@@ -710,8 +710,9 @@ def test_what_a_finished_trial_leaves_may_wait_where_memory_allows_and_is_the_sa
     monkeypatch.setattr(fit_module, "WRITING_SHARE", math.inf)
     run = bench.run.model_copy(update={"collapse_epochs": 2})
     calm, record, behind = bench.record("calm"), bench.record("behind"), Behind()
+    record.behind = behind
     exhaust(fit(config, run, bench.data, bench.backbone, calm))
-    exhaust(fit(config, run, bench.data, bench.backbone, record, behind=behind))
+    exhaust(fit(config, run, bench.data, bench.backbone, record))
     assert behind.has_left == is_left
     assert record.last.exists() != is_left
     behind.begin(lambda: None, pytest.fail)
