@@ -51,8 +51,8 @@ def original(part: LabelledImages) -> Look:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Stored features of a part in one look, chunk by chunk in the part's order."""
+class StoredTable:
+    """Features of a part in one look on the disk, chunk by chunk in the part's order."""
 
     chunks: tuple[Chunk, ...]
     size: int
