@@ -19,8 +19,10 @@ from trainable.network.model import (
     Backbone,
     TransferVGG16,
     build_model,
+    feature_layers,
     load_backbone,
     make_optimizer,
+    map_shapes,
     multiply_adds,
 )
 from trainable.network.weights import IMAGENET, imagenet_file
@@ -202,6 +204,17 @@ def test_multiply_adds_are_those_that_a_forward_pass_counts() -> None:
             model.features[first:last](hidden)
         assert multiply_adds(1.0, 64, first, last) == counter.get_total_flops() / 2
         assert multiply_adds(1.0, 64, 0, first) == before.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("side", [32, 50, 64])
+def test_the_shapes_of_maps_are_those_that_a_forward_pass_has(side: int) -> None:
+    layers = feature_layers(WIDTH)
+    maps = torch.zeros(1, 3, side, side, device="meta")
+    found = [tuple(maps.shape)]
+    for layer in layers:
+        maps = layer(maps)
+        found.append(tuple(maps.shape))
+    assert found == [(1, channels, side, side) for side, channels in map_shapes(layers, side)]
 
 
 # ---------------------------------------------------------------- weights from anywhere
