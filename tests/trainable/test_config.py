@@ -4,7 +4,7 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.support.project import ROOT
-from trainable.config import DataConfig, ModelConfig, SplitConfig, TrialConfig
+from trainable.config import DataConfig, ModelConfig, SplitConfig, Strategy, TrialConfig
 
 DOMAINS: dict[str, st.SearchStrategy[Any]] = {
-    "strategy": st.sampled_from(["head", "block5", "block4", "block3", "full"]),
+    "strategy": st.sampled_from(get_args(Strategy)),
     "augmentation": st.sampled_from(["none", "flip", "flip_jitter"]),
     "lr": st.floats(1e-6, 1),
     "backbone_lr_ratio": st.floats(0.01, 1),

@@ -4,7 +4,7 @@ import http.client
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import safetensors.torch
@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from tests.conftest import WIDTH
+from tests.support.vgg import first_trained
 from trainable.config import Strategy, TrialConfig
 from trainable.errors import RequestError
 from trainable.network.model import (
@@ -28,8 +29,7 @@ from trainable.network.model import (
 from trainable.network.weights import IMAGENET, imagenet_file
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
-STRATEGIES: tuple[Strategy, ...] = ("head", "block5", "block4", "block3", "full")
-BLOCKS = {"block5": "24", "block4": "17", "block3": "10", "full": "0"}  # first convolution of each
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def meta_vgg16(classes: int = 1000) -> nn.Module:
@@ -403,7 +403,7 @@ def test_what_a_strategy_freezes_stays_to_the_last_bit_and_everything_else_moves
     model = build(config, backbone)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     one_step(model, config)
-    first = int(BLOCKS.get(strategy, "31"))
+    first = first_trained(strategy)
     for name, p in model.named_parameters():
         trains = name.startswith("classifier") or int(name.split(".")[1]) >= first
         assert p.requires_grad == trains
