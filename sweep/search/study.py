@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweep.request.config import Sampler, SweepConfig
 from sweep.request.open_run import open_run
 from sweep.request.space import Choice, Point, Range, SearchSpace, Value
-from sweep.search.ranking import OnRecord, best_so_far
+from sweep.search.ranking import BY_THEMSELVES, OnRecord, best_so_far
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Origin, Status, trial_id_of
@@ -100,7 +100,7 @@ def to_frozen_trial(space: SearchSpace, trial: Recorded) -> FrozenTrial | None:
     domains = {d.name: to_distribution(d.domain) for d in space.dimensions if d.name in point}
     value, state = None, TrialState.RUNNING
     match trial.status:
-        case Status.FINISHED | Status.DIVERGED | Status.COLLAPSED:
+        case status if status in BY_THEMSELVES:
             state = TrialState.COMPLETE if trial.values else TrialState.PRUNED
             value = trial.values[-1] if trial.values else None
         case Status.PRUNED:

@@ -40,6 +40,10 @@ class Status(StrEnum):
         return self.has_ended and not (self is Status.FINISHED and done < epochs)
 
 
+BROKEN: Final = (Status.DIVERGED, Status.COLLAPSED)
+"""Ends of a training that broke down by itself."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One finished epoch. The first group must repeat exactly on a CPU; the second is measured.
