@@ -16,7 +16,7 @@ from collections.abc import Generator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
 
@@ -25,6 +25,7 @@ from sweep.on_ray import launcher
 from sweep.session.beginning import begin_new
 from sweep.session.create import partial_run
 from sweep.on_ray.own_ray import OwnRay
+from sweep.request.config import Method
 from sweep.request.prepare import prepare
 from trainable import trial as trial_module
 from trainable.show.terminal import PlainConsole
@@ -35,6 +36,7 @@ from gaps import tiny_sweep
 
 assert cluster
 EPOCHS = 2
+METHODS = [method for method in get_args(Method) if method != "grid"]
 
 
 def instant(record: TrialRecord) -> Generator[Row, None, Outcome]:
@@ -102,7 +104,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--method", default="random", choices=["random", "qmc", "tpe", "gp"])
+    parser.add_argument("--method", default="random", choices=METHODS)
     parser.add_argument("--asha", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

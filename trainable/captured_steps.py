@@ -12,10 +12,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainable.config import Precision, RunSettings, TrialConfig
+from trainable.config import SMALLEST_IMAGE, Precision, RunSettings, TrialConfig
 from trainable.frozen.reference import Batches, ResidentFeatures, Work
 from trainable.hardware.device import device_of
-from trainable.network.model import CUTS, Backbone, build_model, load_backbone
+from trainable.network.model import (
+    CUTS,
+    Backbone,
+    build_model,
+    feature_layers,
+    load_backbone,
+    map_shapes,
+)
 from trainable.step import TrainingSteps
 
 WIDTH: Final = 0.05  # as narrow as the tests' models, so that it takes moments; assumed
@@ -74,7 +81,7 @@ def losses(
     run = RunSettings(
         folder=Path(tempfile.gettempdir()),
         images=Path(tempfile.gettempdir()),
-        image_size=32,
+        image_size=SMALLEST_IMAGE,
         weights="none",
         width=WIDTH,
         epochs=EPOCHS,
@@ -102,10 +109,9 @@ def losses(
 def noise(
     config: TrialConfig, backbone: Backbone, precision: Precision, place: torch.device
 ) -> ResidentFeatures:
-    """Random features that differ by label, of the shape that the strategy reads at 32 px."""
-    side = 1 if config.strategy == "head" else 2
-    assert CUTS[config.strategy] in (24, 31)
-    channels = backbone.features["28.bias"].numel()
+    """Random features that differ by label, of the shape that the strategy reads at the smallest side."""
+    shapes = map_shapes(feature_layers(backbone.width), SMALLEST_IMAGE)
+    side, channels = shapes[CUTS[config.strategy]]
     values: Tensor = torch.rand(IMAGES, side, side, channels)
     values += (torch.arange(IMAGES) % 2).view(-1, 1, 1, 1) * 0.2
     format = getattr(torch, precision)

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -69,7 +70,17 @@ CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow
 
 
 class TrialConfig(StrictModel):
-    """The settings of one trial that change its result. How many epochs it may train is a budget of the run."""
+    """The settings of one trial that change its result. How many epochs it may train is a budget of the run.
+
+    Whoever adds one gives it a default at which it does nothing, and names it in `later` with that default: at it, the
+    setting is no part of a trial's identity, so that trials on record, which lack it, keep theirs.
+    """
+
+    later: ClassVar[Mapping[str, object]] = {}
+    """Settings that the oldest trials on record lack, and the value that means what the code did before there were any.
+
+    The settings of commit 21d5110 are not among them: each is part of the identity wherever it acts.
+    """
 
     strategy: Strategy = "block5"
     """Which layers train: the head alone, or also VGG-16 from this block on."""
@@ -117,9 +128,17 @@ class TrialConfig(StrictModel):
             name: value for name, value in self.model_dump().items() if not idle.get(name, False)
         }
 
-    def with_seed(self, seed: int) -> "TrialConfig":
+    def identity(self) -> dict[str, Any]:
+        """The settings that act, less those that came later and stand at what was done before them."""
+        return {
+            name: value
+            for name, value in self.effective().items()
+            if name not in self.later or value != self.later[name]
+        }
+
+    def with_seed(self, seed: int) -> Self:
         """The same setting, drawn anew: initialisation, batch order and dropout."""
-        return TrialConfig(**{**self.model_dump(), "seed": seed})
+        return type(self)(**{**self.model_dump(), "seed": seed})
 
     @cached_property
     def setting_id(self) -> str:
@@ -128,8 +147,8 @@ class TrialConfig(StrictModel):
 
     @cached_property
     def trial_id(self) -> str:
-        """First 12 hex digits of the SHA-256 of the canonical JSON of the settings that act."""
-        return hashlib.sha256(CANONICAL(self.effective()).encode()).hexdigest()[:12]
+        """First 12 hex digits of the SHA-256 of the canonical JSON of `identity`."""
+        return hashlib.sha256(CANONICAL(self.identity()).encode()).hexdigest()[:12]
 
 
 class SplitConfig(StrictModel):

@@ -10,17 +10,9 @@ from analysis.frames import results
 from analysis.frames.columns import SETTINGS
 from analysis.frames.snapshot import Snapshot, Source
 from trainable.errors import RequestError
+from trainable.records.rows import RATE_COLUMNS
 
-CURVES: Final = (
-    "train_loss",
-    "val_loss",
-    "train_accuracy",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "val_auc",
-    "lr",
-    "images_per_second",
-)
+CURVES: Final = (*RATE_COLUMNS, "lr", "images_per_second")
 
 
 def to_tensorboard(run: Source, folder: Path) -> int:
@@ -57,7 +49,7 @@ def _write(folder: Path, row: dict[str, Any], epochs: pd.DataFrame | None) -> No
         settings = {
             name.removeprefix("config/"): row[name] for name in SETTINGS if row[name] is not None
         }
-        reached = {name: row[name] for name in CURVES[:6] if row[name] is not None}
+        reached = {name: row[name] for name in RATE_COLUMNS if row[name] is not None}
         for summary in hparams(
             settings, {f"best/{name}": value for name, value in reached.items()}
         ):

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from analysis.wording import NARROW, is_rate, setting
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.records.rows import Status
+from trainable.records.rows import BROKEN, Status
 from trainable.show import colours
 
 COLOURS: Final = {role: colour.plot for role, colour in colours.COLOURS.items()}
@@ -26,7 +26,7 @@ SYMBOLS: Final = {
     "interrupted": "diamond-open",
     "pending": "circle-open",
 }
-MARKED: Final = (Status.DIVERGED, Status.COLLAPSED, Status.FAILED, Status.INTERRUPTED)
+MARKED: Final = (*BROKEN, Status.FAILED, Status.INTERRUPTED)
 FADED: Final = {"pruned": 0.4, "winner": 1}  # opacity, by eye
 CROWD: Final = 40  # lines; more of them are drawn finer; by eye
 GOLDEN: Final = (

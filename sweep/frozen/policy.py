@@ -7,13 +7,11 @@ from functools import cache
 from itertools import combinations, pairwise
 from typing import Any, Final, get_args
 
-import torch
-
 from sweep.frozen.rates import Rates
 from sweep.request.config import SweepConfig
 from trainable.config import Family, Kept, Sharing
 from trainable.frozen.chunks import PIXELS
-from trainable.network.model import CUTS, feature_layers
+from trainable.network.model import CUTS, feature_layers, map_shapes
 from trainable.show.wording import duration
 
 WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this; assumed
@@ -85,12 +83,7 @@ def feature_bytes(width: float, image_size: int, cut: int, item: int) -> int:
     """Of one image's features before layer `cut`; of its pixels where that is 0."""
     if cut == PIXELS:
         return 3 * image_size**2
-    side, channels = image_size, 3
-    for layer in feature_layers(width)[:cut]:
-        if isinstance(layer, torch.nn.Conv2d):
-            channels = layer.out_channels
-        elif isinstance(layer, torch.nn.MaxPool2d):
-            side //= 2
+    side, channels = map_shapes(feature_layers(width), image_size)[cut]
     return channels * side**2 * item
 
 

@@ -8,7 +8,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweep.request.open_run import HeldRun
 from sweep.search.asha import Rungs
 from sweep.session.rungs import take
-from trainable.records.rows import Status
+from trainable.records.rows import BROKEN
 
 
 class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
@@ -40,5 +40,5 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """One that diverged or collapsed leaves the rungs."""
-        if self._rungs is not None and result.get("status") in (Status.DIVERGED, Status.COLLAPSED):
+        if self._rungs is not None and result.get("status") in BROKEN:
             self._rungs.forget(trial.config["trial_id"])

@@ -34,7 +34,7 @@ from trainable.errors import RequestError, did_you_mean
 from trainable.metric import Metric
 
 Sampler = Literal["tpe", "gp"]
-"""Of Optuna's: what it proposes follows from all trials on record."""
+"""Of Optuna's: what it proposes follows from all trials on record. Each is made by `SAMPLERS` in sweep.search.study."""
 Method = Literal["grid", "random", "qmc", Sampler]
 EPOCHS: Final = 10
 """Of a trial, where nobody says how many; assumed. The source report of Smiling trains as long."""

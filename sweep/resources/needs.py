@@ -62,7 +62,7 @@ def _size(config: SweepConfig, backbone: Backbone, trial: TrialConfig) -> ModelS
         trial.head,
         sum(p.numel() for p in model.trained().values()),
         multiply_adds(config.model.width, side, 0, cut),
-        multiply_adds(config.model.width, side, cut, 31) + head,
+        multiply_adds(config.model.width, side, cut, CUTS["head"]) + head,
         activations(model, config.model.width, side),
     )
 

@@ -44,7 +44,7 @@ class Proposals:
         """The same for who knows it already: `number` follows the highest on record, `tried` are the trials by id.
 
         A duplicate costs nothing: the next number is tried. What this takes does not grow with the trials, but for
-        `tpe` and `gp`, which look at all of them.
+        Optuna's samplers, which look at all of them.
         """
         if len(tried) >= self.config.asked_for(tried):
             return None
@@ -70,11 +70,11 @@ class Proposals:
                 return space.at(self._units(number), given)
             case "qmc":
                 return space.at(self._sobol(number), given)
-            case "tpe" | "gp" as method:
-                sampler = sampler_for(method, search.seed, number)
-                return suggest(space, self.config.metric, list(tried.values()), sampler, given)
             case "grid":
                 raise AssertionError("a grid is listed, not proposed")
+            case method:  # mypy holds that it is one of Optuna's
+                sampler = sampler_for(method, search.seed, number)
+                return suggest(space, self.config.metric, list(tried.values()), sampler, given)
 
     def _units(self, number: int) -> list[float]:
         draws = np.random.default_rng(mix(self.config.search.seed, number))

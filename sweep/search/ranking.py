@@ -8,6 +8,7 @@ from typing import Protocol
 
 from trainable.metric import Metric
 from trainable.records.rows import (
+    BROKEN,
     Origin,
     OriginRecord,
     Row,
@@ -112,7 +113,7 @@ def single_winner(standings: Iterable[Standing]) -> Standing | None:
     return min(eligible, key=lambda each: each.key, default=None)
 
 
-BY_THEMSELVES = (Status.FINISHED, Status.DIVERGED, Status.COLLAPSED)
+BY_THEMSELVES = (Status.FINISHED, *BROKEN)
 """Ends that say what a setting comes to, for better or worse."""
 
 

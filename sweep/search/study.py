@@ -7,10 +7,11 @@ records, and holds no zombies. Optuna is told the truth: see `to_frozen_trial`.
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
+from typing import Final
 
 import optuna
 from optuna.distributions import (
@@ -24,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweep.request.config import Sampler, SweepConfig
 from sweep.request.open_run import open_run
 from sweep.request.space import Choice, Point, Range, SearchSpace, Value
-from sweep.search.ranking import OnRecord, best_so_far
+from sweep.search.ranking import BY_THEMSELVES, OnRecord, best_so_far
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Origin, Status, trial_id_of
@@ -99,7 +100,7 @@ def to_frozen_trial(space: SearchSpace, trial: Recorded) -> FrozenTrial | None:
     domains = {d.name: to_distribution(d.domain) for d in space.dimensions if d.name in point}
     value, state = None, TrialState.RUNNING
     match trial.status:
-        case Status.FINISHED | Status.DIVERGED | Status.COLLAPSED:
+        case status if status in BY_THEMSELVES:
             state = TrialState.COMPLETE if trial.values else TrialState.PRUNED
             value = trial.values[-1] if trial.values else None
         case Status.PRUNED:
@@ -177,12 +178,24 @@ def _moment(iso: str) -> datetime:
 def sampler_for(method: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
     """A sampler seeded by (search seed, number of the suggestion): one with the old seed would repeat its points."""
     _quiet()
-    mixed = mix(seed, number) % 2**32
-    if method == "gp":
-        return optuna.samplers.GPSampler(seed=mixed, n_startup_trials=STARTUP_TRIALS)
+    return SAMPLERS[method](mix(seed, number) % 2**32)
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(
-        seed=mixed, multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS
+        seed=seed, multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS
     )
+
+
+def _gp(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+
+
+SAMPLERS: Final[Mapping[Sampler, Callable[[int], optuna.samplers.BaseSampler]]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+}
+"""Seed → sampler. It must keep nothing of its own between suggestions: each is asked of a new one."""
 
 
 def suggest(

@@ -8,7 +8,7 @@ from sweep.search.asha import Decision, Rungs, Verdict, one_arm
 from sweep.search.study import recorded
 from trainable.records.files import append_json, now, read_json_lines, settle_file
 from trainable.records.paths import readable
-from trainable.records.rows import Status
+from trainable.records.rows import BROKEN, Status
 from trainable.records.run_folder import RunFolder
 
 
@@ -16,11 +16,7 @@ def relearn(config: SweepConfig, run: RunFolder) -> Rungs | None:
     """The rungs as the last session left them; None with ASHA off."""
     if config.asha is None:
         return None
-    broken = {
-        record.trial_id
-        for record in run.trials()
-        if record.status().status in (Status.DIVERGED, Status.COLLAPSED)
-    }
+    broken = {record.trial_id for record in run.trials() if record.status().status in BROKEN}
     arm_of = strategies(run) if config.asha.rungs_of == "strategy" else one_arm
     rungs = Rungs(config.asha.rungs(config.epochs), config.asha.reduction_factor, arm_of)
     return rungs.replay(decisions(run), broken)

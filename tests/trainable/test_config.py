@@ -1,7 +1,10 @@
 """A trial's identity is the settings that change its result, and nothing else."""
 
+import json
 import re
-from typing import Any
+import tarfile
+from collections.abc import Mapping
+from typing import Any, ClassVar, get_args
 
 import pytest
 from hypothesis import given
@@ -9,10 +12,11 @@ from hypothesis import settings as limited
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trainable.config import DataConfig, ModelConfig, SplitConfig, TrialConfig
+from tests.support.project import ROOT
+from trainable.config import DataConfig, ModelConfig, SplitConfig, Strategy, TrialConfig
 
 DOMAINS: dict[str, st.SearchStrategy[Any]] = {
-    "strategy": st.sampled_from(["head", "block5", "block4", "block3", "full"]),
+    "strategy": st.sampled_from(get_args(Strategy)),
     "augmentation": st.sampled_from(["none", "flip", "flip_jitter"]),
     "lr": st.floats(1e-6, 1),
     "backbone_lr_ratio": st.floats(0.01, 1),
@@ -122,6 +126,38 @@ def test_known_settings_keep_the_ids_under_which_runs_have_filed_them() -> None:
         head="512-64",
     )
     assert reference.trial_id == "e1d81748f51b"
+
+
+class WithOneMore(TrialConfig):
+    """As if a version to come had another setting."""
+
+    later: ClassVar[Mapping[str, object]] = {**TrialConfig.later, "label_smoothing": 0.0}
+    label_smoothing: float = 0.0
+
+
+@limited(max_examples=25)
+@given(SETTINGS)
+def test_a_setting_that_came_later_leaves_the_ids_on_record_alone(settings: dict[str, Any]) -> None:
+    before, after = TrialConfig(**settings), WithOneMore(**settings)
+    assert (after.trial_id, after.setting_id) == (before.trial_id, before.setting_id)
+    assert after.effective() == before.effective() | {"label_smoothing": 0.0}
+    smoothed = WithOneMore(**settings, label_smoothing=0.1)
+    assert smoothed.trial_id != before.trial_id
+    assert smoothed.setting_id != before.setting_id
+
+
+def test_settings_that_the_oldest_runs_lack_are_named_with_the_default_they_came_with() -> None:
+    with tarfile.open(ROOT / "tests/fixtures/runs-21d5110/finished.tar.gz") as archive:
+        name = next(name for name in archive.getnames() if name.endswith("/config.json"))
+        packed = archive.extractfile(name)
+        assert packed is not None
+        oldest = json.load(packed)["settings"]
+    came_later = {
+        name: field.default
+        for name, field in TrialConfig.model_fields.items()
+        if name not in oldest
+    }
+    assert came_later == TrialConfig.later
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -26,8 +26,9 @@ from torchvision import transforms
 
 from tests.conftest import Bench, Faces, exhaust, make_bench, results
 from tests.support.project import ROOT
+from tests.support.vgg import first_trained
 from trainable import fit as fit_module
-from trainable.config import TrialConfig
+from trainable.config import Strategy, TrialConfig
 from trainable.data import LabelledImages, TrainingData
 from trainable.fit import fit
 from trainable.metric import Metric, measure
@@ -62,7 +63,7 @@ def pictures(images: LabelledImages) -> Tensor:
 
 
 def torchvisions_vgg(config: TrialConfig, features: dict[str, Tensor]) -> nn.Module:
-    """torchvision's VGG class with a narrow backbone and a small head of its own, frozen below block 5 or the head."""
+    """torchvision's VGG class with a narrow backbone and a small head of its own, frozen below what trains."""
     channels = [
         features[f"{index}.bias"].numel()
         for index in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -80,7 +81,7 @@ def torchvisions_vgg(config: TrialConfig, features: dict[str, Tensor]) -> nn.Mod
     model.classifier = nn.Sequential(
         nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(hidden, 1)
     )
-    model.features[: {"head": 31, "block5": 24}[config.strategy]].requires_grad_(False)
+    model.features[: first_trained(config.strategy)].requires_grad_(False)
     return model
 
 
@@ -285,7 +286,7 @@ def test_the_backbones_share_of_the_rate_is_applied(bench: Bench) -> None:
         assert step.abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("strategy", ["head", "block5", "block4", "block3", "full"])
+@pytest.mark.parametrize("strategy", get_args(Strategy))
 def test_the_frozen_backbone_that_trials_share_stays_to_the_last_bit(
     bench: Bench, strategy: str
 ) -> None:
@@ -294,7 +295,7 @@ def test_the_frozen_backbone_that_trials_share_stays_to_the_last_bit(
     record = bench.record(config.trial_id)
     bench.fit(config, record, epochs=1)
     assert bench.backbone.digest() == digest
-    first = {"head": 31, "block5": 24, "block4": 17, "block3": 10, "full": 0}[strategy]
+    first = first_trained(strategy)
     kept = {name for name in bench.backbone.features if int(name.split(".")[0]) >= first}
     weights = record.load_best(record.rows()[0]).weights
     assert {name[9:] for name in weights if name.startswith("features.")} == kept

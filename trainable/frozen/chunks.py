@@ -19,6 +19,7 @@ from trainable.data import LabelledImages
 from trainable.data.views import ORIGINAL, Draws, View, draws
 from trainable.frozen.store import Chunk
 from trainable.hardware.device import device_of
+from trainable.network.model import map_shapes
 
 PIXELS: Final = 0  # the cut before all layers: what is kept there are decoded images
 FILL_BATCH: Final = {"cpu": 8, "cuda": 128}  # images sent through frozen layers at a time; assumed
@@ -51,8 +52,8 @@ def original(part: LabelledImages) -> Look:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Stored features of a part in one look, chunk by chunk in the part's order."""
+class StoredTable:
+    """Features of a part in one look on the disk, chunk by chunk in the part's order."""
 
     chunks: tuple[Chunk, ...]
     size: int
@@ -87,12 +88,7 @@ def chunk_names(part: LabelledImages, look: Look) -> list[str]:
 
 def row_shape(layers: nn.Sequential, image_size: int, cut: int) -> tuple[int, int, int]:
     """Of one image's features before layer `cut`, as they are kept: (side, side, channels)."""
-    side, channels = image_size, 3
-    for layer in layers[:cut]:
-        if isinstance(layer, nn.Conv2d):
-            channels = layer.out_channels
-        elif isinstance(layer, nn.MaxPool2d):
-            side //= 2
+    side, channels = map_shapes(layers, image_size)[cut]
     return side, side, channels
 
 

@@ -30,7 +30,7 @@ from trainable.frozen.resident import Resident
 from trainable.frozen.shelves import Shelves
 from trainable.frozen.stages import Ahead, Readers, Uploads, Writers
 from trainable.frozen.store import Chunk, Claim, StoreUnavailable
-from trainable.frozen.tables import Tables
+from trainable.frozen.tables import ResidentTables
 from trainable.hardware.device import device_of
 from trainable.network.model import CUTS, multiply_adds
 
@@ -65,7 +65,7 @@ class Filling:
     """Computes what is missing."""
 
     def __init__(
-        self, run: RunSettings, layers: nn.Sequential, shelves: Shelves, tables: Tables
+        self, run: RunSettings, layers: nn.Sequential, shelves: Shelves, tables: ResidentTables
     ) -> None:
         self._run, self._shelves, self._tables = run, shelves, tables
         self._device = device_of(run.device)

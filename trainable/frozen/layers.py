@@ -16,7 +16,7 @@ from trainable.frozen.chunks import FILL_BATCH, PIXELS, Look, chunk_positions, r
 from trainable.frozen.reference import as_features, autocast, is_rounded, row_format
 from trainable.frozen.resident import Resident
 from trainable.frozen.stages import Ahead, Uploads
-from trainable.frozen.tables import Tables
+from trainable.frozen.tables import ResidentTables
 from trainable.hardware.device import device_of
 from trainable.network.model import forward_frozen
 
@@ -67,7 +67,7 @@ class FrozenLayers:
     """All layers of the backbone, which no trial trains."""
 
     def __init__(
-        self, run: RunSettings, layers: nn.Sequential, tables: Tables, uploads: Uploads
+        self, run: RunSettings, layers: nn.Sequential, tables: ResidentTables, uploads: Uploads
     ) -> None:
         self._run, self._layers, self._tables, self._uploads = run, layers, tables, uploads
         self._device = device_of(run.device)

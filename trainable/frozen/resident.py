@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Final
 
 import torch
@@ -26,27 +27,31 @@ AT_LEAST_FREE: Final = 0.05
 """Below that, as when another process grew, the least worthy table goes; assumed."""
 
 
+class Rank(IntEnum):
+    """Kinds of resident tables, from the one that is worth least (docs/sharing.md)."""
+
+    EPOCH = 0
+    """Features of an epoch's own views."""
+    DECODED = 1
+    """Pixels."""
+    FIXED = 2
+    """Features of views that come again."""
+
+
 @dataclass(frozen=True, order=True)
 class Worth:
     """What is worth more stays longer."""
 
-    kind: int
-    """EPOCH | PIXELS | FIXED."""
+    rank: Rank
     cut: int = 0
     earliness: int = 0
     """Of an epoch's own views: minus the epoch."""
 
     def yields_to(self, other: "Worth") -> bool:
         """May a table of worth `other` take its place?"""
-        if self.kind == other.kind == EPOCH:
+        if self.rank is other.rank is Rank.EPOCH:
             return self.cut <= other.cut  # the epoch that is on must be somewhere
-        return other.kind != PIXELS and self < other
-
-
-# kinds of tables, from the one that is worth least (docs/sharing.md)
-EPOCH: Final = 0
-PIXELS: Final = 1
-FIXED: Final = 2
+        return other.rank is not Rank.DECODED and self < other
 
 
 @dataclass

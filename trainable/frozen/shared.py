@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainable.config import RunSettings
 from trainable.data import LabelledImages, TrainingData
-from trainable.frozen.chunks import PIXELS, Look, Table, chunk_names
+from trainable.frozen.chunks import PIXELS, Look, StoredTable, chunk_names
 from trainable.frozen.filling import Filling
 from trainable.frozen.layers import Wanted, wanted_chunks
 from trainable.frozen.reference import (
@@ -26,7 +26,7 @@ from trainable.frozen.resident import Resident, Residents
 from trainable.frozen.shelves import Shelves
 from trainable.frozen.stages import threads
 from trainable.frozen.store import StoreUnavailable
-from trainable.frozen.tables import Tables
+from trainable.frozen.tables import ResidentTables
 from trainable.frozen.upcoming import Seen, Upcoming
 from trainable.hardware.device import device_of
 from trainable.network.model import Backbone, frozen_layers
@@ -47,7 +47,7 @@ class Shared:
         self.shelves = Shelves(run, backbone.features_digest())
         self.upcoming = Upcoming(drawn=run.views_made_on == "device")
         self._residents = Residents(device, run.gpu_share)
-        self._tables = Tables(run, layers, self._residents)
+        self._tables = ResidentTables(run, layers, self._residents)
         self._filling = Filling(run, layers, self.shelves, self._tables)
         self._passing: set[tuple[int, str]] = set()
 
@@ -55,7 +55,7 @@ class Shared:
     def problem(self) -> str:
         return self.shelves.problem
 
-    def table(self, part: LabelledImages, look: Look, cut: int, work: Work) -> Table:
+    def table(self, part: LabelledImages, look: Look, cut: int, work: Work) -> StoredTable:
         """Every chunk of `part` in `look`, mapped; those that nobody has computed yet are computed here.
 
         Raises:
@@ -64,7 +64,7 @@ class Shared:
         seen = Seen([look], torch.zeros(len(part), dtype=torch.int64), [chunk_names(part, look)])
         return self.mapped(part, seen, cut, work)[0]
 
-    def mapped(self, part: LabelledImages, seen: Seen, cut: int, work: Work) -> list[Table]:
+    def mapped(self, part: LabelledImages, seen: Seen, cut: int, work: Work) -> list[StoredTable]:
         """Tables of all looks on the disk.
 
         Raises:
@@ -197,7 +197,7 @@ class FromStore:
         rows = torch.tensor(firsts)[seen.which] + torch.arange(len(images))
         return ResidentFeatures(table.values, rows.to(table.values.device), is_rounded(run))
 
-    def _mapped(self, images: LabelledImages, seen: Seen, work: Work) -> list[Table] | None:
+    def _mapped(self, images: LabelledImages, seen: Seen, work: Work) -> list[StoredTable] | None:
         cut = self.plain.model.cut
         try:
             if cut != PIXELS and self.shared.shelves.keeps(cut, seen.looks[0].family):
@@ -208,7 +208,7 @@ class FromStore:
         return None
 
     def _read(
-        self, tables: list[Table], which: Tensor, order: Sequence[int], size: int, work: Work
+        self, tables: list[StoredTable], which: Tensor, order: Sequence[int], size: int, work: Work
     ) -> Batches:
         """Batches in `order`, read two ahead by a thread of its own."""
         run = self.plain.run

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from trainable.config import Family, Kept, RunSettings
-from trainable.frozen.chunks import PIXELS, Table, chunk_size, feature_facts, pixel_facts
+from trainable.frozen.chunks import PIXELS, StoredTable, chunk_size, feature_facts, pixel_facts
 from trainable.frozen.store import Chunk, Claim, Shelf, StoreUnavailable
 from trainable.hardware.cache import default_folder
 
@@ -69,9 +69,9 @@ class Shelves:
             self.open[cut, name] = chunk
         return chunk is not None
 
-    def table(self, cut: int, names: Sequence[str], images: int) -> Table:
+    def table(self, cut: int, names: Sequence[str], images: int) -> StoredTable:
         """Mapped chunks of a part of so many images in one look."""
-        return Table(tuple(self.open[cut, name] for name in names), chunk_size(images))
+        return StoredTable(tuple(self.open[cut, name] for name in names), chunk_size(images))
 
     def give_up(self, error: StoreUnavailable) -> None:
         """Go on without the store; said once."""

@@ -9,10 +9,10 @@ from trainable.config import RunSettings
 from trainable.data import LabelledImages
 from trainable.frozen.chunks import Look, row_shape
 from trainable.frozen.reference import row_format
-from trainable.frozen.resident import EPOCH, FIXED, PIXELS, Resident, Residents, Worth
+from trainable.frozen.resident import Rank, Resident, Residents, Worth
 
 
-class Tables:
+class ResidentTables:
     """The resident tables of a run; a table may have rows that nobody has filled yet."""
 
     def __init__(self, run: RunSettings, layers: nn.Sequential, residents: Residents) -> None:
@@ -30,7 +30,7 @@ class Tables:
             if columns == before.columns:
                 return before
         drawn = looks[0].drawn
-        worth = Worth(EPOCH, cut, -drawn[1]) if drawn else Worth(FIXED, cut)
+        worth = Worth(Rank.EPOCH, cut, -drawn[1]) if drawn else Worth(Rank.FIXED, cut)
         shape = len(part) * len(columns), *row_shape(self._layers, self._run.image_size, cut)
         table = self._residents.take(key, worth, shape, row_format(self._run))
         if table is None and before is not None:  # no room for both: filled from the store again
@@ -66,7 +66,7 @@ class Tables:
         """The same, begun where there is room beside everything else."""
         shape = len(part), 3, self._run.image_size, self._run.image_size
         return self.pixels(part) or self._residents.take(
-            ("pixels", id(part)), Worth(PIXELS), shape, torch.uint8
+            ("pixels", id(part)), Worth(Rank.DECODED), shape, torch.uint8
         )
 
 

@@ -34,6 +34,19 @@ def feature_layers(width: float) -> nn.Sequential:
     return layers
 
 
+def map_shapes(layers: nn.Sequential, image_size: int) -> list[tuple[int, int]]:
+    """Side and channels of one image's maps before each of `features`' layers, and after the last."""
+    side, channels = image_size, 3
+    found = [(side, channels)]
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            channels = layer.out_channels
+        elif isinstance(layer, nn.MaxPool2d):
+            side //= 2
+        found.append((side, channels))
+    return found
+
+
 def _digest(*parts: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for part in parts:
@@ -313,12 +326,10 @@ def _assert_each_parameter_once(model: nn.Module, groups: list[dict[str, Any]]) 
 
 def multiply_adds(width: float, image_size: int, first: int, last: int) -> int:
     """Of `features[first:last]` for one image, convolutions only."""
-    total, side, channels = 0, image_size, 3
-    for index, layer in enumerate(feature_layers(width)[:last]):
-        if isinstance(layer, nn.Conv2d):
-            if index >= first:
-                total += side * side * layer.out_channels * channels * 9
-            channels = layer.out_channels
-        elif isinstance(layer, nn.MaxPool2d):
-            side //= 2
-    return total
+    layers = feature_layers(width)
+    shapes = map_shapes(layers, image_size)
+    return sum(
+        side * side * layer.out_channels * channels * 9
+        for layer, (side, channels) in list(zip(layers, shapes, strict=False))[first:last]
+        if isinstance(layer, nn.Conv2d)
+    )

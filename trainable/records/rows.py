@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -40,9 +40,16 @@ class Status(StrEnum):
         return self.has_ended and not (self is Status.FINISHED and done < epochs)
 
 
+BROKEN: Final = (Status.DIVERGED, Status.COLLAPSED)
+"""Ends of a training that broke down by itself."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """One finished epoch. The first group must repeat exactly on a CPU; the second is measured."""
+    """One finished epoch. The first group must repeat exactly on a CPU; the second is measured.
+
+    A new measure stands where it belongs by its meaning, and in `ADDED` with what it is in rows that lack it.
+    """
 
     epoch: int
     train_loss: float
@@ -71,7 +78,7 @@ class Row:
     """For frozen features that other trials were computing."""
     skipped_steps: int = 0
     """Steps whose gradients in float16 were not finite: nothing was learnt, and the scale of the loss was lowered."""
-    collapsed: bool = False
+    collapsed: bool = field(default=False, kw_only=True)
     """The guard ends the trial with this epoch. Not written: the status says it."""
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +91,8 @@ class Row:
         Raises:
             KeyError, ValueError: a column is missing, or is no number; or `ended_at` is no time.
         """
-        values = {name: facts[name] for name in ROW_COLUMNS if name in facts or name not in ADDED}
+        known = {**ADDED, **facts}
+        values = {name: known[name] for name in ROW_COLUMNS}
         for name, value in values.items():
             if name != "ended_at" and (
                 isinstance(value, bool) or not isinstance(value, int | float)
@@ -96,7 +104,8 @@ class Row:
 
 
 ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")
-ADDED: Final = ("skipped_steps",)  # older rows lack it, and none was skipped
+ADDED: Final[Mapping[str, float]] = {"skipped_steps": 0}
+"""Columns that the oldest rows lack, and what they are there: none was skipped."""
 RATE_COLUMNS: Final = tuple(name for name in ROW_COLUMNS if name.startswith(("train_", "val_")))
 """Losses and rates on the two parts."""
 RESULT_COLUMNS: Final = ("epoch", *RATE_COLUMNS, "lr")

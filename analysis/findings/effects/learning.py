@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from trainable.records.rows import Status
+from trainable.records.rows import BROKEN, Status
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
-BROKEN: Final = (Status.DIVERGED, Status.COLLAPSED)
 MANY: Final = 0.25
 """Share of a value's trials that were not yet learning, beyond which the others don't speak for it; assumed."""
 

@@ -104,9 +104,9 @@ def _at_once(lines: bytes, counts: Sequence[int]) -> pa.Table | None:
         table = read_json(pa.BufferReader(lines), parts, options)
     except pa.ArrowInvalid:
         return None
-    for name in ADDED:
+    for name, value in ADDED.items():
         place = table.schema.get_field_index(name)
-        table = table.set_column(place, SCHEMA.field(place), table[name].fill_null(0))
+        table = table.set_column(place, SCHEMA.field(place), table[name].fill_null(value))
     numbers = np.fromiter(chain.from_iterable(range(1, n + 1) for n in counts), np.int64)
     known = all(column.null_count == 0 for column in table.columns)
     if not known or not np.array_equal(table["epoch"].to_numpy(), numbers):

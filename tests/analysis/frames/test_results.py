@@ -26,7 +26,7 @@ from tests.support.analysis_runs import (
 from tests.support.project import ROOT
 from trainable.config import TrialConfig
 from trainable.errors import RequestError
-from trainable.records.rows import Status
+from trainable.records.rows import FROZEN_COLUMNS, RATE_COLUMNS, ROW_COLUMNS, Status
 from trainable.records.run_folder import RunFolder
 
 RUN = CliRunner()
@@ -87,6 +87,11 @@ def test_settings_that_do_not_act_in_a_trial_are_missing(unchanged: Path) -> Non
 def test_every_setting_of_a_trial_has_a_column(unchanged: Path) -> None:
     columns = set(results.trials(unchanged).columns)
     assert {f"config/{name}" for name in TrialConfig.model_fields} <= columns
+
+
+def test_every_measure_of_an_epoch_has_a_column(unchanged: Path) -> None:
+    assert set(results.epochs(unchanged)) == {"trial_id", "number", *ROW_COLUMNS}
+    assert {*RATE_COLUMNS, *FROZEN_COLUMNS} <= set(results.trials(unchanged))
 
 
 @pytest.mark.parametrize("which", ["unchanged", "empty"])

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import optuna
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.request.config import SweepConfig, check_config
+from sweep.request.config import Method, Sampler, SweepConfig, check_config
 from sweep.request.space import SearchSpace, parse_space
 from sweep.search.proposals import Proposals
-from sweep.search.study import Recorded, build_study
+from sweep.search.study import SAMPLERS, Recorded, build_study, sampler_for
 from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Status
@@ -28,6 +29,10 @@ MIXED = {
     "head": "512-64",
 }
 SMALL = {"strategy": ["head", "block5"], "lr": [1e-4, 1e-3, 1e-2], "augmentation": ["none", "flip"]}
+
+METHODS = get_args(Method)
+PROPOSING = tuple(method for method in METHODS if method != "grid")
+"""A grid is listed."""
 
 
 def configure(trial: dict[str, object], **search: object) -> SweepConfig:
@@ -55,7 +60,14 @@ def run(
     return done
 
 
-@pytest.mark.parametrize("method", ["random", "qmc", "tpe", "gp"])
+def test_every_method_of_optunas_has_a_sampler_of_its_own() -> None:
+    """None falls through to another's."""
+    kinds = [type(sampler_for(method, 0, 0)) for method in get_args(Sampler)]
+    assert tuple(SAMPLERS) == get_args(Sampler)
+    assert len(set(kinds)) == len(kinds)
+
+
+@pytest.mark.parametrize("method", PROPOSING)
 def test_every_proposal_lies_in_the_space_and_none_comes_twice(method: str) -> None:
     config = configure(MIXED, method=method, trials=16)
     done = run(config)
@@ -74,7 +86,7 @@ def test_every_proposal_lies_in_the_space_and_none_comes_twice(method: str) -> N
         assert config.space.place(setting) is not None
 
 
-@pytest.mark.parametrize("method", ["grid", "random", "qmc", "tpe", "gp"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(method: str) -> None:
     trial = SMALL if method == "grid" else MIXED
     config = configure(trial, method=method, trials=12)
@@ -83,7 +95,7 @@ def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(method: str) -> Non
         assert run(config, whole[:cut]) == whole
 
 
-@pytest.mark.parametrize("method", ["random", "tpe", "qmc"])
+@pytest.mark.parametrize("method", [method for method in PROPOSING if method != "gp"])  # slow
 def test_a_small_space_is_searched_whole_without_repeating(method: str) -> None:
     done = run(configure(SMALL, method=method, trials=30))
     assert len({trial.trial_id for trial in done}) == len(done) == 12
@@ -114,7 +126,7 @@ def test_a_grid_in_which_every_trial_runs_to_its_end_begins_with_the_longest() -
 
 
 def test_who_keeps_the_trials_by_id_is_told_the_same_next_setting() -> None:
-    for method in ("grid", "random", "qmc", "tpe"):
+    for method in METHODS:
         config = configure(SMALL if method == "grid" else MIXED, method=method, trials=9)
         done = run(config)[:7]
         by_id = {trial.trial_id: trial for trial in done}
@@ -132,7 +144,7 @@ def test_a_grid_with_conditions_lists_each_trial_once() -> None:
     assert Counter(t.settings.optimizer for t in done) == {"sgd": 2, "adam": 1}
 
 
-@pytest.mark.parametrize("method", ["grid", "random", "qmc", "tpe", "gp"])
+@pytest.mark.parametrize("method", METHODS)
 def test_first_points_come_first_with_missing_values_filled_in(method: str) -> None:
     first = ({"strategy": "block5", "lr": 1e-3}, {"lr": 1e-4})
     done = run(configure(SMALL, method=method, trials=8, first=first))

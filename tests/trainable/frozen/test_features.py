@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import Bench, exhaust, results
-from trainable.config import Sharing, TrialConfig
+from trainable.config import Sharing, Strategy, TrialConfig
 from trainable.data import LabelledImages, open_training_data
 from trainable.data.views import ORIGINAL, View, draws, look_all, normalise, statistics
 from trainable.errors import RequestError
@@ -89,7 +90,7 @@ def shared(bench: Bench) -> Shared:
     ("strategy", "augmentation", "optimizer"),
     [
         *product(("head", "block5"), ("none", "flip", "flip_jitter"), ("adam", "sgd")),
-        ("block3", "flip", "adamw"),
+        *((s, "flip", "adamw") for s in get_args(Strategy) if s not in ("head", "block5", "full")),
         ("full", "flip_jitter", "adam"),
     ],
 )

@@ -24,8 +24,7 @@ from trainable.fit import fit
 from trainable.frozen import stages
 from trainable.frozen.chunks import chunk_names, feature_facts, original
 from trainable.frozen.reference import EVALUATION_BATCH, Plain, Work
-from trainable.frozen.resident import EPOCH, FIXED, Residents, Worth
-from trainable.frozen.resident import PIXELS as OF_PIXELS
+from trainable.frozen.resident import Rank, Residents, Worth
 from trainable.frozen.shared import FromStore, Shared
 from trainable.frozen.stages import PIECE_BYTES, UPLOAD_BYTES, WRITERS, Ahead, Uploads, Writers
 from trainable.frozen.store import Shelf, stored
@@ -307,25 +306,25 @@ def lying(residents: Residents) -> set[str]:
 
 def test_a_quarter_of_the_memory_stays_free_for_training() -> None:
     _, residents = gpu(100)
-    assert take(residents, "a", Worth(FIXED, 31), 75)
-    assert not take(residents, "b", Worth(FIXED, 31), 1)
-    assert not take(residents, "c", Worth(FIXED, 24), 1), "block 5 takes nothing from the head"
+    assert take(residents, "a", Worth(Rank.FIXED, 31), 75)
+    assert not take(residents, "b", Worth(Rank.FIXED, 31), 1)
+    assert not take(residents, "c", Worth(Rank.FIXED, 24), 1), "block 5 takes nothing from the head"
 
 
 def test_the_head_comes_before_block_5_and_features_before_pixels_before_an_epochs_views() -> None:
     _, residents = gpu(40)
     for key, worth in (
-        ("pixels", Worth(OF_PIXELS)),
-        ("epoch", Worth(EPOCH, 31, -1)),
-        ("block5", Worth(FIXED, 24)),
+        ("pixels", Worth(Rank.DECODED)),
+        ("epoch", Worth(Rank.EPOCH, 31, -1)),
+        ("block5", Worth(Rank.FIXED, 24)),
     ):
         assert take(residents, key, worth)
-    assert not take(residents, "pixels of others", Worth(OF_PIXELS))
-    assert take(residents, "head", Worth(FIXED, 31))
+    assert not take(residents, "pixels of others", Worth(Rank.DECODED))
+    assert take(residents, "head", Worth(Rank.FIXED, 31))
     assert lying(residents) == {"pixels", "block5", "head"}
-    assert take(residents, "head again", Worth(FIXED, 31))
+    assert take(residents, "head again", Worth(Rank.FIXED, 31))
     assert lying(residents) == {"block5", "head", "head again"}
-    assert take(residents, "third", Worth(FIXED, 31))
+    assert take(residents, "third", Worth(Rank.FIXED, 31))
     assert lying(residents) == {"head", "head again", "third"}
 
 
@@ -333,18 +332,18 @@ def test_the_epoch_that_is_on_takes_the_place_of_the_latest_one_and_the_early_on
     _, residents = gpu(40)
     places = []
     for epoch in (1, 2, 3, 4, 5):
-        table = residents.take(epoch, Worth(EPOCH, 31, -epoch), (10,), torch.uint8)
+        table = residents.take(epoch, Worth(Rank.EPOCH, 31, -epoch), (10,), torch.uint8)
         assert table is not None
         places.append(table.values.data_ptr())
     assert lying(residents) == {1, 2, 5}
     assert places[2] == places[3] == places[4], "in the same memory"
-    assert not take(residents, "block5", Worth(EPOCH, 24, -1)), "the head's come first"
+    assert not take(residents, "block5", Worth(Rank.EPOCH, 24, -1)), "the head's come first"
 
 
 def test_when_another_process_takes_the_memory_the_least_worthy_goes() -> None:
     device, residents = gpu(100)
-    take(residents, "fixed", Worth(FIXED, 31), 30)
-    take(residents, "epoch", Worth(EPOCH, 31, -1), 30)
+    take(residents, "fixed", Worth(Rank.FIXED, 31), 30)
+    take(residents, "epoch", Worth(Rank.EPOCH, 31, -1), 30)
     residents.shrink()
     assert lying(residents) == {"fixed", "epoch"}
     device.taken_by_others = 38

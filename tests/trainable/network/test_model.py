@@ -4,7 +4,7 @@ import http.client
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import safetensors.torch
@@ -13,21 +13,23 @@ import torchvision
 from torch import Tensor, nn
 
 from tests.conftest import WIDTH
+from tests.support.vgg import first_trained
 from trainable.config import Strategy, TrialConfig
 from trainable.errors import RequestError
 from trainable.network.model import (
     Backbone,
     TransferVGG16,
     build_model,
+    feature_layers,
     load_backbone,
     make_optimizer,
+    map_shapes,
     multiply_adds,
 )
 from trainable.network.weights import IMAGENET, imagenet_file
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
-STRATEGIES: tuple[Strategy, ...] = ("head", "block5", "block4", "block3", "full")
-BLOCKS = {"block5": "24", "block4": "17", "block3": "10", "full": "0"}  # first convolution of each
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def meta_vgg16(classes: int = 1000) -> nn.Module:
@@ -202,6 +204,17 @@ def test_multiply_adds_are_those_that_a_forward_pass_counts() -> None:
             model.features[first:last](hidden)
         assert multiply_adds(1.0, 64, first, last) == counter.get_total_flops() / 2
         assert multiply_adds(1.0, 64, 0, first) == before.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("side", [32, 50, 64])
+def test_the_shapes_of_maps_are_those_that_a_forward_pass_has(side: int) -> None:
+    layers = feature_layers(WIDTH)
+    maps = torch.zeros(1, 3, side, side, device="meta")
+    found = [tuple(maps.shape)]
+    for layer in layers:
+        maps = layer(maps)
+        found.append(tuple(maps.shape))
+    assert found == [(1, channels, side, side) for side, channels in map_shapes(layers, side)]
 
 
 # ---------------------------------------------------------------- weights from anywhere
@@ -419,7 +432,7 @@ def test_what_a_strategy_freezes_stays_to_the_last_bit_and_everything_else_moves
     model = build(config, backbone)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     one_step(model, config)
-    first = int(BLOCKS.get(strategy, "31"))
+    first = first_trained(strategy)
     for name, p in model.named_parameters():
         trains = name.startswith("classifier") or int(name.split(".")[1]) >= first
         assert p.requires_grad == trains
