@@ -78,6 +78,7 @@ def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
 # ---------------------------------------------------------------- running
 
 
+@pytest.mark.whole
 def test_a_stage_runs_in_a_process_of_its_own_and_leaves_figures_without_being_installed(
     tmp_path: Path,
 ) -> None:

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from analysis.frames.select import why_unfinished
-from sweep.__main__ import app
+from sweep.__main__ import app, main
 from sweep.request.config import SweepConfig, check_config, load_config
 from sweep.request.open_run import HeldRun, open_run
 from sweep.request.prepare import check_unchanged, prepare
@@ -191,17 +191,17 @@ def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig)
     assert "ended by SIGTERM" in facts["state"] and "sweep resume" in facts["state"]
     assert facts["counts"] == {"finished": 2}
     assert nothing_left(run, config)
-    printed = command("status", run.path, "--json")
+    printed = CliRunner().invoke(app, ["status", str(run.path), "--json"])
     assert json.loads(printed.stdout)["counts"] == {"finished": 2}
-    readable = command("status", run.path)
-    assert readable.returncode == 0 and "finished" in readable.stdout
+    readable = CliRunner().invoke(app, ["status", str(run.path)])
+    assert readable.exit_code == 0 and "finished" in readable.stdout
 
 
 def test_status_names_each_kind_of_device_once_with_its_hosts(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
     for number, host in enumerate(("a", "b", "a"), start=1):
         open_session(run, number, [GPU | {"hosts": [host]}])
-    printed = command("status", run.path).stdout
+    printed = CliRunner().invoke(app, ["status", str(run.path)]).stdout
     assert (
         "a, b: NVIDIA H200, compute capability 9.0, 143 GB, driver 580.1, CUDA 13.0, cuDNN 91000, torch 2.11"
         in printed
@@ -282,15 +282,22 @@ def test_a_run_on_record_with_two_gpus_a_trial_still_goes_on(config: SweepConfig
     assert extended(opened.config, Request(epochs=5)).epochs == 5
 
 
-def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
-    for arguments in (
-        ("run", tmp_path / "none.yaml"),
-        ("status", tmp_path),
-        ("resume", tmp_path / "none"),
-    ):
-        done = command(*arguments)
-        assert done.returncode == 2
-        assert done.stderr.startswith("sweep: ") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    ("name", "place"), [("run", "none.yaml"), ("status", "."), ("resume", "none")]
+)
+def test_the_command_ends_with_one_line_and_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    place: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sweep", name, str(tmp_path / place)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("sweep: ") and err.count("\n") == 1
 
 
 def test_unreadable_images_are_refused_or_left_out_by_name(

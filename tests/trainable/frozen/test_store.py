@@ -74,6 +74,7 @@ def test_one_process_at_a_time_has_the_claim(shelf: Shelf) -> None:
     assert list(shelf.folder.glob("*.lock")) == []
 
 
+@pytest.mark.whole
 def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: Shelf) -> None:
     program = (
         "import sys, time; from pathlib import Path; from trainable.frozen.store import Shelf\n"
