@@ -320,6 +320,7 @@ def test_of_a_large_run_the_best_and_a_fair_share_of_the_rest_are_shown(large: P
     assert thirds.value_counts().between(MOST // 6, MOST // 2).all()
 
 
+@pytest.mark.whole
 def test_the_page_of_a_large_run_says_what_it_shows_and_counts_all(large: Path) -> None:
     page = render(large)
     assert f"Of {3 * MOST} trials, {MOST} are drawn and listed one by one" in page

@@ -55,7 +55,11 @@ def run(
     return done
 
 
-@pytest.mark.parametrize("method", ["random", "qmc", "tpe", "gp"])
+GP = pytest.param("gp", marks=pytest.mark.whole)
+"""Fits a model for each proposal."""
+
+
+@pytest.mark.parametrize("method", ["random", "qmc", "tpe", GP])
 def test_every_proposal_lies_in_the_space_and_none_comes_twice(method: str) -> None:
     config = configure(MIXED, method=method, trials=16)
     done = run(config)
@@ -74,7 +78,7 @@ def test_every_proposal_lies_in_the_space_and_none_comes_twice(method: str) -> N
         assert config.space.place(setting) is not None
 
 
-@pytest.mark.parametrize("method", ["grid", "random", "qmc", "tpe", "gp"])
+@pytest.mark.parametrize("method", ["grid", "random", "qmc", "tpe", GP])
 def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(method: str) -> None:
     trial = SMALL if method == "grid" else MIXED
     config = configure(trial, method=method, trials=12)
