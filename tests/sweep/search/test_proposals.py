@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.request.config import SweepConfig, check_config
@@ -241,7 +241,6 @@ def test_the_study_has_the_direction_of_the_metric() -> None:
 # ---------------------------------------------------------------- the space itself
 
 
-@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=6, max_size=6))
 def test_a_point_drawn_from_the_space_lies_in_it(units: list[float]) -> None:
     space = space_of(MIXED)
