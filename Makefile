@@ -1,11 +1,11 @@
-# make demo: a whole sweep on made-up faces. make test: style, types and tests. make slow: sweeps with faults.
-# make gpu: what only a GPU can tell, on a machine that has one. make mutate: do the tests notice a module that is wrong?
-# All of them make .venv first.
+# make demo: a whole sweep on made-up faces. make fast: the tests to run while you work. make test: style, types and all
+# tests. make slow: sweeps with faults. make gpu: what only a GPU can tell, on a machine that has one. make mutate: do the
+# tests of the modules that decide notice when these are wrong? All make .venv first.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: venv demo test slow gpu mutate clean
+.PHONY: venv demo fast test slow gpu mutate clean
 
 venv: .venv/.installed
 
@@ -17,6 +17,10 @@ venv: .venv/.installed
 
 demo: venv
 	$(BIN)/python examples/demo/demo.py
+
+fast: venv
+	$(BIN)/pytest --numprocesses 2 --dist worksteal --hypothesis-profile fast \
+		-m "not ray and not system and not whole and not slow and not gpu"
 
 test: venv
 	$(BIN)/ruff check .

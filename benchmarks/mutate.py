@@ -143,7 +143,7 @@ def passes(tests: list[str]) -> bool:
 def _run(tests: list[str]) -> int:
     import pytest
 
-    only = "not ray and not slow and not system and not gpu"
+    only = "not ray and not slow and not system and not gpu and not whole"
     code = int(pytest.main(["-x", "-m", only, "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
     import trainable
 

@@ -24,6 +24,7 @@ def test_students_interval_of_a_mean_of_five_runs() -> None:
     assert 0.93 <= held / 1_000 <= 0.97
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("runs", "spread"), [((5, 5), (0.01, 0.01)), ((12, 9), (0.01, 0.03))])
 def test_welchs_interval_of_a_difference_also_where_spreads_differ(
     runs: tuple[int, int], spread: tuple[float, float]

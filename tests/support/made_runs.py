@@ -1,6 +1,8 @@
 """Runs and changes as commands make them, without a session that tries them on nodes."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from sweep.request.config import SweepConfig
 from sweep.request.open_run import Run
@@ -14,6 +16,13 @@ def create_run(config: SweepConfig, prepared: Prepared, command: Sequence[str]) 
     """A run folder of which no session has begun."""
     with partial_run(config, prepared, command) as run:
         return give_name(run, run.manifest)
+
+
+def put_back(made: Path, run: RunFolder) -> RunFolder:
+    """The run as it was made, at its own place: a copy of `made` instead of what another test made of it."""
+    shutil.rmtree(run.path, ignore_errors=True)
+    shutil.copytree(made, run.path)
+    return run
 
 
 def put_on_record(change: Change) -> list[str]:

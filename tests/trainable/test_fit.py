@@ -792,6 +792,7 @@ for row in trainable.fit.fit(config, run, data, backbone, TrialRecord(Path(folde
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["adam"])
 def test_a_trial_killed_in_another_process_goes_on_as_if_nothing_had_happened(
     bench: Bench, wholes: dict[str, TrialRecord], name: str

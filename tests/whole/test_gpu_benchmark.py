@@ -78,6 +78,7 @@ def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
 # ---------------------------------------------------------------- running
 
 
+@pytest.mark.whole
 def test_a_stage_runs_in_a_process_of_its_own_and_leaves_figures_without_being_installed(
     tmp_path: Path,
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_stage_runs_in_a_process_of_its_own_and_leaves_figures_without_being_i
     assert not list(tmp_path.glob("gpu-*")), "its folder is gone"
 
 
+@pytest.mark.whole
 def test_where_there_is_no_gpu_it_says_so(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "benchmarks/gpu.py", "--out", str(tmp_path / "o.json")],

@@ -12,6 +12,7 @@ from tests.support.project import ROOT
 NOTEBOOK = ROOT / "examples" / "explore_results.ipynb"
 
 
+@pytest.mark.whole
 def test_the_notebook_runs_on_any_run(
     unchanged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from sweep.search.study import recorded
 from sweep.session.audit import draw
 from sweep.session.sessions import open_session
 from tests.conftest import Faces, sweep_facts
+from tests.support.analysis_runs import copy_of
 from tests.support.made_runs import create_run
 from trainable.config import TrialConfig
 from trainable.metric import Metric
@@ -44,12 +45,15 @@ def value(settings: TrialConfig, noise: float) -> float:
     return float(best + noise)
 
 
-@pytest.fixture
-def run(faces: Faces, tmp_path: Path, own_store: Path) -> Path:
-    """Forty random trials, each better in its last epoch than before."""
-    facts = sweep_facts(faces, tmp_path, SPACE, search={"method": "random", "trials": 40})
+@pytest.fixture(scope="module")
+def forty(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty random trials, each better in its last epoch than before. Not to be written to."""
+    folder = tmp_path_factory.mktemp("forty")
+    facts = sweep_facts(faces, folder, SPACE, search={"method": "random", "trials": 40})
     config = check_config(facts, {}, "test")
-    run = create_run(config, prepare(config), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_STORE", str(folder / "store"))
+        run = create_run(config, prepare(config), [])
     open_session(run, session := 1)
     draw = np.random.default_rng(0)
     while proposed := Proposals(config).next([recorded(r, config.metric) for r in run.trials()]):
@@ -76,6 +80,12 @@ def run(faces: Faces, tmp_path: Path, own_store: Path) -> Path:
             )
         record.write_status(replace(record.status(), status=Status.FINISHED))
     return run.path
+
+
+@pytest.fixture
+def run(forty: Path, tmp_path: Path, own_store: Path) -> Path:
+    """A copy of `forty`, the test's own."""
+    return copy_of(forty, tmp_path / "run")
 
 
 def test_what_matters_is_told_from_what_does_not(run: Path) -> None:

@@ -1,8 +1,6 @@
 """Is the winner really better? Paired tests against textbooks, simulations, and counts made by hand."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, chi2
+from typer.testing import CliRunner
 
+from analysis.__main__ import app
 from analysis.findings.finalists import compare_finalists
 from analysis.statistics import EXACT_BELOW, holm, mcnemar
 from trainable.errors import RequestError
@@ -88,12 +88,8 @@ def test_finalists_are_compared_on_the_images_that_each_got_right(run: Path) -> 
 
 
 def test_the_command_compares_and_leaves_the_test_set_closed(run: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "analysis", "select", str(run), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = CliRunner().invoke(app, ["select", str(run), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
     facts = json.loads(done.stdout)
     assert facts["finalists"]["each"][0]["versus"] is None
     assert facts["replication"]["each"] == []

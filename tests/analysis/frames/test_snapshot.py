@@ -19,7 +19,7 @@ from analysis.frames.snapshot.epochs import parse_epochs
 from analysis.pages.report import render
 from benchmarks.read import write_run
 from sweep.search.ranking import best_row, standing
-from tests.support.analysis_runs import PENDING, POOR, make_run
+from tests.support.analysis_runs import PENDING, POOR, copy_of, make_run
 from tests.support.project import ROOT
 from trainable.errors import RequestError
 from trainable.metric import Metric
@@ -36,36 +36,44 @@ RECORDS = (
     "rungs.jsonl",
     "test.json",
 )
+COMMANDS = ("results --json", "select", "cost --json", "report")
 WATCHED = """
 import json, sys
-opened = []
+opened, found = [], {}
 sys.addaudithook(lambda event, facts: event == "open" and opened.append(str(facts[0])))
 from analysis.__main__ import app
-try:
-    app(sys.argv[2:])
-finally:
-    with open(sys.argv[1], "w") as file:
-        json.dump({"opened": opened, "torch": "torch" in sys.modules}, file)
+for command in sys.argv[3:]:
+    del opened[:]
+    name, *options = command.split()
+    app([name, sys.argv[2], *options], standalone_mode=False)
+    found[command] = {"opened": list(opened), "torch": "torch" in sys.modules}
+with open(sys.argv[1], "w") as file:
+    json.dump(found, file)
 """
 
 
-def watched(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """What `analysis` with these arguments opened, as the interpreter tells it, and whether torch came with it."""
-    out = tmp_path / "watched.json"
-    command = [sys.executable, "-c", WATCHED, str(out), *arguments]
+@pytest.fixture(scope="module")
+def watched(
+    unchanged: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A run, and what each of the commands opened of it, as the interpreter tells it, and whether torch came with it.
+
+    One process for all of them, in which torch stays once it has come.
+    """
+    folder = tmp_path_factory.mktemp("watched")
+    run, out = copy_of(unchanged, folder / "run"), folder / "watched.json"
+    command = [sys.executable, "-c", WATCHED, str(out), str(run), *COMMANDS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    facts: dict[str, Any] = json.loads(out.read_text())
-    return facts
+    return run, json.loads(out.read_text())
 
 
-@pytest.mark.parametrize(
-    "command", [["report"], ["results", "--json"], ["select"], ["cost", "--json"]], ids=" ".join
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_opens_each_record_once_and_does_not_import_torch(
-    run: Path, tmp_path: Path, command: list[str]
+    watched: tuple[Path, dict[str, dict[str, Any]]], command: str
 ) -> None:
-    facts = watched(tmp_path, command[0], str(run), *command[1:])
+    run, found = watched
+    facts = found[command]
     times = Counter(path for path in facts["opened"] if path.startswith(str(run)))
     records = {path: count for path, count in times.items() if Path(path).name in RECORDS}
     trials = len(list((run / "trials").iterdir()))
@@ -312,6 +320,7 @@ def test_of_a_large_run_the_best_and_a_fair_share_of_the_rest_are_shown(large: P
     assert thirds.value_counts().between(MOST // 6, MOST // 2).all()
 
 
+@pytest.mark.whole
 def test_the_page_of_a_large_run_says_what_it_shows_and_counts_all(large: Path) -> None:
     page = render(large)
     assert f"Of {3 * MOST} trials, {MOST} are drawn and listed one by one" in page

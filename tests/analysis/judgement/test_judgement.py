@@ -156,6 +156,7 @@ def test_the_interval_is_about_that_of_scipys_bootstrap_of_the_mean() -> None:
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
 
 
+@pytest.mark.whole
 def test_nineteen_of_twenty_intervals_of_area_and_brier_score_hold_the_truth() -> None:
     """Of 300 images, classes 2.5 standard deviations apart, where percentiles of the draws hold 93 %."""
     apart, images, sets = 2.5, 300, 500

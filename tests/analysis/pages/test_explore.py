@@ -1,16 +1,17 @@
 """The data set before training: what is counted equals what the tables say, and test images stay closed."""
 
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 from scipy.stats import pearsonr
+from typer.testing import CliRunner
 
+from analysis.__main__ import app
 from analysis.pages.explore import (
     VIEWS,
     attributes,
@@ -152,14 +153,11 @@ def test_names_are_escaped(own_store: Path, tmp_path: Path, faces: Faces) -> Non
 def test_the_command_names_the_page_also_where_no_browser_can_draw_pictures(
     faces: Faces, tmp_path: Path
 ) -> None:
-    import yaml
-
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep_facts(faces, tmp_path, {"strategy": "full"})))
-    command = [sys.executable, "-m", "analysis", "explore", str(path), "data.target=Male"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=True
-    )
+    command = ["explore", str(path), "data.target=Male", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
     table, target, split, remark, page = done.stdout.splitlines()
     assert f"table {faces.table}" in table and str(faces.images) in table
     assert target.startswith("target Male: ") and target.endswith("counts as 1")

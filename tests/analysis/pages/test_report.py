@@ -26,7 +26,7 @@ from trainable.show.colours import COLOURS
 
 @pytest.fixture(scope="module")
 def page(unchanged: Path) -> "Page":
-    """The report of the unchanged run."""
+    """The report of the unchanged run. Drawing it takes a second."""
     return page_of(unchanged)
 
 
@@ -35,6 +35,7 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
+        self.html = html
         self.text, self.ids, self.loads, self.figures = "", set(), [], []
         self._inside: list[str] = []
         self.feed(html)
@@ -143,13 +144,15 @@ def test_every_trial_has_the_curves_that_are_on_record(unchanged: Path, page: Pa
             assert shown in found, f"{column} of {trial}"
 
 
-def test_the_validation_matrix_is_shown_where_the_predictions_were_kept(run: Path) -> None:
+def test_the_validation_matrix_is_shown_where_the_predictions_were_kept(
+    run: Path, page: Page
+) -> None:
     frame = results.trials(run)
     kept = [RunFolder(run).trial(t).has_predictions(3) for t in frame["trial_id"]]
     assert any(kept)
     trial = RunFolder(run).trial(frame["trial_id"][0])
     mark = 'aria-label="Confusion matrix of the validation'
-    before = render(run)
+    before = page.html
     (trial.folder / f"best-{frame['best_epoch'][0]}.parquet").unlink()
     after = render(run)
     assert after.count(mark) == before.count(mark) - 1
@@ -169,8 +172,8 @@ def test_the_report_says_what_was_asked_and_how_to_repeat_it(unchanged: Path, pa
         assert count in text
 
 
-def test_the_report_says_what_computed_and_how(run: Path) -> None:
-    assert "CUDA" not in page_of(run).text, "a run on CPUs does not say it"
+def test_the_report_says_what_computed_and_how(run: Path, page: Page) -> None:
+    assert "CUDA" not in page.text, "a run on CPUs does not say it"
     gpu = {"hosts": ["n1", "n2"], "device": "NVIDIA T4", "capability": [7, 5], "cudnn": 91000}
 
     def on_gpus(facts: dict[str, Any]) -> None:
@@ -224,9 +227,8 @@ def test_the_same_role_has_the_same_colour_in_every_figure(page: Page) -> None:
         assert colours == {plots.COLOURS[role]}
 
 
-def test_every_role_has_a_colour_on_the_page_in_light_and_in_dark(run: Path) -> None:
-    written = render(run)
-    light, dark = written.split("@media (prefers-color-scheme: dark)")[:2]
+def test_every_role_has_a_colour_on_the_page_in_light_and_in_dark(page: Page) -> None:
+    light, dark = page.html.split("@media (prefers-color-scheme: dark)")[:2]
     for role in plots.COLOURS:
         assert [len(re.findall(rf"--{role}: #", part)) for part in (light, dark)] == [1, 1]
     assert {status.value for status in Status} <= set(plots.COLOURS)

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.request.config import Method, Sampler, SweepConfig, check_config
@@ -33,6 +34,11 @@ SMALL = {"strategy": ["head", "block5"], "lr": [1e-4, 1e-3, 1e-2], "augmentation
 METHODS = get_args(Method)
 PROPOSING = tuple(method for method in METHODS if method != "grid")
 """A grid is listed."""
+
+
+def slowly(methods: Sequence[str]) -> list[Any]:
+    """The same for a parametrized test; a Gaussian process is fitted for each proposal, which takes seconds."""
+    return [pytest.param(m, marks=pytest.mark.whole) if m == "gp" else m for m in methods]
 
 
 def configure(trial: dict[str, object], **search: object) -> SweepConfig:
@@ -67,7 +73,7 @@ def test_every_method_of_optunas_has_a_sampler_of_its_own() -> None:
     assert len(set(kinds)) == len(kinds)
 
 
-@pytest.mark.parametrize("method", PROPOSING)
+@pytest.mark.parametrize("method", slowly(PROPOSING))
 def test_every_proposal_lies_in_the_space_and_none_comes_twice(method: str) -> None:
     config = configure(MIXED, method=method, trials=16)
     done = run(config)
@@ -86,7 +92,7 @@ def test_every_proposal_lies_in_the_space_and_none_comes_twice(method: str) -> N
         assert config.space.place(setting) is not None
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slowly(METHODS))
 def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(method: str) -> None:
     trial = SMALL if method == "grid" else MIXED
     config = configure(trial, method=method, trials=12)
@@ -249,7 +255,6 @@ def test_the_study_has_the_direction_of_the_metric() -> None:
 # ---------------------------------------------------------------- the space itself
 
 
-@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=6, max_size=6))
 def test_a_point_drawn_from_the_space_lies_in_it(units: list[float]) -> None:
     space = space_of(MIXED)

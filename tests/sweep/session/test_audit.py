@@ -38,7 +38,7 @@ from sweep.show.status import read_status
 from tests.conftest import Faces, exhaust, sweep_facts
 from tests.conftest import results as result_rows
 from tests.support.analysis_runs import copy_of
-from tests.support.made_runs import create_run, put_on_record
+from tests.support.made_runs import create_run, put_back, put_on_record
 from trainable.config import TrialConfig
 from trainable.data import open_training_data
 from trainable.errors import RequestError
@@ -51,6 +51,7 @@ from trainable.records.rows import Row, Status, trial_id_of
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 
+pytestmark = pytest.mark.usefixtures("own_store")
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 EPOCHS = 9
 FINISHED = (0.80, 0.81, 0.82, 0.83, 0.84, 0.85)
@@ -68,17 +69,21 @@ def train(record: TrialRecord, values: list[float], status: Status = Status.FINI
     record.write_status(replace(record.status(), status=status))
 
 
-@pytest.fixture
-def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
+@pytest.fixture(scope="module")
+def config(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    storage = tmp_path_factory.mktemp("audit") / "runs"
     trial = {"strategy": "full", "lr": {"loguniform": [1e-5, 1e-1]}, "epochs": EPOCHS}
     search = {"method": "random", "trials": len(FINISHED) + len(PRUNED), "seed": 3}
-    return check_config(sweep_facts(faces, tmp_path / "runs", trial, search=search), {}, "test")
+    return check_config(sweep_facts(faces, storage, trial, search=search), {}, "test")
 
 
-@pytest.fixture
-def run(config: SweepConfig) -> RunFolder:
+@pytest.fixture(scope="module")
+def made(config: SweepConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six trials that finished, from 0.75 to 0.80 at epoch 1 to 0.05 more; six that were pruned at epoch 1."""
-    run = create_run(config, prepare(config), ["sweep", "run"])
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_STORE", str(folder / "store"))
+        run = create_run(config, prepare(config), ["sweep", "run"])
     open_session(run, session := 1)
     for number in range(config.trials):
         trials = [recorded(record, config.metric) for record in run.trials()]
@@ -90,7 +95,13 @@ def run(config: SweepConfig) -> RunFolder:
         else:
             train(record, [PRUNED[number - len(FINISHED)]], Status.PRUNED)
     assert nothing_left(run, config)
-    return run
+    return copy_of(run.path, folder / "run")
+
+
+@pytest.fixture
+def run(config: SweepConfig, made: Path) -> RunFolder:
+    """As `made`, the test's own."""
+    return put_back(made, RunFolder(config.folder))
 
 
 def ask(run: RunFolder, count: int) -> list[str]:

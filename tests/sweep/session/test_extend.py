@@ -21,7 +21,8 @@ from sweep.session.extend import Request, extend, extended
 from sweep.session.rungs import catch_up, decisions, relearn, take
 from sweep.session.sessions import open_session
 from tests.conftest import Faces, sweep_facts
-from tests.support.made_runs import change_config, create_run, put_on_record
+from tests.support.analysis_runs import copy_of
+from tests.support.made_runs import change_config, create_run, put_back, put_on_record
 from tests.support.manifests import edit_manifest
 from trainable.errors import RequestError
 from trainable.records.files import write_json
@@ -30,6 +31,7 @@ from trainable.records.rows import Row, Status
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 
+pytestmark = pytest.mark.usefixtures("own_store")
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 EPOCHS = 3
 
@@ -42,17 +44,21 @@ def row(epoch: int, value: float, ended_at: str = "") -> Row:
     return Row(epoch, 0.6, 0.7, 0.5, value, 0.7, 0.8, 1e-4, 1.5, 16.0, 0, ended_at)
 
 
-@pytest.fixture
-def config(faces: Faces, tmp_path: Path, own_store: Path) -> SweepConfig:
+@pytest.fixture(scope="module")
+def config(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
     """A grid of four."""
+    storage = tmp_path_factory.mktemp("extend") / "runs"
     trial = {"strategy": ["head", "block5"], "lr": [1e-4, 1e-3], "epochs": EPOCHS}
-    return check_config(sweep_facts(faces, tmp_path / "runs", trial), {}, "test")
+    return check_config(sweep_facts(faces, storage, trial), {}, "test")
 
 
-@pytest.fixture
-def run(config: SweepConfig) -> RunFolder:
+@pytest.fixture(scope="module")
+def made(config: SweepConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished: every point of the grid has its epochs on record."""
-    run = create_run(config, prepare(config), ["sweep", "run", "sweep.yaml"])
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_STORE", str(folder / "store"))
+        run = create_run(config, prepare(config), ["sweep", "run", "sweep.yaml"])
     open_session(run, session := 1)
     trials = Proposals(config)
     while (proposed := trials.next([recorded(r, config.metric) for r in run.trials()])) is not None:
@@ -62,7 +68,13 @@ def run(config: SweepConfig) -> RunFolder:
             record.append(row(epoch, 0.5 + 0.1 * number))
         finish(record)
     assert nothing_left(run, config)
-    return run
+    return copy_of(run.path, folder / "run")
+
+
+@pytest.fixture
+def run(config: SweepConfig, made: Path) -> RunFolder:
+    """As `made`, the test's own."""
+    return put_back(made, RunFolder(config.folder))
 
 
 def finish(record: TrialRecord, status: Status = Status.FINISHED) -> None:

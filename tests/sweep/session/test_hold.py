@@ -565,6 +565,7 @@ def contend(
         finish.wait()
 
 
+@pytest.mark.whole
 def test_of_many_who_find_a_dead_hold_one_gets_it(run: RunFolder) -> None:
     fork = multiprocessing.get_context("fork")
     for _ in range(5):

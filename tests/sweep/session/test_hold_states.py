@@ -192,7 +192,7 @@ def test_the_race_of_the_old_hold_is_found() -> None:
     assert "/run/driver.json.newcomer" in three.story(found)
 
 
-SLOW = pytest.mark.slow
+SLOW, WHOLE = pytest.mark.slow, pytest.mark.whole
 DEAD: dict[str, tuple[Files, str]] = {
     "nobody": ((), HERE),
     "seen": (held(None), HERE),
@@ -206,25 +206,28 @@ LARGE = ("unseen", "each-unseen", "died-before-it-wrote", "older-version")
 
 
 @pytest.mark.parametrize(
-    "dead", [d if d not in LARGE else pytest.param(d, marks=SLOW) for d in DEAD]
+    "dead", [pytest.param(dead, marks=SLOW if dead in LARGE else WHOLE) for dead in DEAD]
 )
 def test_of_three_newcomers_at_a_dead_hold_one_at_a_time_gets_in(dead: str) -> None:
     files, machines = DEAD[dead]
     look_at_all(orders(NEWCOMERS, files, machines))
 
 
-@pytest.mark.parametrize("dead", LARGE)
+@pytest.mark.parametrize("dead", DEAD)
 def test_of_two_newcomers_at_a_dead_hold_one_at_a_time_gets_in(dead: str) -> None:
     files, machines = DEAD[dead]
     look_at_all(orders(NEWCOMERS[:2], files, machines))
 
 
-@pytest.mark.parametrize("machines", [HERE, *(pytest.param(m, marks=SLOW) for m in ELSEWHERE)])
+@pytest.mark.parametrize(
+    "machines",
+    [pytest.param(HERE, marks=WHOLE), *(pytest.param(m, marks=SLOW) for m in ELSEWHERE)],
+)
 def test_a_holder_that_lives_is_succeeded_by_none_of_three(machines: str) -> None:
     look_at_all(orders([*NEWCOMERS, holder], held(HOLDER), machines))
 
 
-@pytest.mark.parametrize("machines", ELSEWHERE)
+@pytest.mark.parametrize("machines", [HERE, *ELSEWHERE])
 def test_a_holder_that_lives_is_succeeded_by_none_of_two(machines: str) -> None:
     look_at_all(orders([*NEWCOMERS[:1], gone, NEWCOMERS[2], holder], held(HOLDER), machines))
 

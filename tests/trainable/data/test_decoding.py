@@ -193,6 +193,7 @@ begun[-1].undecoded()
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_parent_leaves_no_decoder_behind(
     album: Path, store: Path, blow: signal.Signals

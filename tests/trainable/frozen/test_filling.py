@@ -438,6 +438,7 @@ def only(bench: Bench, *kept: str) -> Bench:
     return replace(bench, run=bench.run.model_copy(update={"sharing": sharing}))
 
 
+@pytest.mark.whole
 def test_a_process_killed_while_it_writes_behind_the_training_leaves_nothing_half_read(
     held: Bench,
 ) -> None:
@@ -461,6 +462,7 @@ def test_a_process_killed_while_it_writes_behind_the_training_leaves_nothing_hal
     assert not list(bench.run.store.glob("chunks/*/*.lock"))  # type: ignore[union-attr]
 
 
+@pytest.mark.whole
 def test_two_processes_that_fill_at_once_compute_each_chunk_once_between_them(held: Bench) -> None:
     bench = only(held, "24 fixed", "31 fixed")
     both = [process(bench, 24), process(bench, 31)]

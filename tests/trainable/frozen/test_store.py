@@ -107,6 +107,7 @@ def test_a_claim_is_held_until_its_last_use_ends_and_not_taken_up_again(shelf: S
         assert other
 
 
+@pytest.mark.whole
 def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: Shelf) -> None:
     program = (
         "import sys, time; from pathlib import Path; from trainable.frozen.store import Shelf\n"

@@ -38,12 +38,14 @@ def in_a_process_of_its_own(
         return pool.apply(function, (argument,))
 
 
+@pytest.mark.whole
 @glibc_only
 def test_much_that_a_trial_left_idle_is_given_back() -> None:
     before, after = in_a_process_of_its_own(freed_below_an_island, 1024)
     assert before - after > 1000 * MIB
 
 
+@pytest.mark.whole
 @glibc_only
 def test_what_the_next_step_needs_again_is_kept() -> None:
     before, after = in_a_process_of_its_own(freed_below_an_island, 256)

@@ -96,6 +96,7 @@ def test_a_program_that_hangs_is_not_waited_for(
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.whole
 def test_the_program_is_found_by_a_process_of_its_own(machine: Path) -> None:
     code = "from trainable.hardware.unused_gpu import unused_gpu; print(unused_gpu())"
     done = subprocess.run(

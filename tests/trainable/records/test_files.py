@@ -1,134 +1,178 @@
-"""What the simulated disk may do, and that whole files and lines survive all of it."""
+"""A file is whole or old after any death of its writer, and lines are read as far as they are whole."""
 
-import json
-import shutil
-from collections.abc import Callable, Iterator
+import logging
+import math
+import os
+import resource
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as limited
+from hypothesis import strategies as st
 
-from tests.support.crash_model import BLOCK, Recorder, SimulatedDisk, Tree, fate, write_tree
+from trainable.errors import RequestError
 from trainable.records.files import (
-    Disk,
+    LONGEST_LINE,
     append_json,
-    make_folders,
+    read_json,
     read_json_lines,
     write_atomically,
-    writing_to,
+    write_json,
+)
+from trainable.records.run_folder import RunFolder
+
+Text = Callable[[pytest.ExceptionInfo[Exception]], str]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run folder in its first session."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    write_json(folder.session, {"number": 1})
+    return folder
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new" * 1000)
+    assert path.read_bytes() == b"new" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_under_way_sees_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new" * 1000)
+        assert reader.read() == b"old"
+
+
+def test_a_writer_killed_before_the_rename_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    child = os.fork()
+    if child == 0:
+        try:
+            os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+            write_atomically(path, b"new" * 1000)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_atomically(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_atomically(path, b"new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_other_readers_cannot_read_is_not_written(tmp_path: Path, bad: float) -> None:
+    write_json(tmp_path / "facts.json", {"loss": 1.0})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "facts.json", {"loss": bad})
+    with pytest.raises(ValueError, match="JSON"):
+        append_json(tmp_path / "lines.jsonl", {"loss": bad})
+    assert read_json(tmp_path / "facts.json") == {"loss": 1.0}
+    assert read_json_lines(tmp_path / "lines.jsonl") == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1, 2]", b"\xff\xfe"])
+def test_a_file_that_holds_no_object_is_named(
+    tmp_path: Path, refused: Text, content: bytes | None
+) -> None:
+    path = tmp_path / "facts.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        read_json(path)
+    assert str(path) in refused(caught)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
 )
 
 
-def left(
-    folder: Path, act: Callable[[Disk], object], start: Tree, numbers: int = 60
-) -> Iterator[tuple[bool, Tree]]:
-    """Whether all was done when the power went, and what was left then: so many times after each step."""
-    write_tree(start, folder)
-    disk = Recorder(folder)
-    with writing_to(disk):
-        act(disk)
-    shutil.rmtree(folder)
-    for cut in range(len(disk.steps) + 1):
-        simulated = SimulatedDisk(start)
-        simulated.do(disk.steps[:cut])
-        for number in range(numbers):
-            yield cut == len(disk.steps), simulated.after_power_cut(fate(number))
-
-
-def test_what_was_written_and_not_synced_is_lost_kept_or_torn(tmp_path: Path) -> None:
-    old, new = b"o" * 700, b"n" * 1600
-
-    def act(disk: Disk) -> None:
-        with disk.open(tmp_path / "disk" / "a", "rb+") as file:
-            file.write(new)
-
-    found = {tree["a"] for _, tree in left(tmp_path / "disk", act, {"a": old})}
-    assert {old, new} <= found, "lost, kept"
-    contents = [content for content in found if isinstance(content, bytes)]
-    assert any(new.startswith(each) and len(each) < 1600 for each in contents), "a beginning"
-    assert any(each.endswith(b"\0") for each in contents), "a beginning and zeros"
-    assert any(each[:BLOCK] == old[:BLOCK] and b"n" in each for each in contents), "blocks"
-
-
-def test_what_was_synced_is_never_lost(tmp_path: Path) -> None:
-    def act(disk: Disk) -> None:
-        disk.write(tmp_path / "disk" / "a", b"first" * 200)
-        disk.sync(tmp_path / "disk")
-        with disk.open(tmp_path / "disk" / "a", "ab+") as file:
-            file.write(b"second" * 200)
-
-    for is_done, tree in left(tmp_path / "disk", act, {}):
-        content = tree.get("a", b"")
-        assert isinstance(content, bytes)
-        assert content.startswith(b"first" * 200) or not is_done
-
-
-def test_of_names_that_were_not_synced_any_are_lost(tmp_path: Path) -> None:
-    def act(disk: Disk) -> None:
-        for name in "abc":
-            disk.create(tmp_path / "disk" / name)
-        disk.rename(tmp_path / "disk" / "c", tmp_path / "disk" / "d")
-        disk.unlink(tmp_path / "disk" / "old")
-
-    whole = left(tmp_path / "disk", act, {"old": b""}, numbers=500)
-    found = {tuple(sorted(tree)) for is_done, tree in whole if is_done}
-    assert {("old",), ("a", "b", "d"), ("b", "old"), ("c",), ("a", "d")} <= found
-    assert not any("c" in names and "d" in names for names in found), "a rename is one change"
-
-
-def test_a_file_is_replaced_whole_wherever_the_power_goes(tmp_path: Path) -> None:
-    old, new = b"old" * 500, b"new" * 500
-
-    def act(disk: Disk) -> None:
-        write_atomically(tmp_path / "disk" / "facts.json", new)
-
-    for is_done, tree in left(tmp_path / "disk", act, {"facts.json": old}):
-        assert tree["facts.json"] in ((new,) if is_done else (old, new))
-
-
-@pytest.mark.parametrize("lines", [0, 1, 4])
-def test_a_line_that_was_added_stays_and_one_that_was_not_is_left_out(
-    tmp_path: Path, lines: int
+@limited(max_examples=50)
+@given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=5), st.data())
+def test_lines_cut_anywhere_are_read_up_to_the_last_whole_one_and_written_on(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    """Wherever it lies in the disk's blocks. What is left is written on, and the power goes once more."""
-    folder = tmp_path / "disk"
-    path = folder / "rows.jsonl"
-    first, added, last = ({"row": name, "long": "x" * 280} for name in ("first", "added", "last"))
-    before = [first] * lines
-    content = b"".join(json.dumps(row).encode() + b"\n" for row in before)
-    start: Tree = {path.name: content} if lines else {}
-
-    def rows(tree: Tree) -> list[dict[str, object]]:
-        write_tree(tree, folder)
-        found = read_json_lines(path)
-        shutil.rmtree(folder)
-        return found
-
-    seen = []
-    for is_done, tree in left(folder, lambda disk: append_json(path, added), start):
-        if (is_done, tree) not in seen:
-            seen.append((is_done, tree))
-            found = rows(tree)
-            assert found == [*before, added] or (found == before and not is_done)
-            for is_whole, after in left(folder, lambda disk: append_json(path, last), tree, 8):
-                again = rows(after)
-                assert again == [*found, last] or (again == found and not is_whole)
-    assert len(seen) > 10
+    path = tmp_path_factory.mktemp("lines") / "rows.jsonl"
+    for line in lines:
+        append_json(path, line)
+    assert read_json_lines(path) == lines
+    content = path.read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    path.write_bytes(content[:cut])
+    whole = content[:cut].count(b"\n")
+    assert read_json_lines(path) == lines[:whole]
+    append_json(path, {"after": "the cut"})
+    assert read_json_lines(path) == [*lines[:whole], {"after": "the cut"}]
 
 
-def test_a_folder_that_was_made_stays_with_those_around_it(tmp_path: Path) -> None:
-    def act(disk: Disk) -> None:
-        make_folders(tmp_path / "disk" / "a" / "b" / "c")
-
-    for is_done, tree in left(tmp_path / "disk", act, {}):
-        assert tree == {"a": {"b": {"c": {}}}} or not is_done
-
-
-def test_a_folder_of_one_that_died_before_it_was_synced_is_synced_by_the_next(
-    tmp_path: Path,
+def test_a_half_written_line_is_told_when_it_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def act(disk: Disk) -> None:
-        disk.make_folder(tmp_path / "disk" / "a")
-        make_folders(tmp_path / "disk" / "a")
+    path = tmp_path / "rows.jsonl"
+    append_json(path, {"epoch": 1})
+    path.write_bytes(path.read_bytes() + b'{"epoch": 2, "tr')
+    with caplog.at_level(logging.INFO):
+        read_json_lines(path)
+        append_json(path, {"epoch": 2})
+    assert len([r for r in caplog.records if "16 bytes" in r.getMessage()]) == 2
 
-    for is_done, tree in left(tmp_path / "disk", act, {}):
-        assert tree == {"a": {}} or not is_done
+
+@pytest.mark.parametrize("torn", [b"\0" * 40 + b'ch": 2}\n', b"\0" * 9, b"}\n"])
+def test_a_last_line_that_a_power_cut_tore_is_left_out_and_written_over(
+    tmp_path: Path, torn: bytes
+) -> None:
+    """Its end may be there without its beginning."""
+    path = tmp_path / "rows.jsonl"
+    for whole in (b"", b'{"epoch": 1}\n'):
+        path.write_bytes(whole + torn)
+        found = [{"epoch": 1}] if whole else []
+        assert read_json_lines(path) == found
+        append_json(path, {"epoch": 2})
+        assert read_json_lines(path) == [*found, {"epoch": 2}]
+
+
+def test_a_line_longer_than_what_is_looked_at_is_no_half_written_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    long = {"epoch": 1, "long": "x" * 3 * LONGEST_LINE}
+    append_json(path, long)
+    append_json(path, {"epoch": 2})
+    assert read_json_lines(path) == [long, {"epoch": 2}]
+
+
+@pytest.mark.parametrize("line", [b"{", b"nonsense", b"7", b"null", b"[1]"])
+def test_a_damaged_line_before_the_last_is_named(
+    tmp_path: Path, refused: Text, line: bytes
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"epoch": 1}\n' + line + b'\n{"epoch": 3}\n')
+    with pytest.raises(RequestError) as caught:
+        read_json_lines(path)
+    assert f"line 2 of {path}" in refused(caught)
