@@ -233,7 +233,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, pd.Timestamp) else value
 
 
-def readframe_of(path: RunPath) -> pd.DataFrame:
+def read_frame(path: RunPath) -> pd.DataFrame:
     """A frame of trials or epochs from the Parquet or CSV file that `write` made, exactly as it was.
 
     Raises:
