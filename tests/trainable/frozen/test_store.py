@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -128,18 +129,22 @@ def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: S
     assert [path.name for path in shelf.folder.iterdir() if path.name != "key.json"] == ["a"]
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 64 bytes: the system's own error, as from a full disk."""
+    """No file may grow beyond 64 bytes: the system's own error, as from a full disk. Not the log of these tests."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_write_that_fails_says_so_and_leaves_nothing(shelf: Shelf) -> None:
-    with pytest.raises(StoreUnavailable, match="can't be written: File too large"):
+    with (
+        pytest.raises(StoreUnavailable, match="can't be written: File too large"),
+        small_files(),
+    ):
         shelf.write("a", VALUES)
     assert stored(shelf.folder.parent) == []
 
