@@ -197,7 +197,7 @@ def _evaluate(
     begin: Begin,
 ) -> Result:
     """Predict every test image, write the predictions and the surest mistakes with thumbnails, and count."""
-    model = build_model(run.trial(winner.trial_id).origin.settings, backbone)
+    model = build_model(run.trial(winner.trial_id).asked.settings, backbone)
     model.set_trained(best.weights)
     model.to(settings.device)
     images = open_test_data(run.split, settings.images, settings.image_size)

@@ -309,7 +309,7 @@ def timed(record: TrialRecord) -> TimedTrial:
     freed = next(line for line in reversed(lines) if f"trial {record.trial_id}: " in line)
     built = [float(line.split("built in ")[1].split()[0]) for line in lines if "built in " in line]
     rows, status = record.rows(), record.status()
-    settings = record.origin.settings
+    settings = record.asked.settings
     return TimedTrial(
         {name: getattr(settings, name) for name in KEYS},
         f"{status.slot} {status.pid}",

@@ -175,7 +175,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
                 ended="",
             )
         )
-        settings = record.origin.settings
+        settings = record.asked.settings
         LOG.info(
             "trial %s in %r on %s (CUDA_VISIBLE_DEVICES=%s): %s",
             record.trial_id,
@@ -196,7 +196,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             device_of(run.device).limit_memory(run.gpu_share)
             self._shared = data, backbone, Shared(run, data, backbone) if run.sharing else None
         data, backbone, shared = self._shared
-        return fit(record.origin.settings, run, data, backbone, record, shared)
+        return fit(record.asked.settings, run, data, backbone, record, shared)
 
     def _train_eagerly(self, error: CaptureFailed) -> None:
         """Put on record that this trial's steps are not captured again."""
@@ -218,7 +218,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         best = metric.score(max(map(metric.score, values)))
         tags = {
             "trial_id": self._record.trial_id,
-            "strategy": self._record.origin.settings.strategy,
+            "strategy": self._record.asked.settings.strategy,
         }
         for name, value in (("value", values[-1]), ("best", best), ("epoch", row.epoch)):
             self._gauges[name].set(value, tags)

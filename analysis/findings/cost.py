@@ -100,7 +100,7 @@ def cost_of(run: Source) -> Cost:
     device = manifest.settings.device if manifest.settings else "cpu"
     share_at = _shares(manifest, device)
     rows = {record.trial_id: record.rows() for record in records}
-    audited = {record.origin.audits for record in records}
+    audited = {record.asked.audits for record in records}
     unrun = {
         trial.trial_id: config.epochs - len(rows[trial.trial_id])
         for trial in records

@@ -255,7 +255,7 @@ def _candidates(run: Snapshot, selection: Selection) -> list[list[ReadTrial]]:
             for runs in replicates(selection.ranked, selection.flat).values()
             if runs.decide
         ]
-    return [[t for t in run.trials if t.origin.origin == "search" and len(t.epochs)]]
+    return [[t for t in run.trials if t.asked.origin == "search" and len(t.epochs)]]
 
 
 # beside numbers of epochs, none of which is negative

@@ -88,7 +88,7 @@ def more_trials(run: Source) -> MoreTrials:
     by_strategy: dict[str, list[float]] = {}
     pruned: dict[str, int] = {}
     for each in select(read).ranked:
-        strategy: str = read.by_id[each.trial_id].origin.settings.strategy
+        strategy: str = read.by_id[each.trial_id].asked.settings.strategy
         if each.origin == "search" and each.status in BY_THEMSELVES:
             by_strategy.setdefault(strategy, []).append(each.score)
         elif each.origin == "search" and each.status is Status.PRUNED:

@@ -169,14 +169,14 @@ def pruning_of(run: Snapshot) -> Pruning:
     Raises:
         RequestError: the split is missing or damaged.
     """
-    search = [trial for trial in run.trials if trial.origin.origin == "search"]
-    audits = {trial.origin.audits: trial for trial in run.trials if trial.origin.audits is not None}
+    search = [trial for trial in run.trials if trial.asked.origin == "search"]
+    audits = {trial.asked.audits: trial for trial in run.trials if trial.asked.audits is not None}
     best = select(run).single
     audit = _audit(run, search, audits, best) if audits and best is not None else None
     better = audit.better if audit is not None else {}
     by_strategy: dict[str, list[ReadTrial]] = {}
     for trial in search:
-        by_strategy.setdefault(trial.origin.settings.strategy, []).append(trial)
+        by_strategy.setdefault(trial.asked.settings.strategy, []).append(trial)
     classes = validation_classes(run)
     arms = (
         _arm(strategy, trials, run.config.metric, classes, audits, better)
@@ -249,7 +249,7 @@ def _audit(
         _p(run, each, best) if lead > 0 else 1.0 for each, lead in zip(finished, leads, strict=True)
     ]
     better = {
-        each.origin.audits or "": lead
+        each.asked.audits or "": lead
         for each, lead, is_told in zip(finished, leads, are_better(leads, p_values), strict=True)
         if is_told
     }

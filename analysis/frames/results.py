@@ -83,7 +83,7 @@ def epochs(run: Source) -> pd.DataFrame:
     counts = [len(trial.epochs) for trial in snapshot.trials]
     which = {
         "trial_id": np.repeat([trial.trial_id for trial in snapshot.trials], counts),
-        "number": np.repeat([trial.origin.number for trial in snapshot.trials], counts),
+        "number": np.repeat([trial.asked.number for trial in snapshot.trials], counts),
     }
     columns = {name: snapshot.epochs.table[name] for name in ROW_COLUMNS}
     return _typed(which | columns, dtypes(EPOCHS))
@@ -156,18 +156,18 @@ def _rung_of(run: Snapshot, decision: Decision) -> str:
     asha = run.config.asha
     if asha is None or asha.rungs_of == "all":
         return "all"
-    return run.by_id[decision.trial_id].origin.settings.strategy
+    return run.by_id[decision.trial_id].asked.settings.strategy
 
 
 def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the trial frame; `run` is what the whole run did in frozen layers, whose pace is every trial's."""
-    origin, status, epochs, best = trial.origin, trial.status(), trial.epochs, trial.best(metric)
+    asked, status, epochs, best = trial.asked, trial.status(), trial.epochs, trial.best(metric)
     facts: dict[str, Any] = {
         "trial_id": trial.trial_id,
-        "number": origin.number,
+        "number": asked.number,
         "status": status.status.value,
         "reason": status.reason or None,
-        "origin": origin.origin,
+        "origin": asked.origin,
         "epochs": len(epochs),
         "seconds": float(sum(epochs.column("seconds"))),
         "attempt": status.attempt,
@@ -177,7 +177,7 @@ def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str
         "started": status.started or None,
         "ended": status.ended or None,
     }
-    facts |= {f"config/{name}": value for name, value in origin.settings.effective().items()}
+    facts |= {f"config/{name}": value for name, value in asked.settings.effective().items()}
     if best is not None:
         facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in RATE_COLUMNS}
         facts["gpu_memory_bytes"] = max(epochs.column("gpu_memory_bytes"))

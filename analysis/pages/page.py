@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,21 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 
 def render_page(template: str, **facts: Any) -> str:
     """The page of `template` (explore.html, report/page.html); whatever stands in `facts` is escaped."""
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup(page_colours() + (TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+            plotly=Markup(get_plotlyjs()),
+            **facts,
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """One for all pages of a process, so that each template is compiled once."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -38,12 +54,7 @@ def render_page(template: str, **facts: Any) -> str:
         "setting_value": wording.setting_value,
         "capitalize_first": sentence,
     }
-    return environment.get_template(template).render(
-        style=Markup(page_colours() + (TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()),
-        **facts,
-    )
+    return environment
 
 
 def sentence(text: str) -> Markup:

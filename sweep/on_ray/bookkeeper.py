@@ -70,14 +70,14 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         found = standing(record, self._config.metric)
         metric = self._config.metric
         self._terminal.board.lines[trial_id] = Line(
-            record.origin.settings,
-            record.origin.number,
+            record.asked.settings,
+            record.asked.number,
             outcome.status if outcome else status.status,
             epoch=len(rows),
             value=getattr(rows[-1], metric.value) if rows else None,
             standing=found,
             slot=status.slot,
-            origin=record.origin.origin,
+            origin=record.asked.origin,
         )
         is_over = self._terminal.board.is_over(self._terminal.board.lines[trial_id])
         if found is not None and is_over and outcome is None:

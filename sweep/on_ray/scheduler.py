@@ -32,7 +32,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         trial_id = trial.config["trial_id"]
         score = self._run.config.metric.score(result["best_value"])
         decision = self._rungs.decide(trial_id, result["epoch"], score)
-        if decision is None or self._run.trial(trial_id).origin.origin != "search":
+        if decision is None or self._run.trial(trial_id).asked.origin != "search":
             return continue_
         verdict = take(decision, self._rungs, self._run)
         stop: str = TrialScheduler.STOP

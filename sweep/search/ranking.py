@@ -9,8 +9,8 @@ from typing import Protocol
 from trainable.metric import Metric
 from trainable.records.rows import (
     BROKEN,
+    Asked,
     Origin,
-    OriginRecord,
     Row,
     Status,
     StatusRecord,
@@ -26,7 +26,7 @@ class OnRecord(Protocol):
     def trial_id(self) -> str: ...
 
     @property
-    def origin(self) -> OriginRecord: ...
+    def asked(self) -> Asked: ...
 
     def status(self) -> StatusRecord: ...
 
@@ -83,17 +83,17 @@ class Standing:
 def standing(record: OnRecord, metric: Metric) -> Standing | None:
     """The standing of a trial on record; None before its first row."""
     status = record.status().status
-    return standing_of(record.trial_id, record.origin, status, record.rows(), metric)
+    return standing_of(record.trial_id, record.asked, status, record.rows(), metric)
 
 
 def standing_of(
-    trial_id: str, origin: OriginRecord, status: Status, rows: Sequence[Row], metric: Metric
+    trial_id: str, asked: Asked, status: Status, rows: Sequence[Row], metric: Metric
 ) -> Standing | None:
     """The standing of a trial of which this is on record; None before its first row."""
     best = best_row(rows, metric)
     if best is None:
         return None
-    return Standing(trial_id, origin.settings.setting_id, status, origin.origin, best, metric)
+    return Standing(trial_id, asked.settings.setting_id, status, asked.origin, best, metric)
 
 
 def rank(standings: Iterable[Standing]) -> list[Standing]:

@@ -57,14 +57,14 @@ class Recorded:
 
 def recorded(record: OnRecord, metric: Metric) -> Recorded:
     """What is on record for one trial."""
-    asked = record.origin
+    asked = record.asked
     values = tuple(best_so_far(record.rows(), metric))
     return Recorded(asked.settings, asked.number, record.status().status, values, asked.origin)
 
 
 def asked_in_all(config: SweepConfig, records: Iterable[OnRecord]) -> int:
     """How many trials there will be: of the search, and what is on record besides (replicates, audits)."""
-    origins = [(record.trial_id, record.origin.origin) for record in records]
+    origins = [(record.trial_id, record.asked.origin) for record in records]
     search = [trial_id for trial_id, origin in origins if origin == "search"]
     return config.asked_for(search) + len(origins) - len(search)
 
@@ -155,7 +155,7 @@ def study_of(folder: str | PathLike[str]) -> optuna.Study:
 
 def study_from(config: SweepConfig, on_record: Iterable[OnRecord]) -> optuna.Study:
     """`study_of` the trials `on_record` of a run with this configuration."""
-    records = {r.trial_id: r for r in on_record if r.origin.origin == "search"}
+    records = {r.trial_id: r for r in on_record if r.asked.origin == "search"}
     trials = [recorded(record, config.metric) for record in records.values()]
     study, _ = build_study(config.space, config.metric, (), name=config.name)
     for trial in trials:

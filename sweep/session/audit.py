@@ -50,12 +50,12 @@ def settings_to_audit(
     if count < 1:
         raise RequestError(f"--audit must be at least 1, but it is {count}")
     pruned = {
-        record.trial_id: record.origin.settings
+        record.trial_id: record.asked.settings
         for record in records
-        if record.origin.origin == "search" and record.status().status is Status.PRUNED
+        if record.asked.origin == "search" and record.status().status is Status.PRUNED
     }
     strategies = {trial_id: settings.strategy for trial_id, settings in pruned.items()}
-    audited = {record.origin.audits for record in records if record.origin.audits is not None}
+    audited = {record.asked.audits for record in records if record.asked.audits is not None}
     drawn = draw(strategies, audited, count, seed)
     if not drawn:
         has = f"all {len(pruned)} were audited" if pruned else "no trial was pruned"

@@ -72,7 +72,7 @@ class Change:
         for record in self.again:
             again = replace(record.status(), status=Status.PENDING, reason="", failures=0, ended="")
             record.write_status(again)
-        number = max((record.origin.number for record in folder.trials()), default=-1) + 1
+        number = max((record.asked.number for record in folder.trials()), default=-1) + 1
         for offset, settings in enumerate(self.beside):
             TrialRecord.create(folder, settings, number + offset, None, self.origin)
 

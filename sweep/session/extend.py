@@ -70,7 +70,7 @@ def extend(
         if "pretrained" not in before.values_of("head"):
             check_classifier(after, backbone)
     everything = run.trials()
-    records = [record for record in everything if record.origin.origin == "search"]
+    records = [record for record in everything if record.asked.origin == "search"]
     failed = [record for record in everything if record.status().status is Status.FAILED]
     if request.retry_failed and not failed:
         raise RequestError(f"--retry-failed needs a failed trial, but {run.path} has none")
@@ -162,7 +162,7 @@ def _said(
             f"{before.epochs} → {after.epochs} epochs: of {len(more)} finished trials {kept} go on from their kept "
             f"state, {len(more) - kept} run again from the start (keep.best kept the state of {before.keep.best})"
         )
-    outside = sum(after.space.place(record.origin.settings) is None for record in records)
+    outside = sum(after.space.place(record.asked.settings) is None for record in records)
     if outside:
         lines.append(
             f"{outside} of {len(records)} trials lie outside the new space: they stay in results and ranking, "

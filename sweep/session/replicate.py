@@ -38,7 +38,7 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> C
         for record in best.values()
         for offset in range(1, seeds + 1)
         if (
-            settings := record.origin.settings.with_seed(record.origin.settings.seed + offset)
+            settings := record.asked.settings.with_seed(record.asked.settings.seed + offset)
         ).trial_id
         not in records
     ]

@@ -31,7 +31,7 @@ def strategies(run: RunFolder) -> Callable[[str], str]:
             record = run.trial(trial_id)
             if not record.is_there():
                 return ""
-            known[trial_id] = record.origin.settings.strategy
+            known[trial_id] = record.asked.settings.strategy
         return known[trial_id]
 
     return strategy_of
@@ -69,7 +69,7 @@ def catch_up(rungs: Rungs, run: HeldRun) -> None:
     metric = run.config.metric
     for record in run.folder.trials():
         trial = recorded(record, metric)
-        if record.origin.origin != "search" or trial.is_over(run.config.epochs):
+        if record.asked.origin != "search" or trial.is_over(run.config.epochs):
             continue
         rows = record.rows()
         for epoch, judged in rungs.recorded.items():

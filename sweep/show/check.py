@@ -143,7 +143,7 @@ def _records(folder: RunFolder, found: Checked) -> list[tuple[TrialRecord, list[
             )
             continue
         found.count("trials")
-        asked = found.attempt(lambda record=record: record.origin)  # type: ignore[misc]
+        asked = found.attempt(lambda record=record: record.asked)  # type: ignore[misc]
         status = found.attempt(record.status)
         rows = found.attempt(record.rows)
         if asked is not None and status is not None and rows is not None:

@@ -33,7 +33,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     epochs: list[Row] = []
     standings: list[Standing] = []
     for record in run.trials():
-        asked, rows, status = record.origin, record.rows(), record.status()
+        asked, rows, status = record.asked, record.rows(), record.status()
         standing = standing_of(record.trial_id, asked, status.status, rows, metric)
         best = standing.best if standing else None
         standings += [standing] if standing else []

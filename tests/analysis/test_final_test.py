@@ -123,7 +123,7 @@ def test_the_predictions_are_those_of_the_winners_weights_on_disk(run: Path) -> 
     assert opening.winner.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     settings = read_manifest(folder).settings
     assert settings is not None
-    model = build_model(record.origin.settings, load_backbone("none", settings.width)).eval()
+    model = build_model(record.asked.settings, load_backbone("none", settings.width)).eval()
     model.set_trained(record.load_best(record.rows()[opening.winner.epoch - 1]).weights)
     test = read_split(folder.split, ("test",))
     logits = []

@@ -79,7 +79,7 @@ def calm(
     backbone = load_backbone(settings.weights, settings.width)
     own = TrialRecord(run.path.parent / "calm" / "trials" / record.trial_id)
     own.folder.mkdir(parents=True)
-    rows, _ = exhaust(fit(record.origin.settings, settings, data, backbone, own))
+    rows, _ = exhaust(fit(record.asked.settings, settings, data, backbone, own))
     best = best_row(rows, Metric.VAL_ACCURACY)
     assert best is not None
     return results(rows), own.load_best(best).weights

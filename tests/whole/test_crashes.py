@@ -106,7 +106,7 @@ def second_look_again(sessions: Sessions) -> None:
     Network.mended = True
     records = sessions.run.trials()
     failed = any(record.status().status is Status.FAILED for record in records)
-    audited = any(record.origin.origin == "audit" for record in records)
+    audited = any(record.asked.origin == "audit" for record in records)
     if failed or not audited:
         sessions.extend(Request(retry_failed=failed, audit=None if audited else 1))
     else:
@@ -193,10 +193,10 @@ def is_whole(run: RunFolder, opening: Opening) -> bool:
 
 
 def of_trial(run: RunFolder, record: TrialRecord) -> dict[str, Any]:
-    status, origin = record.status(), record.origin
+    status, asked = record.status(), record.asked
     right = right_of(run, record)
     found: dict[str, Any] = {
-        "origin": (origin.number, origin.origin, origin.settings),
+        "asked": (asked.number, asked.origin, asked.settings),
         "status": (status.status, status.reason),
         "rows": [[getattr(row, name) for name in RESULT_COLUMNS] for row in record.rows()],
         "right": None if right is None else right.tolist(),

@@ -170,7 +170,7 @@ def trial_id_of(settings: TrialConfig, origin: Origin) -> str:
 
 
 @dataclass(frozen=True)
-class OriginRecord:
+class Asked:
     """What a trial was asked to be: config.json."""
 
     settings: TrialConfig
@@ -198,12 +198,12 @@ class OriginRecord:
         return facts | {"settings": self.settings.model_dump()}
 
     @staticmethod
-    def from_json(facts: Mapping[str, Any]) -> "OriginRecord":
+    def from_json(facts: Mapping[str, Any]) -> "Asked":
         """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
         number, origin = facts["number"], facts["origin"]
         if not isinstance(number, int) or origin not in get_args(Origin):
             raise ValueError(f"number and origin are {number!r} and {origin!r}")
-        asked = OriginRecord(TrialConfig(**facts["settings"]), number, origin)
+        asked = Asked(TrialConfig(**facts["settings"]), number, origin)
         if facts.get("audits") != asked.audits:
             raise ValueError(f"audits is {facts.get('audits')!r} and not {asked.audits!r}")
         return asked

@@ -19,4 +19,4 @@ class RunFolder(RunPaths):
         folder = self.path / "trials"
         found = [TrialRecord(folder / name) for name in current_disk().names(folder)]
         there = [record for record in found if record.is_there()]
-        return sorted(there, key=lambda record: (record.origin.number, record.origin.trial_id))
+        return sorted(there, key=lambda record: (record.asked.number, record.asked.trial_id))

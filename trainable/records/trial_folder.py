@@ -37,7 +37,7 @@ from trainable.records.files import (
 )
 from trainable.records.paths import RunPaths, readable
 from trainable.records.right import append_right
-from trainable.records.rows import Best, Origin, OriginRecord, Row, Status, StatusRecord, key_of
+from trainable.records.rows import Asked, Best, Origin, Row, Status, StatusRecord, key_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ class TrialRecord:
     session: int | None = None
     behind: "Behind | None" = field(default=None, compare=False, repr=False)
     """Where the trial may leave what it has to write at its end, so that the next one trains meanwhile."""
-    _origin: OriginRecord | None = field(init=False, default=None, repr=False)
+    _asked: Asked | None = field(init=False, default=None, repr=False)
     _noted: str = field(init=False, default="", repr=False)
     _note_again: float = field(init=False, default=-math.inf, repr=False)
 
@@ -109,7 +109,7 @@ class TrialRecord:
         origin: Origin = "search",
     ) -> "TrialRecord":
         """Open the record of a new trial as `pending`. config.json comes last: with it the trial exists."""
-        asked = OriginRecord(settings, number, origin)
+        asked = Asked(settings, number, origin)
         record = TrialRecord(run.path / "trials" / asked.trial_id, session)
         make_folders(record.folder)
         record.write_status(StatusRecord(Status.PENDING))
@@ -119,31 +119,31 @@ class TrialRecord:
     def is_there(self) -> bool:
         """Has the trial a config.json? With it, it exists."""
         try:
-            self._origin = self._read_origin()
+            self._asked = self._read_asked()
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
     @property
-    def origin(self) -> OriginRecord:
+    def asked(self) -> Asked:
         """config.json, read once: it never changes."""
-        if self._origin is None:
+        if self._asked is None:
             try:
-                self._origin = self._read_origin()
+                self._asked = self._read_asked()
             except FileNotFoundError:
                 raise RequestError(
                     f"there is no file {self.folder / 'config.json'}; {self._remedy()}"
                 ) from None
-        return self._origin
+        return self._asked
 
-    def _read_origin(self) -> OriginRecord:
+    def _read_asked(self) -> Asked:
         path = os.path.join(self.folder, "config.json")
         content = read_bytes(path)
         with readable(path, self._remedy()):
-            origin = OriginRecord.from_json(parse_json(content, path))
-            if origin.trial_id != self.trial_id:
-                raise ValueError(f"its settings are those of {origin.trial_id}")
-        return origin
+            asked = Asked.from_json(parse_json(content, path))
+            if asked.trial_id != self.trial_id:
+                raise ValueError(f"its settings are those of {asked.trial_id}")
+        return asked
 
     def _remedy(self) -> str:
         return f"put the old one back, or delete {self.folder}: the search will make it anew"
@@ -324,7 +324,7 @@ class TrialRecord:
     def is_wanted(self, best: Row, metric: Metric) -> bool:
         """Might this trial, ended with this best epoch, be among those whose weights stay? See RunPaths.bar."""
         try:
-            origin = self.origin.origin
+            origin = self.asked.origin
             if origin != "search":  # the best replicate is kept wherever it stands, an audit never
                 return origin == "replicate"
             bar = read_json(RunPaths(self.folder.parent.parent).bar)["key"]

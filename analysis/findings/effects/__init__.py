@@ -105,7 +105,7 @@ def effects_of(run: Source) -> Effects:
     read = Snapshot.of(run)
     config, labels = read.config, validation_labels(read)
     chance = flat_until(*validation_classes(read))
-    trials = [t for t in read.trials if t.origin.origin == "search" and len(t.epochs)]
+    trials = [t for t in read.trials if t.asked.origin == "search" and len(t.epochs)]
     end = Moment(config.epochs, config.epochs)
     nobody_stopped = all(
         t.state.status.has_ended and t.state.status is not Status.PRUNED for t in trials
@@ -117,7 +117,7 @@ def effects_of(run: Source) -> Effects:
     if audited.is_enough and not moment.is_end:
         at_the_end = _mattered(read, ends, end, labels)
     winner = select(read).winner
-    won = read.by_id[winner.trial_id].origin.settings.effective() if winner else {}
+    won = read.by_id[winner.trial_id].asked.settings.effective() if winner else {}
     return Effects(
         config.metric,
         _mattered(read, [(trial, 1.0) for trial in trials], moment, labels),
@@ -132,7 +132,7 @@ def curve_of(trial: ReadTrial, metric: Metric, stands_for: float = 1.0) -> Learn
     """A trial on record as the comparison takes it."""
     scores = np.array([metric.score(value) for value in trial.epochs.column(metric.value)])
     areas = np.array(trial.epochs.column("val_auc"), dtype=float)
-    settings = trial.origin.settings.effective()
+    settings = trial.asked.settings.effective()
     return LearningCurve(settings, trial.state.status, scores, areas, stands_for)
 
 
@@ -173,7 +173,7 @@ def _ends(
     A pruned trial that was not yet learning is drawn from as any other: it may be what comes late.
     """
     pruned = {t.trial_id: t for t in trials if t.state.status is Status.PRUNED}
-    audits = [t for t in read.trials if t.origin.audits in pruned]
+    audits = [t for t in read.trials if t.asked.audits in pruned]
     others = [t for t in trials if t.trial_id not in pruned]
     ended = [t for t in audits if t.state.status in BY_THEMSELVES and _is_over(read, t)]
     audited = Audited(
@@ -187,7 +187,7 @@ def _ends(
 
 
 def _strategy(trial: ReadTrial) -> str:
-    return trial.origin.settings.strategy
+    return trial.asked.settings.strategy
 
 
 def _by_strategy(trials: Iterable[ReadTrial]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from trainable.data import read_split
 from trainable.metric import Metric
 from trainable.records.files import parse_json_lines, read_bytes, whole_lines
 from trainable.records.paths import readable
-from trainable.records.rows import OriginRecord, Row, StatusRecord
+from trainable.records.rows import Asked, Row, StatusRecord
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 
@@ -36,13 +36,13 @@ class ReadTrial:
 
     record: TrialRecord
     """For its validation predictions, which are read when they are asked for."""
-    origin: OriginRecord
+    asked: Asked
     state: StatusRecord
     epochs: TrialEpochs
 
     @property
     def trial_id(self) -> str:
-        return self.origin.trial_id
+        return self.asked.trial_id
 
     def status(self) -> StatusRecord:
         return self.state
@@ -133,7 +133,7 @@ def _read(run: RunPath) -> Snapshot:
     rungs = whole_lines(folder.rungs)
     epochs = parse_epochs(records, [record.read_rows() for record in records])
     trials = tuple(
-        ReadTrial(record, record.origin, state, epochs.of(place))
+        ReadTrial(record, record.asked, state, epochs.of(place))
         for place, (record, state) in enumerate(zip(records, states, strict=True))
     )
     return Snapshot(folder, opened.manifest, opened.config, trials, epochs, test, rungs)

@@ -103,5 +103,5 @@ def winner_settings(run: Snapshot, winner: str | None) -> list[tuple[str, str]]:
     """Every setting that acts in the winner."""
     if winner is None:
         return []
-    settings = run.by_id[winner].origin.settings.effective()
+    settings = run.by_id[winner].asked.settings.effective()
     return [(name, wording.setting_value(value)) for name, value in settings.items()]

@@ -84,7 +84,7 @@ def test_epochs_that_were_not_run_are_counted_at_the_trials_own_pace(run: RunFol
 def test_a_pruned_trial_that_an_audit_runs_to_its_end_saved_nothing(run: RunFolder) -> None:
     for number, epochs in ((10, 3), (11, 1)):
         stopped = add(run, number, [0.5] * epochs, Status.PRUNED, 3.0)
-    TrialRecord.create(run, stopped.origin.settings, 12, 1, "audit")
+    TrialRecord.create(run, stopped.asked.settings, 12, 1, "audit")
     assert cost_of(run.path).pruned_epochs == EPOCHS - 3
 
 

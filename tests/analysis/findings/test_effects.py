@@ -182,7 +182,7 @@ def stop(record: TrialRecord) -> list[Row]:
 
 
 def audit(folder: RunFolder, stopped: TrialRecord, rows: list[Row]) -> None:
-    settings, number = stopped.origin.settings, 100 + stopped.origin.number
+    settings, number = stopped.asked.settings, 100 + stopped.asked.number
     record = TrialRecord.create(folder, settings, number, 1, "audit")
     for row in rows:
         record.append(row)
@@ -221,7 +221,7 @@ def weighted_lead(folder: RunFolder, pruned: Mapping[str, str]) -> float:
     there = Counter(pruned.values())
     rows, values, weights = [], [], []
     for record in folder.trials():
-        settings, audited = record.origin.settings, record.origin.origin == "audit"
+        settings, audited = record.asked.settings, record.asked.origin == "audit"
         if record.trial_id not in pruned:
             rate = np.log10(settings.lr)
             flip, block5 = settings.augmentation == "flip", settings.strategy == "block5"
@@ -236,12 +236,12 @@ def test_six_audits_of_each_strategy_speak_for_all_that_were_stopped(run: Path) 
     folder, ends = RunFolder(run), dict[str, tuple[TrialRecord, list[Row]]]()
     arms: dict[str, list[TrialRecord]] = {}
     for record in folder.trials():
-        arms.setdefault(record.origin.settings.strategy, []).append(record)
+        arms.setdefault(record.asked.settings.strategy, []).append(record)
     for strategy, count in (("block5", 15), ("head", 7)):
         worst = sorted(arms[strategy], key=lambda record: record.rows()[-1].val_accuracy)
         ends |= {record.trial_id: (record, stop(record)) for record in worst[:count]}
     assert any("; `sweep extend RUN --audit 12` runs" in text for text in effects_of(run).said())
-    strategies = {name: record.origin.settings.strategy for name, (record, _) in ends.items()}
+    strategies = {name: record.asked.settings.strategy for name, (record, _) in ends.items()}
     *drawn, last = draw(strategies, (), 12, seed=0)
     for name in drawn:
         audit(folder, *ends[name])

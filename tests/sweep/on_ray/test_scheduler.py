@@ -88,7 +88,7 @@ def as_tune_has(record: TrialRecord) -> SimpleNamespace:
 
 def taken(run: RunFolder) -> list[tuple[str, int, float | None, str]]:
     """Decisions on record: whose (by its letter: a for number 0), rung, cutoff, verdict."""
-    letters = {record.trial_id: "abcdefghi"[record.origin.number] for record in run.trials()}
+    letters = {record.trial_id: "abcdefghi"[record.asked.number] for record in run.trials()}
     return [(letters[d.trial_id], d.rung, d.cutoff, d.verdict) for d in decisions(run)]
 
 

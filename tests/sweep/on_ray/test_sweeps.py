@@ -59,7 +59,7 @@ def test_one_trial_diverges_one_is_pruned_and_one_is_killed_and_goes_on(
     code, out, err = end(process)
     assert code == 0, out + err
 
-    by_rate = {record.origin.settings.lr: record for record in run.trials()}
+    by_rate = {record.asked.settings.lr: record for record in run.trials()}
     assert by_rate[GOOD].trial_id == victim.trial_id
     assert {lr: r.status().status for lr, r in by_rate.items()} == {
         GOOD: Status.FINISHED,
@@ -225,7 +225,7 @@ def test_a_pruned_trial_is_audited_and_changes_nothing_that_was_decided(
     assert code == 0, out + err
     assert "1 of 1 pruned trials" in out and "fewer than 3" in out
     audited = run.trials()[-1]
-    assert audited.origin.audits == stopped.trial_id
+    assert audited.asked.audits == stopped.trial_id
     assert (audited.status().status, len(audited.rows())) == (Status.FINISHED, 40)
     assert results(audited.rows())[:20] == results(stopped.rows())
     assert {path: path.read_bytes() for path in before} == before

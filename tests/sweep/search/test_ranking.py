@@ -22,7 +22,7 @@ from sweep.search.ranking import (
 )
 from trainable.config import TrialConfig
 from trainable.metric import Metric
-from trainable.records.rows import OriginRecord, Row, Status
+from trainable.records.rows import Asked, Row, Status
 
 VALUES = st.sampled_from([0.1, 0.5, 0.5, 0.9])
 
@@ -123,7 +123,7 @@ def test_nobody_is_behind_the_bar_before_as_many_trials_of_the_search_finished_a
 
 
 def test_a_trial_stands_at_its_best_epoch_and_nowhere_before_its_first() -> None:
-    asked = OriginRecord(settings := TrialConfig(seed=3), 0, "replicate")
+    asked = Asked(settings := TrialConfig(seed=3), 0, "replicate")
     rows = [row(1, 0.6, 0.9), row(2, 0.8, 0.7), row(3, 0.7, 0.4)]
     assert standing_of("a", asked, Status.RUNNING, [], Metric.VAL_ACCURACY) is None
     by_accuracy = standing_of("a", asked, Status.RUNNING, rows, Metric.VAL_ACCURACY)

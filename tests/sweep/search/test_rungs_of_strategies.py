@@ -53,7 +53,7 @@ def run(config: SweepConfig) -> RunFolder:
 
 def first_epochs(run: RunFolder) -> list[tuple[TrialRecord, float]]:
     return [
-        (record, VALUES[record.origin.settings.strategy][record.origin.number // 2])
+        (record, VALUES[record.asked.settings.strategy][record.asked.number // 2])
         for record in run.trials()
     ]
 
@@ -64,7 +64,7 @@ def moment(number: int) -> str:
 
 def report_to(scheduler: RungScheduler, record: TrialRecord, value: float) -> str:
     """What Ray is told after the trial's first epoch."""
-    record.append(row(1, value, moment(record.origin.number)))
+    record.append(row(1, value, moment(record.asked.number)))
     result = {"collapsed": False, "epoch": 1, "best_value": value}
     trial = SimpleNamespace(config={"trial_id": record.trial_id})
     return scheduler.on_trial_result(None, trial, result)

@@ -109,7 +109,7 @@ def ask(run: RunFolder, count: int) -> list[str]:
 
 
 def audits(run: RunFolder) -> list[TrialRecord]:
-    return [record for record in run.trials() if record.origin.origin == "audit"]
+    return [record for record in run.trials() if record.asked.origin == "audit"]
 
 
 def pruned(run: RunFolder) -> dict[str, TrialRecord]:
@@ -118,7 +118,7 @@ def pruned(run: RunFolder) -> dict[str, TrialRecord]:
 
 def search_files(run: RunFolder) -> dict[Path, bytes]:
     """Everything on record of trials of the search."""
-    folders = [r.folder for r in run.trials() if r.origin.origin == "search"]
+    folders = [r.folder for r in run.trials() if r.asked.origin == "search"]
     return {path: path.read_bytes() for folder in folders for path in folder.iterdir()}
 
 
@@ -175,12 +175,12 @@ def test_an_audit_is_a_trial_of_its_own_with_the_settings_of_the_pruned_one(
     before = search_files(run)
     (said,) = ask(run, 3)
     assert said.startswith("3 of 6 pruned trials, drawn at random, run to the end")
-    assert len(audits(run)) == 3 and len({r.origin.number for r in run.trials()}) == 15
+    assert len(audits(run)) == 3 and len({r.asked.number for r in run.trials()}) == 15
     for record in audits(run):
-        original = pruned(run)[record.origin.audits or ""]
-        assert record.origin.settings == original.origin.settings
+        original = pruned(run)[record.asked.audits or ""]
+        assert record.asked.settings == original.asked.settings
         named = hashlib.sha256(f"audit of {original.trial_id}".encode()).hexdigest()[:12]
-        assert record.trial_id == named == trial_id_of(record.origin.settings, "audit")
+        assert record.trial_id == named == trial_id_of(record.asked.settings, "audit")
         facts = read_json(record.folder / "config.json")
         assert (facts["trial_id"], facts["audits"]) == (named, original.trial_id)
         assert (record.status().status, record.rows()) == (Status.PENDING, [])
@@ -193,7 +193,7 @@ def test_asked_again_others_are_audited_until_none_is_left(run: RunFolder, refus
     ask(run, 4)
     (said,) = ask(run, 4)
     assert said.startswith("2 of 6 pruned trials, drawn at random (fewer than 4 were left)")
-    assert {record.origin.audits for record in audits(run)} == set(pruned(run))
+    assert {record.asked.audits for record in audits(run)} == set(pruned(run))
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     with pytest.raises(RequestError) as caught:
         ask(run, 1)
@@ -235,10 +235,10 @@ def test_the_first_epochs_of_an_audit_are_those_of_the_pruned_trial_bit_by_bit(
     settings = recorded.model_copy(update={"folder": run.path})
     data = open_training_data(run.split, settings.images, settings.image_size)
     backbone = load_backbone(settings.weights, settings.width)
-    rows, outcome = exhaust(fit(audit.origin.settings, settings, data, backbone, audit))
+    rows, outcome = exhaust(fit(audit.asked.settings, settings, data, backbone, audit))
     assert outcome.status is Status.FINISHED and len(rows) == settings.epochs
     audit.write_status(replace(audit.status(), status=outcome.status))
-    stopped = pruned(run)[audit.origin.audits or ""].rows()
+    stopped = pruned(run)[audit.asked.audits or ""].rows()
     assert 0 < len(stopped) < len(rows)
     assert result_rows(audit.rows())[: len(stopped)] == result_rows(stopped)
     assert search_files(run) == before and select(run.path).winner == kept
@@ -349,7 +349,7 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
     found = cost_of(run.path).pruning
     assert found.audit is not None
     assert (found.audit.pruned, found.audit.ended, found.audit.missing) == (6, 3, 1)
-    assert dict(found.audit.better) == {winning.origin.audits: pytest.approx(0.006)}
+    assert dict(found.audit.better) == {winning.asked.audits: pytest.approx(0.006)}
     assert found.audit.ahead == 1
     (arm,) = found.arms
     assert (arm.strategy, arm.trials, arm.stopped, arm.finished) == ("full", 12, {1: 6}, 6)
@@ -365,7 +365,7 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
     assert any("1 audit without an end" in s for s in said)
     (warning,) = found.warnings()
     assert (
-        f"({winning.origin.audits}, +0.60" in warning and "grace_period looks too short" in warning
+        f"({winning.asked.audits}, +0.60" in warning and "grace_period looks too short" in warning
     )
     assert dict(cost_of(run.path).to_json()["audit"]["better"]) == dict(found.audit.better)
 
@@ -393,7 +393,7 @@ def test_where_there_are_predictions_mcnemar_decides_too(
 def test_an_audit_that_found_nothing_warns_of_nothing(run: RunFolder) -> None:
     ask(run, 6)
     for record in audits(run):
-        (stopped,) = pruned(run)[record.origin.audits or ""].rows()
+        (stopped,) = pruned(run)[record.asked.audits or ""].rows()
         train(record, [stopped.val_accuracy] + [stopped.val_accuracy + 0.05] * (EPOCHS - 1))
     found = cost_of(run.path).pruning
     assert found.audit is not None and found.audit.better == {} and found.audit.ahead == 0

@@ -109,7 +109,7 @@ def test_more_epochs_let_finished_trials_go_on_and_no_others(
     over = [recorded(record, longer.metric).is_over(5) for record in run.trials()]
     assert over == [True, False, False, False]
     assert [r.trial_id for r in run.trials()] == [
-        longer.space.settings(longer.space.place(r.origin.settings) or {}).trial_id
+        longer.space.settings(longer.space.place(r.asked.settings) or {}).trial_id
         for r in run.trials()
     ], "a trial's identity does not depend on the epochs"
     for record in run.trials()[1:]:
@@ -447,7 +447,7 @@ def test_more_epochs_bring_a_rung_at_the_old_end_which_judges_those_that_finishe
     assert rungs is not None and list(rungs.recorded) == [1, 3]
     catch_up(rungs, HeldRun(run, longer, 1))
     judged = [(d.trial_id, d.rung) for d in decisions(run)]
-    numbers = {record.trial_id: record.origin.number for record in run.trials()}
+    numbers = {record.trial_id: record.asked.number for record in run.trials()}
     assert [(numbers[trial], rung) for trial, rung in judged] == [
         (number, rung) for number in range(4) for rung in (1, 3)
     ]

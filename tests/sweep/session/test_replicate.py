@@ -89,7 +89,7 @@ def of(run: RunFolder, lr: float, origin: str = "replicate") -> list[TrialRecord
     return [
         record
         for record in run.trials()
-        if record.origin.settings.lr == lr and record.origin.origin == origin
+        if record.asked.settings.lr == lr and record.asked.origin == origin
     ]
 
 
@@ -102,10 +102,10 @@ def test_the_best_settings_come_again_with_seeds_of_their_own(
     assert [len(of(run, lr)) for lr in VALUES] == [0, 3, 3]
     for lr in (1e-3, 3e-3):
         (original,) = of(run, lr, "search")
-        seeds = {record.origin.settings.seed for record in of(run, lr)}
+        seeds = {record.asked.settings.seed for record in of(run, lr)}
         assert seeds == {1, 2, 3}
         for record in of(run, lr):
-            assert record.origin.settings.setting_id == original.origin.settings.setting_id
+            assert record.asked.settings.setting_id == original.asked.settings.setting_id
             assert record.status().status is Status.PENDING
     assert asked_in_all(config, run.trials()) == 9
     assert [asked.command[1] for asked in read_manifest(run).configurations] == ["run", "replicate"]
@@ -141,7 +141,7 @@ def test_replicates_enter_neither_search_nor_rungs(run: RunFolder, config: Sweep
     rungs = Rungs([1], 2)
     catch_up(rungs, HeldRun(run, config, 1))
     assert set(rungs.recorded[1]) <= {
-        r.trial_id for r in run.trials() if r.origin.origin == "search"
+        r.trial_id for r in run.trials() if r.asked.origin == "search"
     }
     for record in of(run, 3e-3):
         train(record, 0.9)

@@ -24,7 +24,7 @@ def test_the_study_of_a_run_is_what_is_on_record(run: Path) -> None:
     study = study_of(run)
     frame = results.trials(run).set_index("trial_id")
     space = results.load_config(run).space
-    inside = {r.trial_id for r in RunFolder(run).trials() if space.place(r.origin.settings)}
+    inside = {r.trial_id for r in RunFolder(run).trials() if space.place(r.asked.settings)}
     assert {t.user_attrs["trial_id"] for t in study.trials} == inside
     for trial in study.trials:
         row = frame.loc[trial.user_attrs["trial_id"]]
@@ -71,9 +71,7 @@ def test_the_dashboard_shows_the_records_and_follows_them(run: Path, served: str
 
     space = results.load_config(run).space
     record = next(
-        r
-        for r in records
-        if r.status().status is Status.FINISHED and space.place(r.origin.settings)
+        r for r in records if r.status().status is Status.FINISHED and space.place(r.asked.settings)
     )
     record.write_status(replace(record.status(), status=Status.FAILED))
 

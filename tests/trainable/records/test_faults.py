@@ -110,7 +110,7 @@ def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trial
         "again from its state, if that covered the first epoch"
     )
     assert record.status().status is Status.FINISHED
-    calm, _ = bench.fit(record.origin.settings)
+    calm, _ = bench.fit(record.asked.settings)
     assert results(record.rows()) == results(calm)
     assert "the GPU's memory was full" in record.log.read_text()
 
@@ -148,7 +148,7 @@ def test_after_a_failed_capture_the_actor_fails_and_the_next_one_trains_eagerly_
     status = own_record(again).status()
     assert asked == [True, False]
     assert status.status is Status.FINISHED and "out of memory" in status.eager
-    calm, _ = bench.fit(own_record(again).origin.settings)
+    calm, _ = bench.fit(own_record(again).asked.settings)
     assert results(own_record(again).rows()) == results(calm)
 
 

@@ -173,12 +173,12 @@ def test_a_trial_of_an_older_version_goes_on_without(tmp_path: Path) -> None:
     backbone = load_backbone(settings.weights, settings.width)
     trial = found.trials[0]
     more = settings.model_copy(update={"epochs": len(trial.epochs) + 1})
-    rows = list(fit(trial.origin.settings, more, data, backbone, trial.record))
+    rows = list(fit(trial.asked.settings, more, data, backbone, trial.record))
     assert [row.epoch for row in rows] == [more.epochs]
     assert not trial.record.right.exists()
     shutil.rmtree(trial.record.folder)
     trial.record.folder.mkdir()
-    rows = list(fit(trial.origin.settings, more, data, backbone, trial.record))
+    rows = list(fit(trial.asked.settings, more, data, backbone, trial.record))
     right = read_right(trial.record.right, len(rows), len(data.validation))
     assert right is not None
     assert list(right.mean(axis=1)) == [row.val_accuracy for row in rows]

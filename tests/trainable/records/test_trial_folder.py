@@ -73,8 +73,8 @@ def test_a_new_trial_is_pending_and_keeps_what_was_asked(run: RunFolder) -> None
     TrialRecord.create(run, settings, number=7, session=1, origin="replicate")
     (found,) = run.trials()
     assert found.trial_id == settings.trial_id
-    assert found.origin.settings == settings
-    assert (found.origin.number, found.origin.origin) == (7, "replicate")
+    assert found.asked.settings == settings
+    assert (found.asked.number, found.asked.origin) == (7, "replicate")
     assert found.status() == StatusRecord(Status.PENDING)
     assert found.rows() == []
     assert found.load_last() is None
@@ -84,7 +84,7 @@ def test_trials_are_listed_in_the_order_of_suggestion(run: RunFolder) -> None:
     for number, lr in enumerate((0.3, 0.1, 0.2)):
         TrialRecord.create(run, TrialConfig(lr=lr), number=number, session=1)
     (run.path / "trials" / "begun-but-without-config").mkdir()
-    assert [found.origin.settings.lr for found in run.trials()] == [0.3, 0.1, 0.2]
+    assert [found.asked.settings.lr for found in run.trials()] == [0.3, 0.1, 0.2]
 
 
 def test_a_status_is_read_as_it_was_written(record: TrialRecord) -> None:
@@ -345,12 +345,12 @@ def test_a_trial_is_there_with_its_settings_and_not_before(run: RunFolder) -> No
     record = run.trial(settings.trial_id)
     assert not record.is_there() and not record.has_status
     with pytest.raises(RequestError, match=r"there is no file .*config\.json; put the old"):
-        _ = record.origin
+        _ = record.asked
     TrialRecord.create(run, settings, 0, 1)
     assert record.is_there() and record.has_status
-    assert record.origin is record.origin, "read once"
+    assert record.asked is record.asked, "read once"
     (record.folder / "config.json").unlink()
-    assert record.origin.settings == settings and not run.trial(settings.trial_id).is_there()
+    assert record.asked.settings == settings and not run.trial(settings.trial_id).is_there()
 
 
 def test_settings_of_another_trial_and_settings_that_can_t_be_are_refused_in_one_line(
@@ -361,12 +361,12 @@ def test_settings_of_another_trial_and_settings_that_can_t_be_are_refused_in_one
     path = one.folder / "config.json"
     path.write_bytes((other.folder / "config.json").read_bytes())
     with pytest.raises(RequestError) as caught:
-        _ = run.trial(one.trial_id).origin
+        _ = run.trial(one.trial_id).asked
     assert f"but its settings are those of {other.trial_id}; put the" in refused(caught)
     facts = read_json(path)
     write_json(path, facts | {"settings": {"lr": -1, "momentum": 2}})
     with pytest.raises(RequestError) as caught:
-        _ = run.trial(one.trial_id).origin
+        _ = run.trial(one.trial_id).asked
     assert "but lr: Input should be greater than 0; put the" in refused(caught)
 
 
