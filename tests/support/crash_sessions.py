@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import sweep.__main__ as commands
-import sweep.request.open_run
+import sweep.request.open_run as open_run_module
 import trainable.fit as fit_module
-import trainable.records.state
+import trainable.records.state as state_module
 import trainable.trial as trial_module
 from analysis import final_test as test_module
 from analysis.final_test import final_test
@@ -75,7 +75,7 @@ def acknowledged() -> None:
 
 
 class Network:
-    """In the place of trainable.step.Steps. `epoch` moves the one number; `mended` lets what breaks go well."""
+    """In the place of trainable.step.TrainingSteps. `epoch` moves the one number; `mended` lets what breaks go well."""
 
     mended = False
 
@@ -384,7 +384,7 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     def load(run: RunSettings) -> Any:
         return open_data(RunFolder(run.folder).split, run.images, run.image_size), backbone
 
-    open_data, config_of = once(open_training_data), sweep.open_run.config_of
+    open_data, config_of = once(open_training_data), open_run_module.config_of
     known: dict[str, SweepConfig] = {}
 
     def known_config(folder: RunFolder, manifest: Manifest) -> SweepConfig:
@@ -393,15 +393,15 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
             known[text] = config_of(folder, manifest)
         return known[text]
 
-    patch.setattr(sweep.open_run, "config_of", known_config)
-    patch.setattr(trainable.state, "load_state", once(trainable.state.load_state))
+    patch.setattr(open_run_module, "config_of", known_config)
+    patch.setattr(state_module, "load_state", once(state_module.load_state))
     patch.setattr(commands, "console", PlainConsole(file=io.StringIO()))
     patch.setattr(commands, "only_driver", only_driver)
     patch.setattr(beginning, "only_driver", only_driver)
     patch.setattr(commands, "_own_ray", lambda config, address: nullcontext())
     patch.setattr(commands, "_check_place", lambda config, address: None)
     patch.setattr(prepare, "prepare", lambda config, begin: ready)
-    patch.setattr(prepare, "audit", lambda *given: SimpleNamespace(images=images))
+    patch.setattr(prepare, "inspect_images", lambda *given: SimpleNamespace(images=images))
     patch.setattr(prepare, "read_split", once(prepare.read_split))
     patch.setattr(prepare, "load_backbone", lambda *given: backbone)
     patch.setattr("sweep.show.plan.show_data", lambda prepared, console: None)
@@ -424,12 +424,12 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
         torch, "manual_seed", _nothing
     )  # it notes the stack of each call; nothing is drawn
     patch.setattr(fit_module, "build_model", build_model)
-    patch.setattr(fit_module, "Steps", Network)
+    patch.setattr(fit_module, "TrainingSteps", Network)
     patch.setattr(fit_module, "Plain", _plain)
     patch.setattr(fit_module, "_logits", lambda model, labels, run: logits_of(model, labels))
     patch.setattr(fit_module, "measure", measure)
     patch.setattr(fit_module, "multiply_adds", lambda *given: 0)
-    patch.setattr(fit_module, "_first_guess", lambda model: 1.0)
+    patch.setattr(fit_module, "DISK_BYTES_PER_SECOND", 16)  # the guess for one number: a second
     patch.setattr(fit_module, "time", Clock)
 
     patch.setattr(test_module, "load_backbone", lambda *given: backbone)
