@@ -22,6 +22,9 @@ def begin(config: Path, mark: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "SWEEP_STORE": mark, "SWEEP_RAY_BESIDE_CPUS": "1"},
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in a shell's background job
     )
 
 
