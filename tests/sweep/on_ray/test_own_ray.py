@@ -14,6 +14,11 @@ import pytest
 pytestmark = pytest.mark.ray
 
 
+def hear_sigint() -> None:
+    """What a shell starts in the background ignores it, and so would all that is started there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def begin(config: Path, mark: str) -> subprocess.Popen[str]:
     """The command with `mark` in its environment, which all that it starts inherit."""
     return subprocess.Popen(
@@ -22,9 +27,7 @@ def begin(config: Path, mark: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "SWEEP_STORE": mark, "SWEEP_RAY_BESIDE_CPUS": "1"},
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored in a shell's background job
+        preexec_fn=hear_sigint,
     )
 
 
