@@ -57,7 +57,7 @@ class RankingCurves:
     precision_recall: pd.DataFrame
     """recall, precision, threshold."""
     band: pd.DataFrame
-    """place, recall_low, recall_high, precision_low, precision_high; see analysis.bootstrap."""
+    """place, recall_low, recall_high, precision_low, precision_high; see bootstrap.py."""
 
 
 def ranking_of(predictions: pd.DataFrame) -> tuple[Ranking, RankingCurves] | None:
