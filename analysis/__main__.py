@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,14 +19,12 @@ from analysis.show import (
 from trainable.errors import RequestError
 from trainable.show.terminal import expanded, progress, run_command
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)]
 
 

@@ -1,4 +1,4 @@
-"""The test set, once, for the winner: the only caller of data's test function (trainable.data.inspection apart).
+"""The test set, once, for the winner: the only caller of data's function that opens its images.
 
 `test.json` is a ledger: an opening is on the disk before the first test image is read, and gets its result after.
 An opening without a result was interrupted; the next call completes it.

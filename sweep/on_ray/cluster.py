@@ -23,7 +23,6 @@ from trainable.config import Precision, RunSettings, TrialConfig
 from trainable.errors import RequestError
 from trainable.show.terminal import LOG_FORMAT
 
-LOG = logging.getLogger(__name__)
 PACKING_SECONDS: Final = 60.0  # for two actors' imports and a probe; assumed
 GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15; assumed
 

@@ -1,6 +1,5 @@
 """One session of a sweep: cluster, resources, Tuner, signals, exit code. What ends here goes on from the records."""
 
-import logging
 import os
 import traceback
 from contextlib import ExitStack, suppress
@@ -33,8 +32,6 @@ from trainable.show.exit_codes import Exit
 from trainable.show.terminal import PlainConsole
 from trainable.show.wording import devices_said
 from trainable.trial import FaceTrial
-
-LOG = logging.getLogger(__name__)
 
 
 def run_session(

@@ -5,7 +5,6 @@ records, and holds no zombies. Optuna is told the truth: see `to_frozen_trial`.
 """
 
 import hashlib
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Origin, Status, trial_id_of
 
-LOG = logging.getLogger(__name__)
 STARTUP_TRIALS = 10
 """Drawn at random before a sampler models anything: Optuna's own default for TPE."""
 

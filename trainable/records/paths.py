@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -15,9 +14,6 @@ from trainable.records.files import (
     current_disk,
     read_json,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class StaleSession(Exception):

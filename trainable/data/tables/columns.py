@@ -2,16 +2,12 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from trainable.config import DataConfig
 from trainable.data.tables.finding import FoundImages, find_images, is_image
 from trainable.data.tables.names import some
 from trainable.data.tables.reading import NAMES_ARE_IN, UNNAMED, Sheet
 from trainable.errors import RequestError, did_you_mean
-
-DISTINCT: Final = 0.9
-"""Share of a column's values that differ from each other, where they may be file names; assumed."""
 
 
 def file_column(sheet: Sheet, root: Path, data: DataConfig) -> tuple[str, FoundImages | None]:
