@@ -25,7 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)
+]
 
 
 @app.command()
@@ -59,7 +61,7 @@ def explore(
 
 @app.command()
 def results(
-    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """Write every trial and every epoch as Parquet and CSV, and show the trials, best first."""
     from analysis.frames import results as frames
@@ -75,7 +77,7 @@ def results(
 
 @app.command()
 def select(
-    run: Run,
+    run: RunArgument,
     top: Annotated[int, typer.Option(min=2, help="How many of the best to compare.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -106,7 +108,7 @@ def select(
 
 @app.command()
 def cost(
-    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """What the run cost, what pruning and sharing saved, and what ASHA stopped."""
     from analysis.findings.cost import cost_of
@@ -123,7 +125,7 @@ def cost(
 
 @app.command()
 def test(
-    run: Run,
+    run: RunArgument,
     reopen: Annotated[
         str | None,
         typer.Option(metavar="REASON", help="Open the test set again, and write down why."),
@@ -142,7 +144,7 @@ def test(
 
 @app.command()
 def plots(
-    run: Run,
+    run: RunArgument,
     kind: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",
     out: Annotated[
         Path | None,
@@ -193,7 +195,7 @@ def report(
 
 @app.command()
 def export(
-    run: Run,
+    run: RunArgument,
     tensorboard: Annotated[
         Path,
         typer.Option(

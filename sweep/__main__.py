@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.request.config import SweepConfig, parse_bytes
-from sweep.request.open_run import HeldRun, open_held_run, open_run
-from sweep.request.open_run import Run as OpenedRun
+from sweep.request.open_run import HeldRun, Run, open_held_run, open_run
 from sweep.request.overrides import CHANGEABLE, read_overrides
 from sweep.request.refusals import check_folder, load_request
 from sweep.session.beginning import BeginSession, Change, begin_new
@@ -52,7 +51,9 @@ Changes = Annotated[
         help=f"What is changed from now on, results apart: {', '.join(CHANGEABLE)}.",
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)
+]
 Address = Annotated[
     str, typer.Option(help="local starts a Ray here; auto or HOST:PORT joins a running cluster.")
 ]
@@ -165,7 +166,7 @@ def _own_ray(config: SweepConfig, address: str) -> "Iterator[OwnRay | None]":
 
 @app.command()
 def resume(
-    run: Run,
+    run: RunArgument,
     changes: Changes = None,
     address: Address = "local",
     store_limit: StoreLimit = None,
@@ -186,7 +187,7 @@ def resume(
 
 @app.command()
 def extend(
-    run: Run,
+    run: RunArgument,
     changes: Changes = None,
     trials: Annotated[
         str | None,
@@ -232,7 +233,7 @@ def extend(
 
 @app.command()
 def replicate(
-    run: Run,
+    run: RunArgument,
     top: Annotated[int, typer.Option(min=1, help="How many of the best settings.")] = 3,
     seeds: Annotated[int, typer.Option(min=2, help="How many new seeds each.")] = 5,
     address: Address = "local",
@@ -246,18 +247,18 @@ def replicate(
 
 
 def _change(
-    run: Path,
+    folder: Path,
     address: str,
     store_limit: str | None,
     take_over: bool,
     change: "Callable[[RunFolder, list[str], Begin], Change]",
 ) -> None:
     """Hold the run, and go on with it as it is asked for now."""
-    folder = open_run(run).folder
+    held = open_run(folder).folder
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
-    with console.kept(), only_driver(folder, take_over, _line) as session:
+    with console.kept(), only_driver(held, take_over, _line) as session:
         with progress(console) as begin:
-            changed = change(folder, ["sweep", *sys.argv[1:]], begin)
+            changed = change(held, ["sweep", *sys.argv[1:]], begin)
         for line in changed.lines:
             console.print(line, soft_wrap=True)
         raise typer.Exit(_go_on(changed, session, address, limit))
@@ -294,7 +295,7 @@ def _go_on(change: Change, session: int, address: str, store_limit: int | None) 
 
 
 def _session(
-    run: OpenedRun,
+    run: Run,
     begin: BeginSession,
     address: str,
     own: "OwnRay | None",
@@ -307,7 +308,7 @@ def _session(
 
 @app.command()
 def status(
-    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """Show how a run stands, from its files alone."""
     from sweep.show.status import read_status, show_status
@@ -321,7 +322,7 @@ def status(
 
 @app.command()
 def check(
-    run: Run, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """Verify every record, digest and reference of a run, and its images; nothing is changed. Exit code 2: faults."""
     from sweep.show.check import check_run, show_checked
@@ -337,7 +338,9 @@ def check(
 
 
 @app.command()
-def dashboard(run: Run, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8080) -> None:
+def dashboard(
+    run: RunArgument, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8080
+) -> None:
     """Show the run in optuna-dashboard, live; Ctrl-C ends it, and nothing else."""
     from sweep.show.dashboard import Dashboard
 

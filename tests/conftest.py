@@ -1,6 +1,8 @@
 """Small folders of real JPEG files with their tables, in the layouts that people have, and short trials on them."""
 
+import gc
 import hashlib
+import os
 import shutil
 import zipfile
 from collections import Counter
@@ -101,6 +103,25 @@ def write_weights(path: Path) -> Path:
     state |= {f"classifier.{name}": tensor for name, tensor in backbone.classifier.items()}
     safetensors.torch.save_file(state, path)
     return path
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What `make fast` need not wait for: that a disk has what is written, which it would have only after a power cut.
+
+    What depends on it is tested with a simulated disk, and by counting calls.
+    """
+    if config.getoption("hypothesis_profile") == "fast":
+        os.fsync = lambda handle: None
+
+
+def pytest_collection_finish() -> None:
+    """Libraries and tests stay to the end: the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries tell of what is left at the end
 
 
 @pytest.fixture(scope="session", autouse=True)

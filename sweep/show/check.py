@@ -47,7 +47,7 @@ Found = TypeVar("Found")
 class Checked:
     """What was found in a run folder."""
 
-    run: Path
+    folder: Path
     faults: list[str] = field(default_factory=list)
     """What is wrong, each with its remedy."""
     remarks: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "run": str(self.run),
+            "run": str(self.folder),
             "faults": self.faults,
             "remarks": self.remarks,
             "looked_at": self.looked_at,
@@ -383,7 +383,7 @@ def show_checked(found: Checked, console: Console) -> None:
     )
     count = len(found.faults)
     said = "no fault" if not count else "1 fault" if count == 1 else f"{count} faults"
-    console.print(f"{found.run}: {said}; looked at {looked}", soft_wrap=True)
+    console.print(f"{found.folder}: {said}; looked at {looked}", soft_wrap=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -19,14 +19,14 @@ HOST: Final = "127.0.0.1"  # this machine alone: the page asks for no password
 class RecordStorage(InMemoryStorage):
     """What is on record, as it was at the last `refresh`. Whatever a visitor changes in the dashboard is not kept."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._run = run
+        self._folder = folder
         self.refresh()
 
     def refresh(self) -> None:
         """Read the records anew. A study is a pure function of them, so its identities stay."""
-        fresh = study_of(self._run)._storage
+        fresh = study_of(self._folder)._storage
         assert isinstance(fresh, InMemoryStorage)
         with self._lock:
             self.__dict__.update({k: v for k, v in vars(fresh).items() if k != "_lock"})
@@ -44,8 +44,8 @@ class _Quiet(WSGIRequestHandler):
 class Dashboard:
     """Serves the run in folder `run` at `address` until it is closed; reachable from this machine alone."""
 
-    def __init__(self, run: Path, port: int) -> None:
-        self._storage = RecordStorage(run)
+    def __init__(self, folder: Path, port: int) -> None:
+        self._storage = RecordStorage(folder)
         try:
             self._server = make_server(HOST, port, wsgi(self._storage), _Server, _Quiet)
         except OSError as error:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -324,6 +325,7 @@ def _assert_each_parameter_once(model: nn.Module, groups: list[dict[str, Any]]) 
         assert p.requires_grad == (id(p) in grouped), f"{name} is neither frozen nor optimised"
 
 
+@lru_cache  # it is asked in every epoch
 def multiply_adds(width: float, image_size: int, first: int, last: int) -> int:
     """Of `features[first:last]` for one image, convolutions only."""
     layers = feature_layers(width)

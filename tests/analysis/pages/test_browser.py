@@ -4,9 +4,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
 
 from analysis.final_test import final_test
 from analysis.frames import results
@@ -16,13 +16,21 @@ from analysis.pages.report import write_report
 from sweep.request.config import check_config
 from tests.conftest import Faces, sweep_facts
 
+if TYPE_CHECKING:
+    from playwright.sync_api import (  # two seconds, which every process of `make fast` would spend
+        Browser,
+        Page,
+    )
+
 pytestmark = pytest.mark.system("chromium")
 IN_SIGHT_ARE_DRAWN = """[...document.querySelectorAll(".plot")]
     .filter(plot => plot.checkVisibility()).every(plot => plot.querySelector("svg.main-svg"))"""
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator["Browser"]:
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as started:
         found = started.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
@@ -31,7 +39,7 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-def until(page: Page, expression: str, seconds: float = 30) -> None:
+def until(page: "Page", expression: str, seconds: float = 30) -> None:
     """Wait for it; Playwright's own waiting is forbidden by the page's content security policy."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
@@ -42,7 +50,9 @@ def until(page: Page, expression: str, seconds: float = 30) -> None:
 class Opened:
     """A page that is open, with what it complained of and asked for."""
 
-    def __init__(self, browser: Browser, path: Path, dark: bool = False, width: int = 1200) -> None:
+    def __init__(
+        self, browser: "Browser", path: Path, dark: bool = False, width: int = 1200
+    ) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         context = browser.new_context(
@@ -67,7 +77,7 @@ def report(run: Path) -> Path:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_report_draws_every_plot_in_sight_and_links_open_their_trials(
-    browser: Browser, report: Path, run: Path, dark: bool
+    browser: "Browser", report: Path, run: Path, dark: bool
 ) -> None:
     opened = Opened(browser, report, dark)
     page = opened.page
@@ -86,14 +96,14 @@ def test_the_report_draws_every_plot_in_sight_and_links_open_their_trials(
     assert opened.complaints == []
 
 
-def test_the_report_fits_on_a_phone(browser: Browser, report: Path) -> None:
+def test_the_report_fits_on_a_phone(browser: "Browser", report: Path) -> None:
     opened = Opened(browser, report, width=390)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
     assert opened.complaints == []
 
 
 def test_the_exploration_draws_its_plots_and_shows_its_pictures(
-    browser: Browser, faces: Faces, tmp_path: Path, own_store: Path
+    browser: "Browser", faces: Faces, tmp_path: Path, own_store: Path
 ) -> None:
     trial = {"strategy": "full", "augmentation": ["none", "flip_jitter"]}
     config = check_config(sweep_facts(faces, tmp_path, trial), {}, "test")
@@ -105,7 +115,7 @@ def test_the_exploration_draws_its_plots_and_shows_its_pictures(
 
 
 def test_runs_beside_each_other_are_drawn_in_any_width(
-    browser: Browser, run: Path, tmp_path: Path
+    browser: "Browser", run: Path, tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(run, tmp_path / "<b>other"))
     page = write_comparison([run, other], tmp_path / "compare.html")

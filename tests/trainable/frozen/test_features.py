@@ -4,7 +4,6 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -89,14 +88,21 @@ def shared(bench: Bench) -> Shared:
 @pytest.mark.parametrize(
     ("strategy", "augmentation", "optimizer"),
     [
-        *product(("head", "block5"), ("none", "flip", "flip_jitter"), ("adam", "sgd")),
+        # each two of the three together once
+        ("head", "none", "adam"),
+        ("head", "flip", "sgd"),
+        ("head", "flip_jitter", "adam"),
+        ("block5", "none", "sgd"),
+        ("block5", "flip", "adam"),
+        ("block5", "flip_jitter", "sgd"),
         *((s, "flip", "adamw") for s in get_args(Strategy) if s not in ("head", "block5", "full")),
         ("full", "flip_jitter", "adam"),
     ],
 )
 def test_sharing_changes_no_bit(
-    sharing: Bench, strategy: str, augmentation: str, optimizer: str
+    bench: Bench, store: Path, strategy: str, augmentation: str, optimizer: str
 ) -> None:
+    sharing = sharing_of(bench, store, epochs=2)  # in the second, views are others
     settings = {"strategy": strategy, "augmentation": augmentation, "optimizer": optimizer}
     config = SMALL.model_copy(update=settings)
     plain = outcome(sharing, train(sharing, config, "plain"), "plain")

@@ -213,7 +213,7 @@ def test_with_jitter_made_on_the_device_sharing_changes_no_bit(
     found = []
     for resident in (True, False):
         sharing = Sharing(kept=ALL, resident=resident)
-        facts = {"views_made_on": "device", "sharing": sharing}
+        facts = {"views_made_on": "device", "sharing": sharing, "epochs": 2}
         made = with_store(bench, tmp_path / f"store-{resident}", **facts)
         found += [results(train(made, config, by)) for by in (None, shared(made))]
     assert found == found[:1] * 4
