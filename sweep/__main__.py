@@ -20,6 +20,7 @@ from sweep.session.create import partial_run
 from sweep.session.hold import only_driver
 from trainable.records.run_folder import RunFolder
 from trainable.show.exit_codes import Exit
+from trainable.show.streams import go_on
 from trainable.show.terminal import PlainConsole, expanded, progress, run_command
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = PlainConsole(width=None if sys.stdout.isatty() else 160)  # a log file has no edge
+console = PlainConsole(
+    width=None if sys.stdout and sys.stdout.isatty() else 160
+)  # a log file has no edge
 
 Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The sweep's YAML file.", callback=expanded)
@@ -119,6 +122,7 @@ def run(
 
 def start(config: SweepConfig, address: str = "local") -> int:
     """Make a run folder and run its first session; the exit code. What is refused before it begins leaves nothing."""
+    go_on()
     check_folder(config)
     with console.kept(), _own_ray(config, address) as own:
         _check_place(config, address)
@@ -254,6 +258,7 @@ def _change(
     change: "Callable[[RunFolder, list[str], Begin], Change]",
 ) -> None:
     """Hold the run, and go on with it as it is asked for now."""
+    go_on()
     held = open_run(folder).folder
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
     with console.kept(), only_driver(held, take_over, _line) as session:
@@ -373,7 +378,7 @@ def store(
 
 def main() -> None:
     """The command `sweep`."""
-    run_command("sweep", app)
+    run_command("sweep", app, _line)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         if "epoch" in result:
             trial_id = trial.config["trial_id"]
             self._note(trial_id)
-            self._terminal.board.epochs_done += 1
+            self._terminal.epoch(trial_id)
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """See what is written by now; now and then, too, what running trials say of a long step, which of them are

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainable.records.manifest import SessionEnd
 from trainable.show.exit_codes import Exit
+from trainable.show.signals import heard
 
 
 class Interruption:
@@ -35,6 +36,18 @@ class Interruption:
         handlers = ((signal.SIGUSR1, self._early), (signal.SIGTERM, self._terminate))
         self._before = {number: signal.signal(number, handler) for number, handler in handlers}
         self._before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+
+    def obey(self) -> None:
+        """End what a signal asked to end, where a library has swallowed it.
+
+        Raises:
+            KeyboardInterrupt: one has come since the command began.
+        """
+        by = heard()
+        if by is not None:
+            terminated = by is signal.SIGTERM
+            self.how = self.how or (SessionEnd.SIGTERM if terminated else SessionEnd.SIGINT)
+            raise KeyboardInterrupt
 
     def limit(self, seconds: float | None) -> None:
         """End Tune so many seconds from now; called again, the first call counts. None: no limit."""

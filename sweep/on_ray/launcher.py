@@ -59,6 +59,7 @@ def run_session(
             with cluster.cluster(address, run.folder.log, own) as dashboard:
                 interruption.watch()
                 try:
+                    interruption.obey()
                     resolved = resolve(run, console, address, store_limit)
                     held = hold.enter_context(begin(resolved.manifest))
                     granted = resolved.granted.granted()
@@ -144,6 +145,7 @@ def _tune(
             ),
         ),
     )
+    interruption.obey()
     with terminal:
         tuner.fit()
     return searcher.is_complete

@@ -4,7 +4,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -19,6 +19,8 @@ from trainable.records.rows import Origin, Status
 from trainable.show.colours import COLOURS
 from trainable.show.terminal import PlainConsole
 from trainable.show.wording import duration
+
+LINE_SECONDS: Final = 10.0  # assumed
 
 
 @dataclass
@@ -79,13 +81,16 @@ class Board:
         return leader(line.standing for line in self.lines.values() if line.standing)
 
     def seconds_left(self) -> float | None:
-        """From this session's epochs per second; trials to come are taken to last as long as those that ended."""
+        """From this session's epochs per second; trials to come are taken to last as long as those that ended.
+
+        One that runs has an epoch to go at least, however long it has lasted.
+        """
         if not self.epochs_done:
             return None
         over = [line.epoch for line in self.lines.values() if self.is_over(line)]
         typical = sum(over) / len(over) if over else self.epochs
         running = [line for line in self.lines.values() if line.status is Status.RUNNING]
-        left = sum(max(typical - line.epoch, 0) for line in running)
+        left = sum(max(typical - line.epoch, 1) for line in running)
         left += typical * max(self.trials - self.ended - len(running), 0)
         return left * (time.monotonic() - self.began) / self.epochs_done
 
@@ -117,12 +122,14 @@ def counts(board: Board) -> Text:
 
 
 class Terminal:
-    """Shows a board: redrawn four times a second on a terminal, else a line for each trial that ends, as in the log."""
+    """Shows a board: redrawn four times a second on a terminal; elsewhere a line for each trial that ends, as in the
+    log, and between them one for an epoch, not more often than every `LINE_SECONDS`."""
 
     def __init__(self, board: Board, console: PlainConsole) -> None:
         self.board = board
         self.console = console
         self._lock = threading.Lock()
+        self._next_line = 0.0
         self._live = (
             Live(get_renderable=self.picture, console=console, refresh_per_second=4)
             if console.is_terminal
@@ -191,6 +198,24 @@ class Terminal:
     def started(self, trial_id: str, slot: str) -> None:
         line = self.board.lines[trial_id]
         line.status, line.slot = Status.RUNNING, slot
+
+    def epoch(self, trial_id: str) -> None:
+        """A trial has another epoch on record, as the board's line has it already."""
+        self.board.epochs_done += 1
+        now = time.monotonic()
+        if self._live or now < self._next_line:
+            return
+        self._next_line = now + LINE_SECONDS
+        board, line = self.board, self.board.lines[trial_id]
+        value, best = (f"{v:.4f}" if v is not None else "–" for v in (line.value, line.best))
+        left = board.seconds_left()
+        self.console.show(
+            f"{Status.RUNNING:<11}{trial_id}  {line.epoch:>2} of {board.epochs} epochs  "
+            f"{board.metric} {value} (best {best})  {line.setting};  "
+            f"{board.ended} of {board.trials} trials ended, "
+            f"{duration(now - board.began)} so far"
+            + ("" if left is None else f", about {duration(left)} left")
+        )
 
     def ended(self, trial_id: str, status: Status, reason: str) -> None:
         """A trial is over; said in a line where nothing is redrawn, and in the log."""

@@ -10,4 +10,6 @@ class Exit(IntEnum):
     TRIALS_FAILED = 1
     REQUEST = 2
     INTERRUPTED = 130
+    CUT_OFF = 141
+    """Whoever read the output has gone: `| head`. As a program that SIGPIPE ends."""
     TERMINATED = 143

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from trainable.config import absolute
 from trainable.errors import RequestError
+from trainable.show import signals, streams
 from trainable.show.exit_codes import Exit
 
 
@@ -70,11 +72,19 @@ class PlainConsole(Console):
         self._kept.flush()
         self._kept.capacity = 1
 
+    def on_broken_pipe(self) -> NoReturn:
+        """Whoever runs the command decides."""
+        raise BrokenPipeError
+
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's, and kept; what redraws the screen prints nothing but a Control."""
         super().print(*objects, **options)
         if not any(isinstance(each, Control) for each in objects):
             self.note(*objects, **options)
+
+    def show(self, text: str) -> None:
+        """Print a line that is not kept."""
+        super().print(text, soft_wrap=True)
 
     def note(self, *objects: Any, **options: Any) -> None:
         """Keep a line that is not printed."""
@@ -104,20 +114,30 @@ def _nothing(record: object) -> None:
     """Is done."""
 
 
-def run_command(name: str, app: Callable[..., object]) -> None:
+def run_command(
+    name: str, app: Callable[..., object], tell: Callable[[str], None] | None = None
+) -> None:
     """Run the Typer `app` as the command `name`, and exit with its code; without arguments it shows its help.
 
     A wrong request, a wrong option or a file that can't be used ends in one line on stderr and exit code 2, Ctrl-C in
-    130.
+    130, SIGTERM in 143. Whatever becomes of its output, it ends without a traceback. `tell` says that a signal came.
     """
+    output = streams.take_over()
+    signals.listen(tell or _tell)
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except RequestError as error:
         _refuse(name, str(error))
+    except BrokenPipeError:
+        code = Exit.CUT_OFF
     except OSError as error:
         _refuse(name, f"{error.filename or 'a file'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as end:
+        by = signals.heard()  # Ray ends the process by SystemExit
+        if isinstance(end, SystemExit) and by is None:
+            raise
+        code = Exit.TERMINATED if by is signal.SIGTERM else Exit.INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own, of which it exports no class
             raise
@@ -125,6 +145,8 @@ def run_command(name: str, app: Callable[..., object]) -> None:
         command = context.command_path if context is not None else name
         said = " ".join(error.format_message().split()).rstrip(".")
         _refuse(name, f"{said[:1].lower()}{said[1:]}; `{command} --help` says what it takes")
+    finally:
+        output.goes_on = True  # what is left in its buffer
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -138,6 +160,10 @@ def expanded(value: Any) -> Any:
     if not isinstance(value, Path) or not str(value).startswith("~"):
         return value
     return value.absolute() if value.exists() else absolute(value, "a path")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _refuse(name: str, text: str) -> NoReturn:

@@ -92,6 +92,33 @@ def test_time_left_counts_what_runs_and_what_is_to_come(monkeypatch: pytest.Monk
     assert made.seconds_left() == pytest.approx(12.0)
 
 
+def test_while_a_trial_runs_the_time_left_is_not_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = board()
+    made.trials = 3
+    made.lines["bbbbbbbbbbbb"].epoch = 9  # longer than those that ended
+    made.epochs_done, made.began = 19, 0.0
+    monkeypatch.setattr("time.monotonic", lambda: 38.0)
+    assert made.seconds_left() == pytest.approx(2.0)
+
+
+def test_elsewhere_than_on_a_terminal_epochs_are_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    console = PlainConsole(file=io.StringIO(), width=200)
+    with console.kept(), Terminal(board(), console) as terminal:
+        console.log_to(tmp_path / "log")
+        for seconds in (0, 4, 5, 11, 12):
+            now[0] = 100.0 + seconds
+            terminal.epoch("bbbbbbbbbbbb")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 2 and all(line.startswith("running    bbbbbbbbbbbb") for line in lines)
+    assert "of 10 epochs" in lines[0] and "trials ended" in lines[0] and "left" in lines[0]
+    assert terminal.board.epochs_done == 5
+    assert not (tmp_path / "log").read_text(), "the records have them"
+
+
 def test_a_setting_is_described_by_what_differs_from_the_defaults() -> None:
     assert describe(TrialConfig()) == "block5, lr 0.0001"
     config = TrialConfig(strategy="head", lr=0.05, optimizer="sgd", momentum=0.85, head="512-64")

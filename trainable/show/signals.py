@@ -1,0 +1,65 @@
+"""SIGINT (Ctrl-C) and SIGTERM of a command: acknowledged within a second, and remembered, whatever swallows them.
+
+Python raises KeyboardInterrupt between two steps of the main thread. While that waits within a library (an import, or
+Ray's start) the signal waits too, and a library that catches every error forgets it. So a thread reads the signals as
+they come (`signal.set_wakeup_fd`) and says so; who begins a longer step asks `heard`.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, NoReturn
+
+GRACE_SECONDS: Final = 0.3  # who has ended by then is not told that it is ending; assumed
+
+_heard: list[int] = []
+
+
+def listen(tell: Callable[[str], None]) -> None:
+    """Begin to; `tell` gets a line when a signal came and the process has not ended a moment later.
+
+    Nothing where this is not the main thread, to which alone signals come. A signal that is ignored, as SIGINT is in
+    a shell's background job, stays so.
+    """
+    _heard.clear()
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_read, args=(reader, tell), daemon=True, name="signals").start()
+
+
+def heard() -> signal.Signals | None:
+    """The first of the two that came."""
+    return signal.Signals(_heard[0]) if _heard else None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    _remember(number)
+    raise KeyboardInterrupt
+
+
+def _remember(number: int) -> None:
+    if not _heard:
+        _heard.append(number)
+
+
+def _read(reader: int, tell: Callable[[str], None]) -> None:
+    told = False
+    while numbers := os.read(reader, 64):
+        for number in numbers:
+            if number in (signal.SIGINT, signal.SIGTERM):
+                _remember(number)
+                if not told:
+                    told = True
+                    time.sleep(GRACE_SECONDS)
+                    tell(
+                        f"{signal.Signals(number).name}: ending in good order; again to end at once"
+                    )
