@@ -163,6 +163,12 @@ def test_what_is_kept_takes_the_room_of_all_images_that_are_seen(
     assert decide_for(config(**changed), SLOW, 24_000, 3_000, half).bytes == expected
 
 
+def test_what_is_kept_and_how_much_of_the_disk_it_takes_is_told_in_gigabytes() -> None:
+    """51,000 views of 7 x 7 x 512 numbers of four bytes each."""
+    said = decide(strategy="head", augmentation="flip").said()
+    assert "features after all layers (at most 5.12 GB a node)" in said
+
+
 def test_a_store_in_half_precision_takes_half_the_room() -> None:
     facts = config(strategy="head").model_dump(mode="json") | {"store": {"format": "float16"}}
     rounded = decide_for(check_config(facts, {}, "test"), SLOW, 24_000, 3_000, half=False)
