@@ -285,6 +285,12 @@ def test_the_fastest_that_fits_is_kept_and_the_smaller_of_two_that_are_as_fast(
     assert found.fill_seconds == pytest.approx(seconds - 50 if kept else 0)
 
 
+def test_where_frozen_work_takes_no_time_or_nobody_asks_for_it_nothing_is_kept() -> None:
+    free = replace(CPU, decode=0, layers={}, read=0, write=0, copy=0)
+    for found in (choose(ASKED, free, 20, SIZES), choose([], CPU, 20, SIZES)):
+        assert (found.kept, found.bytes, found.seconds_shared) == ((), 0, 0)
+
+
 def test_a_trial_holds_an_epochs_own_views_and_every_fixed_one_at_its_cut() -> None:
     assert choose(ASKED[1:], CPU, 20, SIZES).held_bytes == 5 * (20 + 30)
     both = choose([*ASKED[:2], Demand(24, "epoch", 500, 100)], CPU, 20, SIZES)
