@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import Bench
 from trainable.config import Sharing, TrialConfig
-from trainable.frozen.reference import Plain, Work
+from trainable.frozen.reference import Batches, Plain, Work
 from trainable.frozen.shared import FromStore, Shared
 from trainable.hardware.device import Device
 from trainable.network.model import build_model
@@ -30,9 +30,9 @@ def shared(bench: Bench, folder: Path, sharing: Sharing, **changed: object) -> S
     return Shared(bench.run.model_copy(update=facts), bench.data, bench.backbone)
 
 
-def source(bench: Bench, by: Shared, strategy: str) -> FromStore:
-    """Where a trial of this strategy has its features from."""
-    config = HEAD.model_copy(update={"strategy": strategy})
+def source(bench: Bench, by: Shared, **settings: object) -> FromStore:
+    """Where a trial with these settings has its features from."""
+    config = HEAD.model_copy(update=settings)
     return FromStore(Plain(config, by.run, by.data, build_model(config, bench.backbone)), by)
 
 
@@ -64,7 +64,7 @@ def test_a_trial_that_freezes_nothing_and_a_device_that_is_given_back_hold_no_fe
     bench: Bench, tmp_path: Path
 ) -> None:
     by = shared(bench, tmp_path, Sharing(kept=frozenset(), resident=True))
-    full, head = source(bench, by, "full"), source(bench, by, "head")
+    full, head = source(bench, by, strategy="full"), source(bench, by)
     assert full.resident_training(1, Work()) is None and full.resident_validation(Work()) is None
     assert head.resident_validation(Work()) is not None
     by.drop_resident()
@@ -76,11 +76,45 @@ def test_features_that_are_not_to_be_kept_are_computed_and_leave_nothing_on_the_
 ) -> None:
     by = shared(bench, tmp_path, Sharing(kept=frozenset({"31 fixed"})))
     work = Work()
-    list(source(bench, by, "block5").validation(work))
+    list(source(bench, by, strategy="block5").validation(work))
     assert (work.frozen_images, work.shared_images) == (VALIDATION, 0)
     assert not (tmp_path / "store").exists()
-    list(source(bench, by, "head").validation(work := Work()))
+    list(source(bench, by).validation(work := Work()))
     assert (work.frozen_images, work.shared_images) == (VALIDATION, VALIDATION)
+
+
+def features(batches: Batches) -> torch.Tensor:
+    return torch.cat([hidden for _, hidden in batches])
+
+
+def test_what_lies_on_the_device_is_what_the_plain_path_computes_and_is_computed_once(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Of images some of which are mirrored."""
+    by = shared(bench, tmp_path, Sharing(kept=frozenset(), resident=True))
+    mirroring = source(bench, by, augmentation="flip")
+    plain = features(mirroring.plain.training(1, range(TRAINING), Work()))
+    for computed in (2 * TRAINING, 0):
+        held = mirroring.resident_training(1, work := Work())
+        assert held is not None and torch.equal(held.at(torch.arange(TRAINING)), plain)
+        assert (work.frozen_images, work.shared_images) == (computed, TRAINING)
+
+
+def test_the_next_epoch_lets_go_of_the_views_of_the_last_one_and_of_nothing_else(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """So they may be evicted, while what comes again in every epoch stays mapped."""
+    by = shared(bench, tmp_path, Sharing(kept=frozenset({"31 epoch", "31 fixed"})))
+    jittering, order = source(bench, by, augmentation="flip_jitter"), range(TRAINING)
+    features(jittering.validation(Work()))
+    fixed = set(by.shelves.open)
+    mapped = []
+    for epoch in (1, 2):
+        plain = features(jittering.plain.training(epoch, order, Work()))
+        assert torch.equal(features(jittering.training(epoch, order, Work())), plain)
+        mapped.append(set(by.shelves.open))
+    assert [len(each) for each in mapped] == [len(fixed) + 3] * 2, "three chunks of training"
+    assert set.intersection(*mapped) == fixed
 
 
 class AtOnce:
@@ -108,7 +142,7 @@ def test_features_are_read_two_batches_ahead_and_no_more_of_an_epoch_lies_in_mem
 
     by = shared(bench, tmp_path, Sharing(kept=EVERYTHING))
     monkeypatch.setattr("trainable.frozen.shared.threads", at_once)
-    batches = source(bench, by, "head").training(1, range(TRAINING), Work())
+    batches = source(bench, by).training(1, range(TRAINING), Work())
     monkeypatch.setattr(Device, "host_buffer", counted)
     ahead = [len(read) - number for number, _ in enumerate(batches, start=1)]
     assert ahead == [2, 2, 2, 1, 0]
