@@ -37,7 +37,7 @@ TESTS: Final = {  # besides the test of its own name, where it has one
     "trainable/fit.py": [],
     "trainable/network/model.py": [],
     "trainable/frozen/store.py": [],
-    "trainable/frozen/shared.py": ["tests/trainable/frozen/test_features.py"],
+    "trainable/frozen/shared.py": [],
     "trainable/records/trial_folder.py": [],
     "trainable/records/paths.py": ["tests/trainable/records/test_trial_folder.py"],
     "trainable/records/state.py": [],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainable.config import RunSettings
 from trainable.data import LabelledImages, TrainingData
-from trainable.frozen.chunks import PIXELS, Look, StoredTable, chunk_names
+from trainable.frozen.chunks import PIXELS, StoredTable
 from trainable.frozen.filling import Filling
 from trainable.frozen.layers import Wanted, wanted_chunks
 from trainable.frozen.reference import (
@@ -55,17 +55,8 @@ class Shared:
     def problem(self) -> str:
         return self.shelves.problem
 
-    def table(self, part: LabelledImages, look: Look, cut: int, work: Work) -> StoredTable:
-        """Every chunk of `part` in `look`, mapped; those that nobody has computed yet are computed here.
-
-        Raises:
-            StoreUnavailable: the store can't be used.
-        """
-        seen = Seen([look], torch.zeros(len(part), dtype=torch.int64), [chunk_names(part, look)])
-        return self.mapped(part, seen, cut, work)[0]
-
     def mapped(self, part: LabelledImages, seen: Seen, cut: int, work: Work) -> list[StoredTable]:
-        """Tables of all looks on the disk.
+        """Tables of all looks on the disk; chunks that nobody has computed yet are computed here.
 
         Raises:
             StoreUnavailable: the store can't be used.

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +91,19 @@ def test_another_format_is_refused(run: RunFolder, version: int | None) -> None:
     facts = json.loads(run.test.read_text()) | {"format_version": version}
     with pytest.raises(RequestError, match=f"must have format_version 1, but it has {version};"):
         parse_ledger(json.dumps(facts).encode(), run)
+
+
+@pytest.mark.parametrize(
+    "damaged", [{}, {"ledger": None}, {"ledger": [1]}, {"ledger": [{"number": 1}]}], ids=str
+)
+def test_a_damaged_ledger_is_refused_in_one_line_that_names_the_file(
+    run: RunFolder,
+    refused: Callable[[pytest.ExceptionInfo[Exception]], str],
+    damaged: dict[str, object],
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_ledger(json.dumps({"format_version": 1} | damaged).encode(), run)
+    assert refused(caught).startswith(f"{run.test} must hold a ledger of openings, but: ")
 
 
 # ---------------------------------------------------------------- the rule

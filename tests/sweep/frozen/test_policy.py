@@ -163,6 +163,12 @@ def test_what_is_kept_takes_the_room_of_all_images_that_are_seen(
     assert decide_for(config(**changed), SLOW, 24_000, 3_000, half).bytes == expected
 
 
+def test_what_is_kept_and_how_much_of_the_disk_it_takes_is_told_in_gigabytes() -> None:
+    """51,000 views of 7 x 7 x 512 numbers of four bytes each."""
+    said = decide(strategy="head", augmentation="flip").said()
+    assert "features after all layers (at most 5.12 GB a node)" in said
+
+
 def test_a_store_in_half_precision_takes_half_the_room() -> None:
     facts = config(strategy="head").model_dump(mode="json") | {"store": {"format": "float16"}}
     rounded = decide_for(check_config(facts, {}, "test"), SLOW, 24_000, 3_000, half=False)
@@ -277,6 +283,12 @@ def test_the_fastest_that_fits_is_kept_and_the_smaller_of_two_that_are_as_fast(
     assert found.seconds_plain == pytest.approx(1000 * (2 + decode))
     assert found.seconds_shared == pytest.approx(seconds)
     assert found.fill_seconds == pytest.approx(seconds - 50 if kept else 0)
+
+
+def test_where_frozen_work_takes_no_time_or_nobody_asks_for_it_nothing_is_kept() -> None:
+    free = replace(CPU, decode=0, layers={}, read=0, write=0, copy=0)
+    for found in (choose(ASKED, free, 20, SIZES), choose([], CPU, 20, SIZES)):
+        assert (found.kept, found.bytes, found.seconds_shared) == ((), 0, 0)
 
 
 def test_a_trial_holds_an_epochs_own_views_and_every_fixed_one_at_its_cut() -> None:

@@ -226,7 +226,8 @@ def test_two_trials_that_start_together_compute_each_chunk_once_between_them(
     def fill(cut: int) -> None:
         start.wait()
         for part in (both[cut].data.training, both[cut].data.validation):
-            both[cut].table(part, original(part), cut, work[cut])
+            seen = both[cut].upcoming.original(part)
+            both[cut].mapped(part, seen, cut, work[cut])
 
     for by in both.values():
         by.shelves.claims(24)
@@ -254,7 +255,8 @@ def test_a_trial_computes_every_other_chunk_before_it_waits_for_one(sharing: Ben
     for cut in (0, 10, 17, 24):
         by.shelves.shelf(cut)
     with shelf.claim(names[0]):
-        thread = threading.Thread(target=by.table, args=(images, look, 24, work), daemon=True)
+        seen = by.upcoming.original(images)
+        thread = threading.Thread(target=by.mapped, args=(images, seen, 24, work), daemon=True)
         thread.start()
         while (
             not all(by.shelves.shelf(24).has(name) for name in names[1:]) or not work.waited_seconds

@@ -546,7 +546,7 @@ def test_what_was_just_written_is_not_read_to_be_hashed_again(held: Bench) -> No
     """So damage that comes between is seen by the next process, and not by this one."""
     by, work = shared(held), Work()
     look = original(by.data.training)
-    by.table(by.data.training, look, 31, work)
+    by.mapped(by.data.training, seen_originally(by.data.training), 31, work)
     by.close()
     for each in stored(held.run.store / "chunks"):  # type: ignore[operator]
         content = each.path.read_bytes()

@@ -186,7 +186,10 @@ def test_a_chunk_of_just_the_limits_size_fits_and_one_byte_less_is_too_little(
 
 
 def test_what_has_no_room_is_told_in_gigabytes(shelf: Shelf) -> None:
-    said = "the limit of 1.00 GB leaves no room for 2.50 GB beside 0.00 GB in use"
+    """Beside half a gigabyte that somebody is writing: a file with a length and no content."""
+    with (shelf.folder / "a.1.tmp").open("wb") as file:
+        file.truncate(500_000_000)
+    said = "the limit of 1.00 GB leaves no room for 2.50 GB beside 0.50 GB in use"
     with pytest.raises(StoreUnavailable, match=said):
         make_room(shelf.folder.parent, 2_500_000_000, limit_bytes=10**9)
 

@@ -828,6 +828,15 @@ def test_rows_without_a_file_name_are_counted_and_the_first_one_named(
     assert "2 have none, row 3 first" in says(root, refused, file_column="filename")
 
 
+def test_a_file_that_is_named_twice_is_refused_with_its_two_rows_however_it_is_written(
+    root: Path, refused: Text
+) -> None:
+    """Which of two labels is its own can't be known; the first pair of rows is told, and how many more there are."""
+    put(root, [*lines(), "21,./000004.jpg,1,1", "22,000002.jpg,1,1", "23,000002.jpg,-1,1"])
+    assert "'./000004.jpg' is in rows 4 and 21 (3 such rows)" in says(root, refused)
+    assert "rows 4 and 21" in says(root, refused, missing="drop"), "none of them is left out"
+
+
 def test_where_the_labels_come_from_is_the_table_or_the_folder_of_the_classes(
     root: Path, tmp_path: Path
 ) -> None:
