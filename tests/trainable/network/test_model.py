@@ -21,12 +21,13 @@ from trainable.network.model import (
     TransferVGG16,
     build_model,
     feature_layers,
+    fitted,
     load_backbone,
     make_optimizer,
     map_shapes,
     multiply_adds,
 )
-from trainable.network.weights import IMAGENET, imagenet_file
+from trainable.network.weights import IMAGENET, Weights, imagenet_file
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -518,3 +519,10 @@ def test_what_trained_elsewhere_is_not_put_back(refused: Text) -> None:
         with pytest.raises(RequestError) as caught:
             model.set_trained(build(other).trained_copy())
         assert "do not fit" in refused(caught)
+
+
+def test_a_width_beyond_1_is_not_advised_since_none_can_be_asked_for(refused: Text) -> None:
+    wide = {f"features.{n}": v for n, v in feature_layers(2.0).state_dict().items()}
+    with pytest.raises(RequestError) as caught:
+        fitted(Weights("wide.pth", wide), 0.5)
+    assert refused(caught).endswith("wide.pth has (128, 3, 3, 3)")
