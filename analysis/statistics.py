@@ -249,11 +249,9 @@ def superiority(first: Sequence[float], second: Sequence[float]) -> Superiority:
         variance = p * (1 - p) * (1 + more * ((1 - p) / (2 - p) + p / (1 + p))) / pairs
         return (share - p) ** 2 - z**2 * variance
 
-    inside = min(
-        max(share, TINY), 1 - TINY
-    )  # at 0 and 1 the share itself is a root, and not the one that is sought
-    low = float(brentq(beyond, 0, inside)) if share > 0 else 0.0
-    high = float(brentq(beyond, inside, 1)) if share < 1 else 1.0
+    # at 0 and 1 the share itself is a root: one end of the interval, and not the other, which is sought too
+    inside = min(max(share, TINY), 1 - TINY)
+    low, high = float(brentq(beyond, 0, inside)), float(brentq(beyond, inside, 1))
     return Superiority(share, Interval(low, high, method="Newcombe"), pairs)
 
 

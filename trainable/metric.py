@@ -65,7 +65,7 @@ def measure(logits: "Tensor", labels: "Tensor") -> Measured:
 
     logits, labels = logits.double().cpu(), labels.double().cpu()
     predicted, actual, right = logits > 0, labels > 0.5, is_right(logits, labels).double()
-    recalls = [right[actual == c].mean().item() for c in (False, True)]
+    recalls = [right[of_class].mean().item() for of_class in (actual, ~actual)]
     finite = bool(torch.isfinite(logits).all())
     return Measured(
         loss=binary_cross_entropy_with_logits(logits, labels).item() if finite else math.nan,

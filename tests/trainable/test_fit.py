@@ -40,6 +40,7 @@ from trainable.records.rows import Row, Status, is_better
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 from trainable.schedule import derive_seed, lr_factor
+from trainable.step import TrainingSteps
 from trainable.write_behind import Behind
 
 SMALL = TrialConfig(head="16", lr=0.01, batch_size=10, dropout=0.2)
@@ -969,3 +970,17 @@ def test_a_clock_that_is_set_back_changes_nothing(
         (row.ended_at for row in record.rows()), reverse=True
     )
     assert all(row.seconds > 0 for row in record.rows())
+
+
+def test_the_first_guess_of_a_writing_time_is_that_of_the_files_which_a_trial_leaves(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a byte a second it is their size, but for headers: of Adam, which keeps most."""
+    monkeypatch.setattr(fit_module, "DISK_BYTES_PER_SECOND", 1.0)
+    config, record = TrialConfig(head="64"), bench.record("guessed")
+    model = build_model(config, bench.backbone)
+    steps = TrainingSteps(config, bench.run, model, bench.data.training.labels)
+    guessed = fit_module._Saving(record, bench.data.validation, model, steps)._writing_seconds
+    bench.fit(config, record, epochs=1)
+    left = [record.last, *record.folder.glob("best-*.safetensors")]
+    assert guessed == pytest.approx(sum(path.stat().st_size for path in left), rel=0.05)

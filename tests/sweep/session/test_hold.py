@@ -582,3 +582,23 @@ def test_of_many_who_find_a_dead_hold_one_gets_it(run: RunFolder) -> None:
         won.get(timeout=5)
         assert won.empty()
         assert sorted(path.name for path in run.path.iterdir()) == ["manifest.json", "sessions"]
+
+
+@pytest.mark.parametrize("opened", [1, 2, 5])
+def test_after_an_older_version_each_of_its_numbers_is_drawn_and_none_is_left_out(
+    run: RunFolder, opened: int
+) -> None:
+    """It drew none: a newcomer that begins at 1 must find all of them taken."""
+    put_manifest(run, sessions=tuple(session(number + 1) for number in range(opened)))
+    assert Waiting(run).take() == opened + 1
+    drawn = {path.name for path in run.sessions.iterdir()}
+    assert drawn == {f"{number + 1}.json" for number in range(opened + 1)}
+
+
+def test_a_hold_whose_file_goes_while_it_is_looked_at_has_been_silent_for_no_time(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can't know for how long says nothing of it."""
+    held_by(run)
+    monkeypatch.setattr(Disk, "moved", lambda disk, path: None)
+    assert (found := read_hold(run)) is not None and found.silent_seconds == 0

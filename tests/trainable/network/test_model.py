@@ -21,12 +21,13 @@ from trainable.network.model import (
     TransferVGG16,
     build_model,
     feature_layers,
+    fitted,
     load_backbone,
     make_optimizer,
     map_shapes,
     multiply_adds,
 )
-from trainable.network.weights import IMAGENET, imagenet_file
+from trainable.network.weights import IMAGENET, Weights, imagenet_file
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -518,3 +519,36 @@ def test_what_trained_elsewhere_is_not_put_back(refused: Text) -> None:
         with pytest.raises(RequestError) as caught:
             model.set_trained(build(other).trained_copy())
         assert "do not fit" in refused(caught)
+
+
+def test_a_width_beyond_1_is_not_advised_since_none_can_be_asked_for(refused: Text) -> None:
+    wide = {f"features.{n}": v for n, v in feature_layers(2.0).state_dict().items()}
+    with pytest.raises(RequestError) as caught:
+        fitted(Weights("wide.pth", wide), 0.5)
+    assert refused(caught).endswith("wide.pth has (128, 3, 3, 3)")
+
+
+def test_weights_that_lack_a_layer_are_said_to_be_another_network_s_only_where_it_is_known(
+    narrow: dict[str, Tensor], refused: Text
+) -> None:
+    cut_short = {name: value for name, value in narrow.items() if name != "features.17.bias"}
+    for state, told in (
+        (cut_short, "lacks features.17.bias"),
+        ({"anything": torch.zeros(1)}, "lacks features.0.weight"),
+        ({"layer1.0.conv1.weight": torch.zeros(1)}, "it is a ResNet, not VGG-16"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            fitted(Weights("w.pth", state), WIDTH)
+        assert refused(caught).endswith(told)
+
+
+@pytest.mark.parametrize("strategy", ["head", "block4"])
+def test_an_image_alone_has_the_frozen_features_that_it_has_among_others(
+    strategy: Strategy,
+) -> None:
+    """To the last bit: so a last batch of one image is no other training."""
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    model = build(TrialConfig(strategy=strategy, head="linear"))
+    among, alone = model.prefix(images), model.prefix(images[1:2])
+    assert torch.equal(alone, among[1:2])
+    assert not torch.equal(alone, among[:1])
