@@ -57,7 +57,9 @@ LIBRARIES: Final = (  # that tests import and no change touches
     "statsmodels.stats.proportion",
     "torchvision.transforms.v2",
 )
-NO_LONGER: Final = 300.0  # seconds: a test that hangs has noticed
+SLOWER: Final = (
+    5  # times the tests of the module as it is, and as many seconds: a test that hangs has noticed
+)
 
 OTHER: Final[dict[type[ast.AST], type[ast.AST]]] = {
     ast.Lt: ast.LtE,
@@ -107,17 +109,17 @@ def changed(text: str, place: int) -> tuple[str, str]:
 
 
 def tests_of(module: str) -> list[str]:
-    """Files of tests: that of the module's own name, and those of `TESTS`."""
+    """Files of tests in the current folder, the copy: that of the module's own name, and those of `TESTS`."""
     path = Path(module)
     own = f"tests/{path.parent}/test_{path.name}"
-    found = [*([own] if (ROOT / own).exists() else []), *TESTS.get(module, [])]
+    found = [*([own] if Path(own).exists() else []), *TESTS.get(module, [])]
     if not found:
         sys.exit(f"{module} must have tests in {own}, but there is no such file")
     return found
 
 
-def passes(tests: list[str]) -> bool:
-    """Run them in a fork, in the folder of the copy."""
+def passes(tests: list[str], seconds: float) -> bool:
+    """Run them in a fork, in the folder of the copy; not longer than so many seconds."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -129,7 +131,7 @@ def passes(tests: list[str]) -> bool:
             code = _run(tests)
         finally:
             os._exit(code)
-    until = time.monotonic() + NO_LONGER
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -142,9 +144,16 @@ def passes(tests: list[str]) -> bool:
 
 def _run(tests: list[str]) -> int:
     import pytest
+    from hypothesis import Phase, settings
 
+    # of a change that is noticed, nobody asks for the smallest example
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile(
+        "mutate", deadline=None, max_examples=50, database=None, phases=phases
+    )
     only = "not ray and not slow and not system and not gpu and not whole"
-    code = int(pytest.main(["-x", "-m", only, "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+    without = ("-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile", "mutate")
+    code = int(pytest.main(["-x", "-m", only, *without, *tests]))
     import trainable
 
     assert Path(trainable.__file__).is_relative_to(Path.cwd()), "the copy is not what is tested"
@@ -157,15 +166,17 @@ def noticed(module: str, count: int, seed: int, copy: Path) -> tuple[int, int]:
     text = path.read_text()
     found = range(len(list(places(ast.parse(text)))))
     chosen = random.Random(seed).sample(found, min(count, len(found)))
-    if not passes(tests):
+    began = time.monotonic()
+    if not passes(tests, 1800.0):
         print(Path("said.txt").read_text()[-2000:])
         sys.exit(f"{module}: its tests fail as they are ({' '.join(tests)})")
+    longest = SLOWER * (time.monotonic() - began + 1)
     lived = 0
     try:
         for place in chosen:
             source, said = changed(text, place)
             path.write_text(source)
-            if passes(tests):
+            if passes(tests, longest):
                 lived += 1
                 print(f"  {module}:{said}", flush=True)
     finally:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from analysis.statistics import Confusion, Interval
 from analysis.wording import metric_name, percent, times
@@ -17,6 +16,7 @@ from trainable.config import StrictModel
 from trainable.errors import RequestError
 from trainable.metric import Metric
 from trainable.records.files import Time, parse_json, write_json
+from trainable.records.paths import readable
 from trainable.records.run_folder import RunFolder
 
 VERSION: Final = 1
@@ -90,11 +90,8 @@ def parse_ledger(content: bytes, run: RunFolder) -> tuple[Opening, ...]:
             f"{run.test} must have format_version {VERSION}, but it has {facts.get('format_version')}; "
             "use the version of this project that made it"
         )
-    try:
+    with readable(run.test, "put the old one back: it says how often the test set was opened"):
         return tuple(Opening(**entry) for entry in facts["ledger"])
-    except (KeyError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"{run.test} must hold a ledger of openings, but: {reason}") from None
 
 
 def write_ledger(run: RunFolder, openings: Sequence[Opening]) -> None:

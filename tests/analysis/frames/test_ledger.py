@@ -103,7 +103,7 @@ def test_a_damaged_ledger_is_refused_in_one_line_that_names_the_file(
 ) -> None:
     with pytest.raises(RequestError) as caught:
         parse_ledger(json.dumps({"format_version": 1} | damaged).encode(), run)
-    assert refused(caught).startswith(f"{run.test} must hold a ledger of openings, but: ")
+    assert refused(caught).startswith(f"{run.test} must be as this project wrote it, but ")
 
 
 # ---------------------------------------------------------------- the rule

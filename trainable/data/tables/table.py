@@ -195,7 +195,7 @@ def _refuse_nameless(names: "pd.Series[str]", path: Path) -> None:
         first = int(np.flatnonzero(same == same.iloc[row])[0])
         raise RequestError(
             f"file names in {path} must be unique, but {names.iloc[row]!r} is in rows {first + 1} and {row + 1} "
-            f"({len(again):,} such rows); remove one of each"
+            f"(repeated {len(again):,} times in all); remove one of each"
         )
 
 
