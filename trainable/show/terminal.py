@@ -134,10 +134,9 @@ def run_command(
     except OSError as error:
         _refuse(name, f"{error.filename or 'a file'}: {error.strerror or error}")
     except (KeyboardInterrupt, SystemExit) as end:
-        by = signals.heard()  # Ray ends the process by SystemExit
-        if isinstance(end, SystemExit) and by is None:
+        if isinstance(end, SystemExit) and signals.heard() is None:
             raise
-        code = Exit.TERMINATED if by is signal.SIGTERM else Exit.INTERRUPTED
+        code = Exit.INTERRUPTED  # Ray, too, ends the process by SystemExit
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own, of which it exports no class
             raise
@@ -147,6 +146,8 @@ def run_command(
         _refuse(name, f"{said[:1].lower()}{said[1:]}; `{command} --help` says what it takes")
     finally:
         output.goes_on = True  # what is left in its buffer
+    if code == Exit.INTERRUPTED and signals.heard() is signal.SIGTERM:
+        code = Exit.TERMINATED  # Typer takes every KeyboardInterrupt for Ctrl-C
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -63,7 +63,7 @@ def test_a_request_that_is_refused_while_ray_starts_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)]
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
 def test_a_signal_while_ray_starts_ends_it_too(
     configure: Callable[..., Path], tmp_path: Path, number: int, code: int
@@ -74,4 +74,6 @@ def test_a_signal_while_ray_starts_ends_it_too(
     _, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert "Traceback" not in err and "***" not in err
+    if number != signal.SIGKILL:
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".run")]
     wait_until(lambda: not marked(mark))
