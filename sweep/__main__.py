@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -114,11 +114,15 @@ def run(
 ) -> None:
     """Start a sweep in a new run folder."""
     limit = [f"store.limit={store_limit}"] if store_limit is not None else []
-    raise typer.Exit(start(load_request(config, [*(overrides or []), *limit]), address))
+    asked = load_request(config, [*(overrides or []), *limit])
+    raise typer.Exit(start(asked, ["sweep", *sys.argv[1:]], address))
 
 
-def start(config: SweepConfig, address: str = "local") -> int:
-    """Make a run folder and run its first session; the exit code. What is refused before it begins leaves nothing."""
+def start(config: SweepConfig, command: Sequence[str], address: str = "local") -> int:
+    """Make a run folder and run its first session; the exit code. What is refused before it begins leaves nothing.
+
+    `command` goes on record as what was asked: words that were typed, or a call from Python in one.
+    """
     check_folder(config)
     with console.kept(), _own_ray(config, address) as own:
         _check_place(config, address)
@@ -128,7 +132,7 @@ def start(config: SweepConfig, address: str = "local") -> int:
         with progress(console) as begin:
             prepared = prepare(config, begin)
         show_data(prepared, console)
-        with partial_run(config, prepared, ["sweep", *sys.argv[1:]]) as begun:
+        with partial_run(config, prepared, command) as begun:
             del prepared  # the backbone's half a gigabyte is not the driver's to hold
             return _session(begun, partial(begin_new, begun), address, own)
 

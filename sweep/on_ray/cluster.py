@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweep.frozen.rates import RateProbe, Rates
 from sweep.on_ray import node_tasks
 from sweep.on_ray.node_tasks import MustSee
-from sweep.on_ray.own_ray import OwnRay
+from sweep.on_ray.own_ray import OwnRay, sigterm_as_it_was
 from sweep.resources.allocation import Allocation, Node
 from sweep.resources.packing import PROBE_SECONDS, Packed, Probe
 from trainable.config import Precision, RunSettings, TrialConfig
@@ -65,7 +65,8 @@ def cluster(address: str, log: Path, own: OwnRay | None = None) -> Iterator[str]
 def _join(address: str) -> Any:
     refuse_closed(address)
     try:
-        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with sigterm_as_it_was():
+            return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RequestError(

@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import ray
@@ -15,6 +17,20 @@ from trainable.hardware.cpus import usable_cpus
 IMPORTED_EARLY: Final = "trainable.trial"
 CPUS_TO_SPARE: Final = int(os.environ.get("SWEEP_RAY_BESIDE_CPUS", 8))
 """With fewer, Ray's processes and the driver take each other's cores: 4 s slower with two (docs/log.md)."""
+SIGACTION_BYTES: Final = 256
+"""More than C's `struct sigaction` takes anywhere (152 on Linux)."""
+
+
+@contextmanager
+def sigterm_as_it_was() -> Iterator[None]:
+    """Around `ray.init`, which sets a handler in C++ that prints a stack before it ends the process, whatever the
+    program does on SIGTERM."""
+    system, before = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+    system.sigaction(signal.SIGTERM, None, before)
+    try:
+        yield
+    finally:
+        system.sigaction(signal.SIGTERM, before, None)
 
 
 class OwnRay:
@@ -66,21 +82,18 @@ class OwnRay:
             self._thread.join()
 
     def _run(self, cpus: int) -> None:
-        handled = signal.getsignal(signal.SIGTERM)
         try:
-            self._context = ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with sigterm_as_it_was():
+                self._context = ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except Exception as error:  # shown to who waits for it
             self._error = error
-        else:
-            if handled is signal.SIG_DFL:  # Ray's own, set in C++, prints a stack before it ends us
-                ctypes.CDLL(None).signal(signal.SIGTERM, 0)
         self._started.set()
         self._unwanted.wait()
         ray.shutdown()
