@@ -17,6 +17,7 @@ from analysis.show import (
     show_tested,
 )
 from trainable.errors import RequestError
+from trainable.show.options import HELP, Version
 from trainable.show.terminal import expanded, progress, run_command
 
 app = typer.Typer(
@@ -33,6 +34,11 @@ Faces = Annotated[
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)
 ]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """What all commands have."""
 
 
 @app.command()
