@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import ray
 
+from sweep.on_ray.installed import job, python_path
 from trainable.errors import RequestError
 from trainable.hardware.cpus import usable_cpus
 
@@ -23,8 +24,8 @@ SIGACTION_BYTES: Final = 256
 
 @contextmanager
 def sigterm_as_it_was() -> Iterator[None]:
-    """Around `ray.init`, which sets a handler in C++ that prints a stack before it ends the process, whatever the
-    program does on SIGTERM."""
+    """Around `ray.init`, which sets a handler in C++ that prints a stack before it ends the process, and around
+    `ray.shutdown`, which sets the default: whatever the program does on SIGTERM."""
     system, before = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
     system.sigaction(signal.SIGTERM, None, before)
     try:
@@ -83,7 +84,7 @@ class OwnRay:
 
     def _run(self, cpus: int) -> None:
         try:
-            with sigterm_as_it_was():
+            with sigterm_as_it_was(), python_path():
                 self._context = ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -91,9 +92,11 @@ class OwnRay:
                     dashboard_host="127.0.0.1",
                     log_to_driver=False,
                     logging_level=logging.ERROR,
+                    job_config=job(),
                 )
         except Exception as error:  # shown to who waits for it
             self._error = error
         self._started.set()
         self._unwanted.wait()
-        ray.shutdown()
+        with sigterm_as_it_was():
+            ray.shutdown()
