@@ -211,7 +211,7 @@ def _resolved_trial(given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise SettingError(
             "epochs",
-            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {epochs!r}",
+            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {say(epochs)}",
         )
     defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
     defaults |= {"schedule_epochs": epochs}

@@ -67,6 +67,7 @@ def give(command: Path, *arguments: object, where: Path) -> subprocess.Popen[str
             "PYTHONPATH": str(command.parent.parent / "site-packages"),
             "WITNESS": str(command.parent / "witness"),
             "SWEEP_STORE": str(where / "store"),
+            "SWEEP_RAY_BESIDE_CPUS": "1",  # so that idle workers import early, too
         },
     )
 
@@ -98,6 +99,37 @@ def test_trials_run_the_installed_code_where_the_user_has_modules_of_its_names(
     )
     place = command.parent.parent / "site-packages" / "trainable" / "__init__.py"
     assert imported[str(record.status().pid)] == str(place)
+
+
+@pytest.mark.slow
+def test_a_checkout_that_is_not_installed_runs_its_own_code_where_another_is(
+    configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Given in its folder; idle workers, which import early, know of the installed one alone by themselves."""
+    clone, witness = tmp_path / "clone", tmp_path / "witness"
+    for package in installation.PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, clone / package, ignore=ignored)
+    with (clone / "trainable" / "__init__.py").open("a") as file:
+        file.write(WITNESS)
+    config = configure({"lr": 1e-3, "epochs": 2}, sharing="off")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"WITNESS": str(witness), "SWEEP_STORE": str(tmp_path / "store")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweep", "run", str(config)],
+        cwd=clone,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment | {"SWEEP_RAY_BESIDE_CPUS": "1"},
+    )
+    code, out, err = end(process, seconds=400)
+    assert code == 0, out + err
+    run = RunFolder(tmp_path / "run")
+    (record,) = run.trials()
+    assert read_manifest(run).project_version == "not installed"
+    imported = dict(line.split(" ", 1) for line in witness.read_text().splitlines())
+    assert imported[str(record.status().pid)] == str(clone / "trainable" / "__init__.py")
 
 
 @pytest.fixture
