@@ -38,6 +38,7 @@ gpu: venv
 mutate: venv
 	$(BIN)/python benchmarks/mutate.py
 
+# Of runs/ only what `make demo` made: all else there is somebody's.
 clean:
-	rm -rf .venv *.egg-info build runs examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv *.egg-info build runs/demo examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,1 +1,26 @@
 """What runs left on disk: frames, the winner, one opening of the test set, and the report."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def _refuse_namesake(name: str) -> None:
+    """Raises ImportError where another module of this name would be imported instead of ours, as a `sweep.py` in the
+    folder where `python -m analysis` is typed; the command ends in that line."""
+    found, ours = find_spec(name), Path(__file__).resolve().parent.parent
+    if found is not None and found.origin and Path(found.origin).resolve().parent == ours / name:
+        return
+    other = found.origin if found is not None else None
+    said = (
+        f"{name} must be the package in {ours}, but Python finds {other or 'none'}: rename that, or give the installed "
+        "command `analysis`, which does not look for modules where you are"
+    )
+    if sys.argv[:1] == ["-m"]:
+        print(f"analysis: {said}", file=sys.stderr)
+        sys.exit(2)
+    raise ImportError(said)
+
+
+for _name in ("trainable", "sweep"):
+    _refuse_namesake(_name)

@@ -17,17 +17,28 @@ from analysis.show import (
     show_tested,
 )
 from trainable.errors import RequestError
+from trainable.show.options import HELP, Version
 from trainable.show.terminal import expanded, progress, run_command
 
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings=HELP,
 )
 
+Faces = Annotated[
+    bool,
+    typer.Option(" /--no-faces", help="Leave every image of the data set out; the page says so."),
+]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)
 ]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """What all commands have."""
 
 
 @app.command()
@@ -45,6 +56,7 @@ def explore(
             metavar="DIR", help="Where to write; explore-NAME otherwise.", callback=expanded
         ),
     ] = None,
+    faces: Faces = True,
 ) -> None:
     """Look at the data set before training: one HTML page, and its pictures as PNG. No test image is opened."""
     from analysis.pages.explore import write_exploration
@@ -54,7 +66,7 @@ def explore(
     with progress(console) as begin:
         folder = out or Path(f"explore-{loaded.name}")
         page = write_exploration(
-            loaded, folder, begin, lambda text: line(text, "yellow"), show=line
+            loaded, folder, begin, lambda text: line(text, "yellow"), show=line, faces=faces
         )
     line(str(page))
 
@@ -179,6 +191,7 @@ def report(
             callback=expanded,
         ),
     ] = None,
+    faces: Faces = True,
 ) -> None:
     """Write one HTML file that opens offline: about a run, or several runs beside each other."""
     if len(runs) > 1:
@@ -190,7 +203,7 @@ def report(
 
     if out is not None:
         raise RequestError("--out is for several runs: the report of one lies in its folder")
-    line(str(write_report(runs[0])))
+    line(str(write_report(runs[0], faces)))
 
 
 @app.command()

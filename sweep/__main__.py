@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.request.config import SweepConfig, parse_bytes
+from sweep.request.config import STORAGE, SweepConfig, parse_bytes
 from sweep.request.open_run import HeldRun, Run, open_held_run, open_run
 from sweep.request.overrides import CHANGEABLE, read_overrides
 from sweep.request.refusals import check_folder, load_request
@@ -20,6 +20,7 @@ from sweep.session.create import partial_run
 from sweep.session.hold import only_driver
 from trainable.records.run_folder import RunFolder
 from trainable.show.exit_codes import Exit
+from trainable.show.options import HELP, Version
 from trainable.show.streams import go_on
 from trainable.show.terminal import PlainConsole, expanded, progress, run_command
 
@@ -33,6 +34,7 @@ app = typer.Typer(
     help="A distributed hyperparameter sweep that fine-tunes VGG-16 on face attributes.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings=HELP,
 )
 console = PlainConsole(
     width=None if sys.stdout and sys.stdout.isatty() else 160
@@ -72,6 +74,11 @@ StoreLimit = Annotated[
         metavar="SIZE", help="What shared features may take of a node's disk, such as 200GB."
     ),
 ]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """What all commands have."""
 
 
 @app.command()
@@ -117,11 +124,15 @@ def run(
 ) -> None:
     """Start a sweep in a new run folder."""
     limit = [f"store.limit={store_limit}"] if store_limit is not None else []
-    raise typer.Exit(start(load_request(config, [*(overrides or []), *limit]), address))
+    asked = load_request(config, [*(overrides or []), *limit])
+    raise typer.Exit(start(asked, ["sweep", *sys.argv[1:]], address))
 
 
-def start(config: SweepConfig, address: str = "local") -> int:
-    """Make a run folder and run its first session; the exit code. What is refused before it begins leaves nothing."""
+def start(config: SweepConfig, command: Sequence[str], address: str = "local") -> int:
+    """Make a run folder and run its first session; the exit code. What is refused before it begins leaves nothing.
+
+    `command` goes on record as what was asked: words that were typed, or a call from Python in one.
+    """
     go_on()
     check_folder(config)
     with console.kept(), _own_ray(config, address) as own:
@@ -132,7 +143,7 @@ def start(config: SweepConfig, address: str = "local") -> int:
         with progress(console) as begin:
             prepared = prepare(config, begin)
         show_data(prepared, console)
-        with partial_run(config, prepared, ["sweep", *sys.argv[1:]]) as begun:
+        with partial_run(config, prepared, command) as begun:
             del prepared  # the backbone's half a gigabyte is not the driver's to hold
             return _session(begun, partial(begin_new, begun), address, own)
 
@@ -313,9 +324,28 @@ def _session(
 
 @app.command()
 def status(
-    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="The run folder; all runs without.", callback=expanded
+        ),
+    ] = None,
+    storage: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The folder whose runs are listed.", callback=expanded),
+    ] = STORAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show how a run stands, from its files alone."""
+    """Show how a run stands, or which runs there are and how they stand, from their files alone."""
+    if run is None:
+        from sweep.show.runs import read_runs, show_runs
+
+        found = read_runs(storage)
+        if as_json:
+            print(json.dumps(found, indent=2))
+        else:
+            show_runs(found, storage, console)
+        return
     from sweep.show.status import read_status, show_status
 
     facts = read_status(run)

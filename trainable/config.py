@@ -173,9 +173,11 @@ class SplitConfig(StrictModel):
     @model_validator(mode="after")
     def _given_parts_are_given(self) -> "SplitConfig":
         if self.official and self.group is not None:
-            raise ValueError("official parts are given: group can't change them")
+            raise ValueError("must have no group, since the official parts are given")
         if self.column is not None and (self.official or self.group is not None):
-            raise ValueError("a column gives the parts: neither official nor group can change them")
+            raise ValueError(
+                "must have neither official nor group beside a column, which gives the parts"
+            )
         return self
 
 

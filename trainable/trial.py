@@ -31,6 +31,7 @@ from trainable.hardware.memory import (
     import_before_training,
     keep_freed_memory,
 )
+from trainable.installation import code_digest, place
 from trainable.network.model import Backbone, load_backbone
 from trainable.records.faults import fault_of_run
 from trainable.records.files import now
@@ -44,8 +45,8 @@ LOG = logging.getLogger("trainable")
 
 
 class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
-    """Config: `run` (RunSettings as a dict), `session`, `resources`, `workers` (that one machine may hold), and
-    `trial_id`, under which the record lies."""
+    """Config: `run` (RunSettings as a dict), `session`, `resources`, `workers` (that one machine may hold), `code` (the
+    driver's, where it lies and its digest), and `trial_id`, under which the record lies."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -74,6 +75,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._behind = Behind(config.get("workers", 1))
         self._lost = ""
         """The fault of the run that kept an earlier trial's weights from being written."""
+        self._other_code = _other_code(config.get("code"))
         self._await(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -97,7 +99,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     def step(self) -> dict[str, Any]:
         """Train one epoch; the step after the last one writes weights and status, or lets them be written behind."""
-        if fault := self._fault or self._lost:
+        if fault := self._other_code or self._fault or self._lost:
             time.sleep(1)  # the driver is ending the session
             return {"fault": fault}
         try:
@@ -279,6 +281,17 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._rows.close()
         self._rows = None
         device_of(self._run.device).give_back()
+
+
+def _other_code(drivers: dict[str, str] | None) -> str:
+    """Why this worker must not train: its code is not the driver's, as on a node that joined later; "" where it is."""
+    here = str(place())
+    if drivers is None or here == drivers["place"] or code_digest() == drivers["digest"]:
+        return ""
+    return (
+        f"workers must run the code of their driver, which lies in {drivers['place']}, but {socket.gethostname()} has "
+        f"another in {here}; install the same version there"
+    )
 
 
 def _load(run: RunSettings) -> tuple[TrainingData, Backbone]:

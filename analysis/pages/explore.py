@@ -31,6 +31,8 @@ HEAD: Final = 5
 SHOWN: Final = 5
 VIEWS: Final = 6
 SIDE: Final = 160
+PICTURES: Final = ("sample.png", "training-images.png", "views-*.png")
+"""Files with images of the data set."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,11 @@ def write_exploration(
     begin: Begin = no_progress,
     say: Callable[[str], None] = lambda text: None,
     show: Callable[[str], None] = lambda text: None,
+    faces: bool = True,
 ) -> Path:
     """Write explore.html, and its pictures and plots as PNG, into `folder`; the page.
+
+    Without `faces` no image is in it, on the page or beside it; those of an earlier exploration go.
 
     `show` is told what was understood of the data, in lines. Plots are drawn by a Chrome or Chromium; where there is
     none, `say` is told, and the page alone has them.
@@ -242,17 +247,21 @@ def write_exploration(
     for line in data.understood():
         show(line)
     images = data.table.images
-    shown = sample_files(data.split, seed)
-    first = str(shown["file"].iloc[0])
-    kinds = [str(kind) for kind in config.values_of("augmentation")]
-    pictures = {
-        "sample": picture(images / first),
-        "training-images": side_by_side([picture(images / file) for file in shown["file"]]),
-    }
-    for kind in kinds:
-        seen = views(images / first, first, kind, 0, config.data.image_size)  # type: ignore[arg-type]
-        pictures[f"views-{kind}"] = side_by_side(seen)
+    shown = sample_files(data.split, seed, SHOWN if faces else 0)
+    kinds = [str(kind) for kind in config.values_of("augmentation")] if faces else []
+    pictures = {}
+    if faces:
+        first = str(shown["file"].iloc[0])
+        pictures = {
+            "sample": picture(images / first),
+            "training-images": side_by_side([picture(images / file) for file in shown["file"]]),
+        }
+        for kind in kinds:
+            seen = views(images / first, first, kind, 0, config.data.image_size)  # type: ignore[arg-type]
+            pictures[f"views-{kind}"] = side_by_side(seen)
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (path for pattern in PICTURES if not faces for path in folder.glob(pattern)):
+        path.unlink()
     files = {name: png(image) for name, image in pictures.items()}
     for name, content in files.items():
         write_atomically(folder / f"{name}.png", content)
@@ -293,7 +302,6 @@ def _page(
         understood=data.understood(),
         columns=table.attributes.shape[1],
         head=_cells(pd.concat([table.rows["file"], table.attributes], axis=1).head(HEAD)),
-        sample=source("sample"),
         five=[
             (source_of(table.images / row["file"]), row["file"], table.classes[row["label"]])
             for row in shown.to_dict(orient="records")

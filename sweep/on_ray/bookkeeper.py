@@ -16,6 +16,7 @@ from sweep.request.open_run import HeldRun
 from sweep.resources.allocation import Allocation, at_a_time
 from sweep.search.ranking import Standing, bar, standing, to_keep
 from sweep.show.progress import Line, Terminal
+from trainable.records.faults import folder_gone
 from trainable.records.files import current_disk, write_json
 from trainable.records.manifest import SessionEnd
 from trainable.records.paths import StaleSession
@@ -116,8 +117,11 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """See what is written by now; now and then, too, what running trials say of a long step, which of them are
         silent, and which nodes there are."""
         self._look_at_writing()
-        if time.monotonic() < self._look_again:
-            return
+        if time.monotonic() >= self._look_again:
+            self._look_around(trials)
+        self._interruption.end_here()
+
+    def _look_around(self, trials: Any) -> None:
         self._look_again = time.monotonic() + NOTE_SECONDS
         for trial_id, line in self._terminal.board.lines.items():
             if line.status is Status.RUNNING:
@@ -133,6 +137,11 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._searcher.concurrent = at_a_time(
             self._config.resources, found, self._granted, self._config.trials
         )
+        if not self._interruption.hears_signals:  # by which a hold that is lost ends its driver
+            if gone := folder_gone(self._run.folder):
+                self._interruption.stop(SessionEnd.FAULT, gone)
+            else:
+                self._run.folder.refuse_stale(self._run.session)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Show the end, whether or not all is written."""

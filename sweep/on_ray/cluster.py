@@ -15,8 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep.frozen.rates import RateProbe, Rates
 from sweep.on_ray import node_tasks
+from sweep.on_ray.installed import code_here, job, refuse_other_code
 from sweep.on_ray.node_tasks import MustSee
-from sweep.on_ray.own_ray import OwnRay
+from sweep.on_ray.own_ray import OwnRay, sigterm_as_it_was
 from sweep.resources.allocation import Allocation, Node
 from sweep.resources.packing import PROBE_SECONDS, Packed, Probe
 from trainable.config import Precision, RunSettings, TrialConfig
@@ -59,13 +60,20 @@ def cluster(address: str, log: Path, own: OwnRay | None = None) -> Iterator[str]
         if own is not None:
             own.close()
         else:
-            ray.shutdown()
+            with sigterm_as_it_was():
+                ray.shutdown()
 
 
 def _join(address: str) -> Any:
     refuse_closed(address)
     try:
-        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with sigterm_as_it_was():
+            return ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                job_config=job(),
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RequestError(
@@ -197,8 +205,10 @@ def inspect(
     looks itself, since a worker takes seconds to start.
 
     Raises:
-        RequestError: a node can't see or write one of them: its trials would fail one after another.
+        RequestError: a node has other code, or can't see or write one of them: its trials would fail one after another.
     """
+    if not here:
+        refuse_other_code(_codes(found))
     seen = [node_tasks.look(asked)] if here else _look_everywhere(found, asked, gpus)
     try:
         for look in seen:
@@ -220,6 +230,14 @@ def inspect(
         for mark in asked.folder.glob(f"{asked.mark}*"):
             mark.unlink(missing_ok=True)
     return seen
+
+
+def _codes(found: list[Node]) -> list[dict[str, str]]:
+    """What each node that trials can run on imports as our code."""
+    task = ray.remote(num_cpus=0)(code_here)
+    asked = [task.options(scheduling_strategy=_on(node)).remote() for node in found if node.cpus]
+    codes: list[dict[str, str]] = ray.get(asked)
+    return codes
 
 
 def _look_everywhere(found: list[Node], asked: MustSee, gpus: bool) -> list[dict[str, Any]]:

@@ -12,9 +12,15 @@ from trainable.show.signals import heard
 
 
 class Interruption:
-    """SIGINT, SIGTERM, the time limit and faults of the run end Tune in its orderly way; a second signal at once."""
+    """SIGINT, SIGTERM, the time limit and faults of the run end Tune in its orderly way; a second signal at once.
+
+    Python lets the main thread alone hear signals. A session in another leaves them to the program, and time limit and
+    faults end it between two steps of Tune's.
+    """
 
     def __init__(self) -> None:
+        """In the thread that the session runs in."""
+        self.hears_signals = threading.current_thread() is threading.main_thread()
         self.how: SessionEnd | None = None
         self.fault = ""
         """What must be mended before the sweep can go on."""
@@ -26,13 +32,22 @@ class Interruption:
         """End Tune as Ctrl-C does, wherever this is called; the first reason counts."""
         if not self.how:
             self.how, self.fault = how, fault
-            os.kill(os.getpid(), signal.SIGUSR1)
+            if self.hears_signals:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    def end_here(self) -> None:
+        """To be called between two steps of Tune's: raises KeyboardInterrupt where an end was asked for that no signal
+        tells of."""
+        if self.how and not self.hears_signals:
+            raise KeyboardInterrupt
 
     def watch(self) -> None:
         """Turn SIGTERM into SIGUSR1, on which Tune ends as on Ctrl-C.
 
         To be called after Ray has started, since Ray then sets a handler of its own, which saves nothing.
         """
+        if not self.hears_signals:
+            return
         handlers = ((signal.SIGUSR1, self._early), (signal.SIGTERM, self._terminate))
         self._before = {number: signal.signal(number, handler) for number, handler in handlers}
         self._before[signal.SIGINT] = signal.getsignal(signal.SIGINT)

@@ -23,6 +23,7 @@ from sweep.session.rungs import catch_up, relearn, settle
 from sweep.session.sessions import close_session, open_session
 from sweep.show.progress import Board, Terminal
 from trainable.errors import RequestError, RunFault
+from trainable.installation import code_digest, place
 from trainable.records.faults import fault_of_run, folder_gone
 from trainable.records.manifest import SessionEnd
 from trainable.records.paths import StaleSession
@@ -126,6 +127,7 @@ def _tune(
             "resources": granted.bundle(),
             "workers": most_on_a_node(nodes, granted),
             "behind": writes_behind(nodes, granted),
+            "code": {"place": str(place()), "digest": code_digest()},
         },
         tune_config=tune.TuneConfig(
             search_alg=searcher,

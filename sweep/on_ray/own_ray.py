@@ -5,16 +5,33 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import ray
 
+from sweep.on_ray.installed import job, python_path
 from trainable.errors import RequestError
 from trainable.hardware.cpus import usable_cpus
 
 IMPORTED_EARLY: Final = "trainable.trial"
 CPUS_TO_SPARE: Final = int(os.environ.get("SWEEP_RAY_BESIDE_CPUS", 8))
 """With fewer, Ray's processes and the driver take each other's cores: 4 s slower with two (docs/log.md)."""
+SIGACTION_BYTES: Final = 256
+"""More than C's `struct sigaction` takes anywhere (152 on Linux)."""
+
+
+@contextmanager
+def sigterm_as_it_was() -> Iterator[None]:
+    """Around `ray.init`, which sets a handler in C++ that prints a stack before it ends the process, and around
+    `ray.shutdown`, which sets the default: whatever the program does on SIGTERM."""
+    system, before = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+    system.sigaction(signal.SIGTERM, None, before)
+    try:
+        yield
+    finally:
+        system.sigaction(signal.SIGTERM, before, None)
 
 
 class OwnRay:
@@ -66,21 +83,20 @@ class OwnRay:
             self._thread.join()
 
     def _run(self, cpus: int) -> None:
-        handled = signal.getsignal(signal.SIGTERM)
         try:
-            self._context = ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with sigterm_as_it_was(), python_path():
+                self._context = ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    job_config=job(),
+                )
         except Exception as error:  # shown to who waits for it
             self._error = error
-        else:
-            if handled is signal.SIG_DFL:  # Ray's own, set in C++, prints a stack before it ends us
-                ctypes.CDLL(None).signal(signal.SIGTERM, 0)
         self._started.set()
         self._unwanted.wait()
-        ray.shutdown()
+        with sigterm_as_it_was():
+            ray.shutdown()

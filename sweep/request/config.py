@@ -19,13 +19,13 @@ from pydantic import (
     model_validator,
 )
 
+from sweep.request.explain import explain, say
 from sweep.request.space import (
     LARGEST_GRID,
     Choice,
     Range,
     SearchSpace,
     SettingError,
-    explain,
     parse_space,
 )
 from sweep.request.yaml_text import parse_yaml, read_yaml, write_yaml
@@ -38,17 +38,19 @@ Sampler = Literal["tpe", "gp"]
 Method = Literal["grid", "random", "qmc", Sampler]
 EPOCHS: Final = 10
 """Of a trial, where nobody says how many; assumed. The source report of Smiling trains as long."""
+STORAGE: Final = Path("runs")
+"""The folder that run folders lie in, where nobody says which; below where you are."""
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
     """8h, 90m, 45s; on record also plain seconds, which requests are not given (sweep.request.refusals)."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)
-        if not found:
-            raise ValueError("must be a duration such as 8h, 90m or 45s")
-        return float(found[1]) * UNITS[found[2] or "s"]
-    return value
+    if value is None or isinstance(value, int | float):
+        return value
+    found = isinstance(value, str) and re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)
+    if not found:
+        raise ValueError("must be a duration such as 8h, 90m or 45s")
+    return float(found[1]) * UNITS[found[2] or "s"]
 
 
 def _in_seconds(value: float | None) -> object:
@@ -64,12 +66,14 @@ def _in_seconds_or_off(value: float | None) -> object:
 
 def _bytes(value: object) -> object:
     """200GB, 1.5TB or plain bytes."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", value.strip(), re.IGNORECASE)
-        if not found:
-            raise ValueError("must be a size such as 200GB, 1.5TB or 500MB")
-        return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
-    return value
+    if value is None or isinstance(value, int | float):
+        return value
+    found = isinstance(value, str) and re.fullmatch(
+        r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", value.strip(), re.IGNORECASE
+    )
+    if not found:
+        raise ValueError("must be a size such as 200GB, 1.5TB or 500MB")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
 
 
 def parse_bytes(name: str, text: str) -> int:
@@ -185,13 +189,29 @@ class StoreConfig(StrictModel):
     """float16 halves what is computed in float32, and rounds it."""
 
 
+def _name(given: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", given):
+        return given
+    raise ValueError(
+        "must be of the letters A to Z, a to z, digits, dots, _ and -, and begin with a letter or digit"
+    )
+
+
+def _section(value: object) -> object:
+    if isinstance(value, dict):
+        return value
+    raise ValueError(
+        f"must be a section with keys ({', '.join((*TrialConfig.model_fields, 'epochs'))})"
+    )
+
+
 def _resolved_trial(given: dict[str, Any]) -> dict[str, Any]:
     """The trial section with every default written out."""
     epochs = given.get("epochs", EPOCHS)
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise SettingError(
             "epochs",
-            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {epochs!r}",
+            f"trial.epochs must be one whole number of at least 1 (it is a budget), but it is {say(epochs)}",
         )
     defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
     defaults |= {"schedule_epochs": epochs}
@@ -206,14 +226,12 @@ class SweepConfig(StrictModel):
     One that exists is valid: defaults written out, paths absolute, a search that can be made.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    storage: Annotated[Path, AfterValidator(lambda given: absolute(given, "storage"))] = Path(
-        "runs"
-    )
+    name: Annotated[str, AfterValidator(_name)]
+    storage: Annotated[Path, AfterValidator(lambda given: absolute(given, "storage"))] = STORAGE
     """The folder that run folders lie in."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    trial: Annotated[dict[str, Any], AfterValidator(_resolved_trial)]
+    trial: Annotated[dict[str, Any], BeforeValidator(_section), AfterValidator(_resolved_trial)]
     """Settings of TrialConfig, fixed or searched, and epochs."""
     search: SearchConfig = SearchConfig()
     metric: Metric = Metric.VAL_ACCURACY
@@ -356,22 +374,43 @@ def check_config(
 
 def _say(error: ValidationError, path: tuple[str, ...]) -> str:
     first = error.errors()[0]
-    dotted = ".".join(part for part in path if part not in ("float", "int") and "[" not in part)
+    known, keys = _named(path)
+    dotted = ".".join(known)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        return f"there is no key {dotted!r}{did_you_mean(path[-1], known)}; known here are {', '.join(known)}"
+        name = ".".join((*known, path[-1]))
+        return f"there is no key {name!r}{did_you_mean(path[-1], keys)}; known here are {', '.join(keys)}"
     if first["type"] == "missing":
         return f"{dotted} must be given, but it is missing"
-    return f"{dotted} {explain(error, first['input'])}"
+    must = f"must be {word}, or" if (word := WORDS.get(dotted)) else "must be"
+    if keys and first["type"] == "model_type":
+        section = f"a section with keys ({', '.join(keys)})"
+        return f"{dotted} {must} {section}, but it is {say(first['input'])}"
+    return f"{dotted} {explain(error, first['input']).replace('must be', must, 1)}"
 
 
-def _known_keys(path: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = SweepConfig
+WORDS: Final = {
+    "asha": "off",
+    "guards": "off",
+    "guards.collapse_epochs": "off",
+    "guards.hung_after": "off",
+    "data.split": "official",
+}
+"""Where a word may stand beside what pydantic knows of."""
+
+
+def _named(path: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a person wrote of the place of a finding, which names kinds too; and the keys that may stand there."""
+    model: type[BaseModel] | None = SweepConfig
+    named: list[str] = []
     for part in path:
+        if model is None or part not in model.model_fields:
+            break
+        named.append(part)
         annotation = model.model_fields[part].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(model.model_fields)
+        sections = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        model = sections[0] if sections else None
+    return named, list(model.model_fields) if model else []
 
 
 def _check_search(config: SweepConfig) -> None:

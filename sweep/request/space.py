@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from sweep.request.explain import explain
 from trainable.config import TrialConfig
 from trainable.errors import did_you_mean
 
@@ -230,21 +231,6 @@ def _checked(name: str, value: Any) -> Value:
     except ValidationError as error:
         raise SettingError(name, f"trial.{name} {explain(error, value)}") from None
     return checked
-
-
-def explain(error: ValidationError, value: object) -> str:
-    """What must hold and what was given, from the first of pydantic's findings."""
-    first = error.errors()[0]
-    expected = str(first.get("ctx", {}).get("expected", ""))
-    if first["type"] == "literal_error":
-        options = [option.strip(" '") for option in expected.replace(" or ", ", ").split(",")]
-        hint = did_you_mean(str(value), options)
-        return f"must be one of {', '.join(options)}, but it is {value!r}{hint}"
-    if first["type"] == "string_type" and not isinstance(value, list | dict | None):
-        return f"must be text, but it is {value!r}, which YAML takes for something else: put it in quotes"
-    said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    must = said if said.startswith(("must", "needs", "schedule")) else f"must be {said}"
-    return f"{must}, but it is {value!r}"
 
 
 def _choice(name: str, given: Sequence[Any]) -> Choice:

@@ -1,11 +1,9 @@
 """A run folder is made: whole and with its split before any trial, or not at all."""
 
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +11,7 @@ from sweep.request.config import SweepConfig, dump_config
 from sweep.request.open_run import Run
 from sweep.request.refusals import missing, partial_of, refuse_existing, take_back
 from trainable.errors import RequestError
+from trainable.installation import git_state, version, version_of
 from trainable.records.files import current_disk, make_folders, now, sha256_of
 from trainable.records.manifest import (
     Configuration,
@@ -27,7 +26,6 @@ from trainable.records.run_folder import RunFolder
 if TYPE_CHECKING:
     from sweep.request.prepare import Prepared
 
-PROJECT: Final = "face-attribute-sweep"
 PACKAGES: Final = (
     "torch",
     "torchvision",
@@ -94,11 +92,11 @@ def _begun_with(
     commit, dirty = git_state()
     table, overlap = prepared.data.table, prepared.data.overlap
     return Manifest(
-        project_version=metadata.version(PROJECT),
+        project_version=version(),
         git_commit=commit,
         git_dirty=dirty,
         python=sys.version.split()[0],
-        packages={name: metadata.version(name) for name in PACKAGES},
+        packages={name: version_of(name) for name in PACKAGES},
         host=socket.gethostname(),
         created=now(),
         seeds={"split": config.data.split.seed, "search": config.search.seed},
@@ -124,18 +122,3 @@ def _begun_with(
         file_column=table.file_column,
         understood=tuple(prepared.data.understood()),
     )
-
-
-def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the project's checkout and whether it has changes; None for an installed copy."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), git("status", "--porcelain") != ""
-    except (OSError, subprocess.CalledProcessError):
-        return None, None

@@ -240,10 +240,15 @@ def only_driver(
 
 
 class _Heart(threading.Thread):
-    """Moves the hold's time; where the hold is not ours any more, ends the driver by a signal."""
+    """Moves the hold's time; where the hold is not ours any more, ends the driver by a signal.
+
+    A driver that is not the main thread would not hear it, and its program is not ours to end: it looks by itself
+    (sweep.on_ray.bookkeeper).
+    """
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(daemon=True, name="hold")
+        self._is_heard = threading.current_thread() is threading.main_thread()
         self._driver = driver
         self._ended = threading.Event()
 
@@ -256,7 +261,8 @@ class _Heart(threading.Thread):
                 gone = bool(folder_gone(run))
                 what = "is gone" if gone else "was taken over"
                 print(f"{run.path} {what}; this driver stops", file=sys.stderr)
-                os.kill(os.getpid(), _signal_to_end(gone))
+                if self._is_heard:
+                    os.kill(os.getpid(), _signal_to_end(gone))
                 return
             if self._ended.wait(BEAT_SECONDS):
                 return

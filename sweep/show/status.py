@@ -59,9 +59,11 @@ def read_status(folder: Path) -> dict[str, Any]:
         )
     first = leader(standings)
     shown = next((trial for trial in trials if first and trial["trial_id"] == first.trial_id), None)
+    word, state = _state(run, manifest.sessions)
     return {
         "run": str(folder),
         "name": config.name,
+        "created": manifest.created,
         "metric": metric.value,
         "epochs": config.epochs,
         "trials_asked": asked_in_all(config, run.trials()),
@@ -72,26 +74,28 @@ def read_status(folder: Path) -> dict[str, Any]:
         },
         "best": shown
         and {key: shown[key] for key in ("trial_id", "best", "best_epoch", "setting")},
-        "state": _state(run, manifest.sessions),
+        "in_a_word": word,
+        "state": state,
         "sessions": [session.model_dump(mode="json") for session in manifest.sessions],
         "frozen_work": frozen_work(epochs),
         "trials": trials,
     }
 
 
-def _state(run: RunFolder, sessions: Sequence[Session]) -> str:
-    """Held by whom, or how the last session ended."""
+def _state(run: RunFolder, sessions: Sequence[Session]) -> tuple[str, str]:
+    """Held by whom, or how the last session ended: in a word, and in a sentence."""
     hold, goes_on = read_hold(run), f"`sweep resume {run.path}` goes on"
     if hold is not None and hold.living is not False:
-        return _held(hold, goes_on)
+        return "running" if hold.living else "held", _held(hold, goes_on)
     if not sessions and hold is None:
-        return f"not begun; `sweep resume {run.path}` begins"
+        return "not begun", f"not begun; `sweep resume {run.path}` begins"
     how = sessions[-1].how if sessions else None
     if how is SessionEnd.FINISHED:
-        return "finished"
+        return "finished", "finished"
     if how is not None:
-        return f"ended by {how}; {goes_on}"
-    return f"{hold.holder if hold else 'its driver'} is gone without a word; {goes_on}"
+        word = "interrupted" if how in (SessionEnd.SIGINT, SessionEnd.SIGTERM) else str(how)
+        return word, f"ended by {how}; {goes_on}"
+    return "killed", f"{hold.holder if hold else 'its driver'} is gone without a word; {goes_on}"
 
 
 def _held(hold: Hold, goes_on: str) -> str:

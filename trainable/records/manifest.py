@@ -6,6 +6,7 @@ run do, by `write_manifest`. Older formats are read by way of trainable.records.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -67,9 +68,15 @@ class Configuration(StrictModel):
 
     at: Time
     command: tuple[str, ...]
+    """The words that were typed; a call from Python is one, with its parentheses."""
     text: str
     """The whole configuration as YAML."""
     sha256: str
+
+    @property
+    def said(self) -> str:
+        """The command as a shell takes it, or the call."""
+        return self.command[0] if len(self.command) == 1 else shlex.join(self.command)
 
     @staticmethod
     def of(text: str, command: Sequence[str]) -> "Configuration":

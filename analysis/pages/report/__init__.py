@@ -30,19 +30,19 @@ from trainable.show.wording import frozen_work_said
 MANY: Final = 30  # trials; a longer table scrolls in a frame of its own; by eye
 
 
-def write_report(run: Source) -> Path:
-    """Write report.html into the run's folder; its path.
+def write_report(run: Source, faces: bool = True) -> Path:
+    """Write report.html into the run's folder; its path. Without `faces` it holds no image of the data set.
 
     Raises:
         RequestError: no run folder, or a damaged record.
     """
     read = Snapshot.of(run)
-    write_atomically(read.folder.report, render(read).encode())
+    write_atomically(read.folder.report, render(read, faces).encode())
     return read.folder.report
 
 
-def render(run: Source) -> str:
-    """The report as HTML that loads nothing from anywhere.
+def render(run: Source, faces: bool = True) -> str:
+    """The report as HTML that loads nothing from anywhere; without `faces` it holds no image of the data set.
 
     Raises:
         RequestError: no run folder, or a damaged record.
@@ -59,7 +59,7 @@ def render(run: Source) -> str:
         **_concluded(read, found),
         figures=figures,
         by_setting=[name for name in drawn.settings if f"by-{name}" in figures],
-        **judged(read),
+        **judged(read, faces),
         **provenance(read),
         written=now(),
     )

@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from markupsafe import Markup
 
@@ -15,6 +15,8 @@ from analysis.pages.page import figure_json
 from analysis.wording import percent, positive_said
 from trainable.data import read_split
 from trainable.errors import RequestError
+
+NO_FACES: Final = "the pictures were left out, as --no-faces asks"
 
 
 @dataclass(frozen=True)
@@ -41,23 +43,25 @@ class Shown:
     faces: list[Face]
     note: str
     """Why a picture is missing; "" where none is."""
+    has_pictures: bool
+    """Were they asked for?"""
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         return self.judgement.groups.each if self.judgement.groups else ()
 
 
-def judged(run: Snapshot) -> dict[str, Any]:
-    """The facts of the section."""
+def judged(run: Snapshot, faces: bool = True) -> dict[str, Any]:
+    """The facts of the section; without `faces` no picture is read."""
     found = judge(run)
     return {
-        "judgements": [_shown(run, each) for each in found.parts],
+        "judgements": [_shown(run, each, faces) for each in found.parts],
         "gap": list(found.gap.said()) if found.gap else [],
         "judgement_remarks": found.remarks,
     }
 
 
-def _shown(run: Snapshot, judgement: Judgement) -> Shown:
+def _shown(run: Snapshot, judgement: Judgement, with_faces: bool) -> Shown:
     target, classes = run.config.data.target, run.manifest.classes
     positive = positive_said(target, classes)
     figures = {
@@ -65,7 +69,7 @@ def _shown(run: Snapshot, judgement: Judgement) -> Shown:
         for name, title, figure in plots.judgement_figures(judgement, positive)
     }
     groups = figures.pop("groups", None)
-    pictures, note = _pictures(run, judgement)
+    pictures, note = _pictures(run, judgement) if with_faces else ({}, NO_FACES)
     faces = [
         Face(
             mistake.file,
@@ -75,7 +79,10 @@ def _shown(run: Snapshot, judgement: Judgement) -> Shown:
         )
         for mistake in judgement.mistakes
     ]
-    return Shown(judgement, list(figures.values()), groups and groups[1], positive, faces, note)
+    groups_figure = groups and groups[1]
+    return Shown(
+        judgement, list(figures.values()), groups_figure, positive, faces, note, with_faces
+    )
 
 
 def _pictures(run: Snapshot, judgement: Judgement) -> tuple[dict[str, bytes], str]:

@@ -180,7 +180,7 @@ def _origin(manifest: Manifest) -> Pairs:
     settings, granted = manifest.settings, manifest.resources
     dirty = manifest.git_dirty
     found = [
-        *(("command", shlex.join(asked.command)) for asked in manifest.configurations),
+        *(("command", asked.said) for asked in manifest.configurations),
         ("made", wording.moment(manifest.created)),
         ("on", manifest.host),
         ("project version", manifest.project_version),

@@ -1,6 +1,7 @@
 """The judgement of a run: from what is on record, of the images that may be opened, and shown as it is."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -225,3 +226,27 @@ def test_thumbnails_that_the_opening_did_not_write_are_not_shown(wrong: Path) ->
     assert text.count("picture gone") == len(test.mistakes)
     assert "test_mistakes.parquet must have the SHA-256" in text
     assert "Validation, on which it was selected" in text and validation.mistakes
+
+
+PICTURE = re.compile(r'<img src="data:image/[^>]*>')
+
+
+def test_without_faces_the_report_lacks_the_pictures_says_so_and_loses_nothing_else(
+    wrong: Path, opened: list[str]
+) -> None:
+    final_test(wrong)
+    full = render(wrong)
+    opened.clear()
+    page = render(wrong, faces=False)
+    assert not [path for path in opened if path.endswith((".jpg", "test_mistakes.parquet"))]
+    assert not PICTURE.search(page) and PICTURE.search(full)
+    said = '<p class="soft">The pictures were left out, as --no-faces asks.</p>'
+    assert page.count(said) == len(judge(wrong).parts)
+
+    def rest(html: str) -> str:
+        return re.sub(r"Written .*", "", PICTURE.sub("", html.replace(said, "")))
+
+    assert rest(page) == rest(full)
+    CliRunner().invoke(app, ["report", str(wrong), "--no-faces"], catch_exceptions=False)
+    assert rest((wrong / "report.html").read_text()) == rest(page)
+    assert not PICTURE.search((wrong / "report.html").read_text())

@@ -1,5 +1,6 @@
 """The data set before training: what is counted equals what the tables say, and test images stay closed."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -165,3 +166,23 @@ def test_the_command_names_the_page_also_where_no_browser_can_draw_pictures(
     assert remark.startswith("the plots are on the page alone: ")
     assert page == str(tmp_path / "out" / "explore.html")
     assert "the target is <b>Male</b>" in (tmp_path / "out" / "explore.html").read_text()
+
+
+@pytest.mark.usefixtures("no_browser")
+def test_without_faces_neither_the_page_nor_its_folder_has_a_picture(
+    config: SweepConfig, tmp_path: Path
+) -> None:
+    """Those of an earlier exploration go; all else is there."""
+    full = write_exploration(config, tmp_path / "out").read_text()
+    assert (tmp_path / "out" / "sample.png").exists()
+    page = write_exploration(config, tmp_path / "out", faces=False)
+    assert [path.name for path in page.parent.iterdir()] == ["explore.html"]
+    html = page.read_text()
+    assert "<img" not in html.partition("<main")[2].partition("<script")[0] and "<img" in full
+    assert "The pictures were left out, as <code>--no-faces</code> asks." in html
+    after = "<section><h2>Split</h2>"
+
+    def rest(text: str) -> str:
+        return re.sub(r"Written .*", "", text.partition(after)[2])
+
+    assert rest(html) == rest(full) != ""

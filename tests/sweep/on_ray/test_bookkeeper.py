@@ -24,6 +24,7 @@ from tests.support.made_runs import create_run
 from tests.sweep.session.test_audit import row
 from trainable.records.files import write_json
 from trainable.records.manifest import SessionEnd
+from trainable.records.paths import StaleSession
 from trainable.records.rows import Status, StatusRecord
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
@@ -343,3 +344,24 @@ def test_a_trial_that_waits_for_its_workers_writing_is_not_taken_for_hung(
     searcher.suggest("c")
     keeper.on_step_end(iteration=3, trials=[second])
     assert asked == [[], [second.config["trial_id"]]]
+
+
+@pytest.mark.parametrize("lost", ["taken over", "gone"])
+def test_a_driver_that_hears_no_signals_sees_by_itself_that_its_run_is_lost(
+    driver: tuple[RunFolder, RecordSearcher, Bookkeeper],
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
+) -> None:
+    """In a thread that is not the main one."""
+    run, _, keeper = driver
+    monkeypatch.setattr("sweep.on_ray.bookkeeper.cluster.nodes", list)
+    monkeypatch.setattr(keeper._interruption, "hears_signals", False)
+    keeper.on_step_end(iteration=1, trials=[])
+    monkeypatch.setattr(keeper, "_look_again", 0.0)
+    if lost == "gone":
+        run.path.rename(run.path.with_name("elsewhere"))
+    else:
+        write_json(run.session, {"number": 2})
+    with pytest.raises(KeyboardInterrupt if lost == "gone" else StaleSession):
+        keeper.on_step_end(iteration=2, trials=[])
+    assert ("it is gone; put it back" in keeper._interruption.fault) == (lost == "gone")

@@ -91,3 +91,31 @@ def test_handlers_of_others_are_given_back() -> None:
         assert told == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_in_a_thread_signals_are_left_alone_and_an_end_comes_between_two_steps() -> None:
+    """Python lets the main thread alone set handlers, and SIGUSR1 without one would end the program."""
+    found: list[Any] = []
+
+    def session() -> None:
+        interruption = Interruption()
+        interruption.watch()
+        interruption.end_here()  # nobody has asked for an end
+        interruption.stop(SessionEnd.TIME_LIMIT)
+        with pytest.raises(KeyboardInterrupt):
+            interruption.end_here()
+        interruption.leave()
+        found.append(interruption.how)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    thread = threading.Thread(target=session)
+    thread.start()
+    thread.join()
+    assert found == [SessionEnd.TIME_LIMIT]
+    assert before == {number: signal.getsignal(number) for number in before}
+
+
+def test_a_session_that_hears_signals_is_ended_by_them_alone(timers: list[Any]) -> None:
+    interruption = Interruption()
+    interruption.how = SessionEnd.SIGTERM
+    interruption.end_here()

@@ -1,15 +1,19 @@
 """The YAML file: what it accepts, what it refuses, and how it says so."""
 
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from sweep.request.config import dump_config, load_config
+from sweep.request.config import SweepConfig, dump_config, load_config
 from sweep.request.yaml_text import parse_yaml
+from trainable.config import TrialConfig
 from trainable.errors import RequestError
 from trainable.metric import Metric
 
@@ -109,7 +113,7 @@ def test_the_metric_has_a_direction(file: Path) -> None:
         ),
         ("trial.lr=[]", ["trial.lr", "empty"]),
         ("trial.lr=[0.1, 0.1]", ["trial.lr", "repeated"]),
-        ("trial.lr=-1", ["trial.lr", "greater than 0"]),
+        ("trial.lr=-1", ["trial.lr", "more than 0"]),
         ("trial.lr={loguniform: [0, 1]}", ["trial.lr", "above 0"]),
         ("trial.lr={uniform: [2, 1]}", ["trial.lr", "low to high"]),
         ("trial.lr={uniform: [1]}", ["trial.lr", "[low, high]"]),
@@ -145,6 +149,97 @@ def test_a_wrong_override_is_refused_in_one_line_that_names_it(
     line = refusal(file, override)
     for word in words:
         assert word in line
+
+
+LIBRARYS = (
+    "Input",
+    "a valid",
+    "dictionary",
+    "instance",
+    "String",
+    "pathlib",
+    "constrained",
+    "None",
+)
+
+
+def places(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each section with its keys, and each value that is one of several words, with these."""
+    for name, field in model.model_fields.items():
+        options = [field.annotation, *get_args(field.annotation)]
+        for option in options:
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                yield before + name, tuple(option.model_fields)
+                yield from places(option, f"{before}{name}.")
+            elif isinstance(option, type) and issubclass(option, StrEnum):
+                yield before + name, tuple(map(str, option))
+            elif get_origin(option) is Literal:
+                yield before + name, tuple(map(str, get_args(option)))
+
+
+KNOWN = {
+    **dict(places(SweepConfig)),
+    **{f"trial.{place}": words for place, words in places(TrialConfig)},
+    "trial": (*TrialConfig.model_fields, "epochs"),
+}
+
+
+@pytest.mark.parametrize("given", ["xyz", "3", "true", "null", "[a]"])
+@pytest.mark.parametrize("place", KNOWN)
+def test_a_section_or_a_word_that_is_something_else_is_refused_with_what_may_stand_there(
+    file: Path, place: str, given: str
+) -> None:
+    if (place, given) in {("asha", "null"), ("resources.gpus_per_trial", "3")}:
+        load_config(file, [f"{place}={given}"])
+        return
+    if place.startswith(("resources.cpus", "resources.conc")) and given in ("3", "true"):
+        return
+    if (place, given) == ("resources.gpus_per_trial", "true"):
+        return
+    line = refusal(file, f"{place}={given}")
+    assert line.startswith(f"{place} must be ") and line.endswith(
+        f"see the override {place}={given}"
+    )
+    assert all(word in line for word in KNOWN[place])
+    assert not any(word in line.partition(": see")[0] for word in LIBRARYS), line
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("asha=on", "asha must be off, or a section with keys (grace_period, reduction_factor, "),
+        ("guards=on", "guards must be off, or a section with keys (collapse_epochs, hung_after)"),
+        ("data.split=split", "data.split must be official, or a section with keys (seed, "),
+        (
+            "name=a/b",
+            "name must be of the letters A to Z, a to z, digits, dots, _ and -, and begin",
+        ),
+        ("storage=3", "storage must be a path, but it is 3"),
+        ("data.target=null", "data.target must be text, but it is empty"),
+        ("data.split.official=perhaps", "data.split.official must be true or false"),
+        ("search.first=head", "search.first must be a list, but it is 'head'"),
+        ("search.first=[head]", "search.first must be keys with their values"),
+        ("search.trials=many", "search.trials must be a whole number"),
+        ("search.time_limit=[1]", "search.time_limit must be a duration such as 8h, 90m or 45s"),
+        ("store.limit=[1]", "store.limit must be a size such as 200GB"),
+        ("guards.hung_after=long", "guards.hung_after must be off, or a duration such as 8h"),
+        ("guards.collapse_epochs=-1", "guards.collapse_epochs must be off, or at least 1"),
+        ("resources.concurrent=0", "resources.concurrent must be auto or at least 1, but it is 0"),
+        ("model.width=2", "model.width must be at most 1, but it is 2"),
+        ("data.split.test=1", "data.split.test must be less than 1, but it is 1"),
+        ("trial.lr=.nan", "trial.lr must be a finite number"),
+        (
+            "data.split={column: a, group: b}",
+            "data.split must have neither official nor group beside",
+        ),
+    ],
+)
+def test_what_may_stand_in_a_place_is_said_in_our_words(
+    file: Path, override: str, said: str
+) -> None:
+    line = refusal(file, override)
+    assert said in line
+    assert not any(word in line.partition(": see")[0] for word in LIBRARYS), line
 
 
 @pytest.mark.parametrize(

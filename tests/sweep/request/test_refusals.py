@@ -77,7 +77,7 @@ def refusal(file: Path, *overrides: str) -> str:
         ("data.table=s3://bucket/faces.csv", ["data.table", "(s3)"]),
         ("model.weights=https://host/vgg16.pth", ["model.weights", "(https)"]),
         ("name=08", ["name must be text", "it is 8", "put it in quotes"]),
-        ("data.target=true", ["data.target must be text", "it is True", "put it in quotes"]),
+        ("data.target=true", ["data.target must be text", "it is true", "put it in quotes"]),
         ('storage="a\\0b"', ["storage", "value 0"]),
     ],
 )

@@ -338,7 +338,7 @@ def test_a_range_is_read_as_it_is_written(name: str, given: dict[str, Any], doma
         (
             {"dropout": {"uniform": [-1, 0.5]}},
             "dropout",
-            "greater than or equal to 0, but it is -1",
+            "must be at least 0, but it is -1",
         ),
         ({"lr": {"when": 3, "value": 1}}, "lr", "must name settings and their values, but it is 3"),
         (
@@ -370,11 +370,11 @@ def test_a_range_is_read_as_it_is_written(name: str, given: dict[str, Any], doma
             "optimizer",
             "must be one of adam, adamw, sgd, but it is 'sdg' (did you mean sgd?)",
         ),
-        ({"optimizer": True}, "optimizer", "must be one of adam, adamw, sgd, but it is True"),
-        ({"head": True}, "head", "must be text, but it is True, which YAML takes for something"),
-        ({"head": None}, "head", "must be a valid string, but it is None"),
+        ({"optimizer": True}, "optimizer", "must be one of adam, adamw, sgd, but it is true"),
+        ({"head": True}, "head", "must be text, but it is true, which YAML takes for something"),
+        ({"head": None}, "head", "must be text, but it is empty"),
         ({"head": "0-5"}, "head", "trial.head must be mlp, pretrained, linear, or hidden sizes"),
-        ({"batch_size": 0}, "batch_size", "must be greater than or equal to 1, but it is 0"),
+        ({"batch_size": 0}, "batch_size", "must be at least 1, but it is 0"),
     ],
     ids=lambda case: str(case)[:60],
 )

@@ -374,6 +374,39 @@ with hold.only_driver(run):
     assert (ended.returncode, ended.stdout) == (0, "said why\n"), ended.stderr
 
 
+def test_a_program_whose_sweep_runs_in_a_thread_is_not_ended_with_it(run: RunFolder) -> None:
+    """The session sees by itself that its run was taken over."""
+    program = """
+import sys, threading, time
+from pathlib import Path
+from sweep.session import hold
+from trainable.records.run_folder import RunFolder
+hold.BEAT_SECONDS = 0.1
+def session():
+    with hold.only_driver(RunFolder(Path(sys.argv[1]))):
+        while not any(thread.name == "hold" for thread in threading.enumerate()):
+            time.sleep(0.01)
+        print("held", flush=True)
+        while any(thread.name == "hold" for thread in threading.enumerate()):
+            time.sleep(0.01)
+thread = threading.Thread(target=session)
+thread.start()
+thread.join()
+print("goes on")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, run.path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    with only_driver(run, take_over=True):
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "goes on\n"), err
+    assert "was taken over; this driver stops" in err
+
+
 def test_a_driver_keeps_its_hold_moving(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hold, "BEAT_SECONDS", 0.05)
     with only_driver(run):

@@ -34,9 +34,11 @@ pytestmark = pytest.mark.usefixtures("own_store")
 def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig) -> None:
     run = create_run(config, prepare(config), [])
     assert "not begun" in read_status(run.path)["state"]
+    assert read_status(run.path)["in_a_word"] == "not begun"
     with only_driver(run) as session:
         open_session(run, session)
         assert f"in process {os.getpid()} on" in read_status(run.path)["state"]
+        assert read_status(run.path)["in_a_word"] == "running"
     assert "gone without a word" in read_status(run.path)["state"]
     for number, point in enumerate(config.space.points()):
         settings = config.space.settings(point)

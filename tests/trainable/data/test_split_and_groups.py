@@ -182,5 +182,5 @@ def test_a_group_that_can_not_be_kept_together_is_refused(
 
 
 def test_official_parts_and_a_group_contradict_each_other() -> None:
-    with pytest.raises(ValueError, match="official parts are given"):
+    with pytest.raises(ValueError, match="the official parts are given"):
         SplitConfig(official=True, group="identity")

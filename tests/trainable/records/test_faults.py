@@ -181,3 +181,18 @@ def test_an_image_that_changed_under_a_trial_is_a_fault_of_the_run(
     changed = copies / bench.data.training.files[0]
     changed.write_bytes(changed.read_bytes() + b"\0")
     assert f"{changed} has changed" in actor.step()["fault"]
+
+
+def test_an_actor_whose_code_is_not_the_drivers_trains_nothing(
+    actor: FaceTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a node that joined while the sweep ran. The same code may lie elsewhere."""
+    monkeypatch.setattr(trial_module.time, "sleep", lambda seconds: None)
+    same = {"place": "/elsewhere", "digest": trial_module.code_digest()}
+    for code, fault in ((same, False), (same | {"digest": "0"}, True)):
+        other = FaceTrial({**actor.config, "code": code})
+        result = other.step()
+        assert ("fault" in result) == fault
+        if fault:
+            assert "which lies in /elsewhere" in result["fault"]
+        other.cleanup()

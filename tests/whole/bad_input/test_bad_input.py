@@ -182,7 +182,10 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     "an unknown setting": (key("trial.learning_rate", 3), "learning_rate"),
     "no data": (lambda place: place.config.pop("data"), "data must be given"),
     "no target": (lambda place: place.config["data"].pop("target"), "data.target must be given"),
-    "a name with a slash": (key("name", "../run"), "name"),
+    "a name with a slash": (key("name", "../run"), "name must be of the letters A to Z"),
+    "an ASHA that is on": (override("asha=on"), "asha must be off, or a section with keys"),
+    "a split of itself": (override("data.split=split"), "data.split must be official, or"),
+    "resources in a word": (override("resources=auto"), "resources must be a section with keys"),
     "an empty name": (key("name", ""), "name"),
     "an unknown method": (key("search.method", "bayes"), "search.method"),
     "an unknown metric": (key("metric", "val_acuracy"), "metric"),
@@ -532,6 +535,11 @@ def nobody_pruned(run: Path) -> None:
 
 
 RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
+    "a list of runs in a file": (
+        lambda run: None,
+        ["sweep", "status", "--storage", "RUN/manifest.json"],
+        "--storage must be a folder that runs lie in",
+    ),
     "no run": (shutil.rmtree, ["sweep", "status", "RUN"], "run folder"),
     "another folder": (damaged("manifest.json", None), ["sweep", "resume", "RUN"], "run folder"),
     "a newer format": (manifest(format_version=99), ["sweep", "status", "RUN"], "format_version"),
@@ -630,7 +638,7 @@ def test_a_wrong_run_folder_is_refused(
     change, (program, *arguments), said = RUNS[name]
     change(run)
     main = {"sweep": sweep.__main__.main, "analysis": analysis.__main__.main}[program]
-    filled = [run if argument == "RUN" else argument for argument in arguments]
+    filled = [argument.replace("RUN", str(run)) for argument in arguments]
     assert said in refusal(main, filled, run.parent, monkeypatch, capsys)
 
 

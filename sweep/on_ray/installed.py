@@ -1,0 +1,98 @@
+"""Workers import this driver's code: where Ray lets them look for it, and what each node finds.
+
+Left to itself, Ray puts the folders of the driver's script and of the user first on the path of every worker: a
+`trainable.py` there would be imported instead of ours, or another clone's code, without a word.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ray import cloudpickle
+from ray.job_config import JobConfig
+
+from trainable.errors import RequestError
+from trainable.installation import PROJECT, place
+
+SITES: Final = ("site-packages", "dist-packages")
+
+
+class _Only(list[str]):
+    """Folders that nobody adds to."""
+
+    def extend(self, more: Iterable[str]) -> None:
+        """Ray would, at each start."""
+
+
+def job() -> Any:
+    """What Ray is told of this driver: its workers look for code where this driver's lies, and else as any Python."""
+    told = JobConfig()
+    told._py_driver_sys_path = _Only(_unknown_to_python())
+    return told
+
+
+def _unknown_to_python() -> list[str]:
+    """The folder of this driver's code, where it is a checkout, which another Python may not know of."""
+    return [] if place().name in SITES else [str(place())]
+
+
+@contextmanager
+def python_path() -> Iterator[None]:
+    """Around the start of a Ray here: what its workers import before they are anybody's is this driver's code too."""
+    before = os.environ.get("PYTHONPATH")
+    folders = [*_unknown_to_python(), *([before] if before else [])]
+    if folders:
+        os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+        else:
+            os.environ.pop("PYTHONPATH", None)
+
+
+def code_here() -> dict[str, str]:
+    """Which code is imported here: host, place, version and digest, or why none is.
+
+    It goes to nodes as it is, not by its name: that may be another's there.
+    """
+    import socket
+
+    host = socket.gethostname()
+    try:
+        from trainable.installation import code_digest, place, version
+    except BaseException as error:  # no package, an older one, somebody's own file of that name
+        return {"host": host, "why": f"{type(error).__name__}: {error}"}
+    return {
+        "host": host,
+        "place": str(place()),
+        "version": version(),
+        "digest": code_digest(),
+    }
+
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def refuse_other_code(seen: Sequence[dict[str, str]]) -> None:
+    """Is what each node imports the same as what this driver runs? `seen` are answers of `code_here`.
+
+    Raises:
+        RequestError: it is another, or none.
+    """
+    mine = code_here()
+    for found in seen:
+        if found.get("digest") == mine["digest"]:
+            continue
+        theirs = (
+            f"can't import it ({found['why']})"
+            if "why" in found
+            else f"imports another from {found['place']} (version {found['version']})"
+        )
+        raise RequestError(
+            f"every node must have the code of this driver, {PROJECT} in {mine['place']} (version {mine['version']}), "
+            f"but {found['host']} {theirs}; install the same version on every node"
+        )

@@ -1,0 +1,46 @@
+"""What both commands and all of theirs have, and what `make clean` leaves."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import analysis.__main__
+import sweep.__main__
+from tests.support.project import ROOT
+from trainable.installation import installation_said
+
+APPS = {"sweep": sweep.__main__.app, "analysis": analysis.__main__.app}
+COMMANDS = [
+    (name, command)
+    for name, app in APPS.items()
+    for command in ("", *typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+]
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS)
+def test_a_command_shows_its_help_with_one_dash_and_with_two(name: str, command: str) -> None:
+    words = [command] if command else []
+    short, long = (CliRunner().invoke(APPS[name], [*words, option]) for option in ("-h", "--help"))
+    assert short.exit_code == long.exit_code == 0
+    assert short.output == long.output and "Usage:" in short.output
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_a_command_says_its_version(name: str) -> None:
+    said = CliRunner().invoke(APPS[name], ["--version"])
+    assert (said.exit_code, said.output) == (0, installation_said() + "\n")
+
+
+@pytest.mark.system("make")
+def test_make_clean_leaves_peoples_runs_alone(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("runs/mine", "runs/demo", ".venv", "examples/demo/data"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_text("")
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"Makefile", "runs/mine/file"}

@@ -1,0 +1,27 @@
+"""The options that both commands have."""
+
+from typing import Annotated, Final
+
+import typer
+
+from trainable.installation import installation_said
+
+HELP: Final = {"help_option_names": ["-h", "--help"]}
+"""Settings of a Typer's context; its commands inherit them."""
+
+
+def _show(asked: bool) -> None:
+    if asked:
+        print(installation_said())
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        help="Say which version this is, and where it lies.",
+        is_eager=True,
+        callback=_show,
+    ),
+]
