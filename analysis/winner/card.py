@@ -154,16 +154,16 @@ OPENED: Final = 'ImageOps.exif_transpose(Image.open("face.jpg")).convert("RGB")'
 
 def safetensors_snippet(file: str, side: int, winner: WinnerModel) -> str:
     """Ten lines of Python that predict an image with torchvision, Pillow and safetensors."""
-    head = ", ".join(f"nn.{_layer(layer)}" for layer in winner.model.classifier)
+    head = ", ".join(f"torch.nn.{_layer(layer)}" for layer in winner.model.classifier)
     return f"""\
+import torch, torchvision
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
-from torch import nn
-from torchvision.models.vgg import VGG, make_layers
-from torchvision.transforms.v2 import functional as F
-model = VGG(make_layers({_channels(winner.model.features)}), init_weights=False)
-model.classifier = nn.Sequential({head})
-model.load_state_dict(load_file({json.dumps(file)}))
+from torchvision.transforms import functional as F
+with torch.device("meta"):
+    model = torchvision.models.VGG(torchvision.models.vgg.make_layers({_channels(winner.model.features)}))
+    model.classifier = torch.nn.Sequential({head})
+model.load_state_dict(load_file({json.dumps(file)}), assign=True)
 image = F.pil_to_tensor({OPENED}.resize(({side}, {side}), Image.Resampling.BILINEAR))[None]
 print(model.eval()(F.normalize(image / 255, {list(MEAN)}, {list(STD)})).sigmoid().item())
 """

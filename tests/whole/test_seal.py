@@ -65,7 +65,8 @@ def test_a_whole_sweep_and_what_is_made_of_it_opens_no_test_image_until_the_test
 ) -> None:
     """The inspection alone may look at them, before: `sweep plan` does, and what it remembers needs no second look.
 
-    Traced then: every process of run, extend, resume, status, results and report, Ray's workers among them.
+    Traced then: every process of run, extend, resume, status, results, report and export, Ray's workers among them.
+    `analysis predict` opens what it is given: of test images, which it refuses, their bytes for their digest.
     """
     config = configure({"lr": 1e-3, "epochs": 1})
     run, trace = RunFolder(tmp_path / "run"), tmp_path / "trace"
@@ -91,10 +92,14 @@ def test_a_whole_sweep_and_what_is_made_of_it_opens_no_test_image_until_the_test
         f"sweep status {run.path}",
         f"analysis results {run.path}",
         f"analysis report {run.path}",
+        f"analysis export {run.path} --model {tmp_path / 'winner.safetensors'}",
     )
     split = pd.read_parquet(run.split)
     assert [len(record.rows()) for record in run.trials()] == [2]
     assert training == set(split.loc[split["part"] != "test", "file"])
+    given = split.loc[split["part"] == "validation", "file"].tolist()[:2]
+    paths = " ".join(str(many.images / file) for file in given)
+    assert traced(f"analysis predict {run.path} {paths}") == set(given)
     tested = traced(f"analysis test {run.path}")
     assert tested == set(split.loc[split["part"] == "test", "file"])
     reported = traced(f"analysis report {run.path}", f"analysis test {run.path}")
