@@ -17,7 +17,7 @@ from analysis.show import (
     show_tested,
 )
 from trainable.errors import RequestError
-from trainable.show.terminal import expanded, progress, run_command
+from trainable.show.terminal import expanded, printable, progress, run_command
 
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
@@ -236,7 +236,8 @@ def predict(
         write_predictions(found, out)
         line(f"{len(found):,} images in {out}")
     else:
-        print(as_text(found, ".json" if as_json else ".csv"), end="")
+        text = as_text(found, ".json" if as_json else ".csv")
+        print(printable(text, keep="\n") if console.is_terminal else text, end="")
 
 
 @app.command()

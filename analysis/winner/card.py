@@ -17,6 +17,7 @@ from analysis.winner.predict import WinnerModel
 from analysis.wording import counted, percent
 from trainable.data.views import MEAN, STD
 from trainable.records.manifest import Manifest
+from trainable.show.terminal import printable
 
 CELEBA_TERMS: Final = (
     "CelebA is for non-commercial research alone (its authors' agreement: "
@@ -48,7 +49,8 @@ class Card:
 
 
 def _cell(value: str) -> str:
-    return value.replace("|", "\\|").replace("\n", " ")
+    """Text that no reader of Markdown obeys."""
+    return printable(value).replace("|", "\\|").replace("<", "&lt;")
 
 
 def is_celeba(manifest: Manifest) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from analysis.frames.ledger import Winner
 from analysis.frames.select import select
@@ -22,13 +21,14 @@ from analysis.winner.load import chosen_winner, settings_here, winner_model
 from analysis.winner.seal import refuse_sealed
 from trainable.config import RunSettings
 from trainable.data import LabelledImages
-from trainable.data.examine import Begin, no_progress
+from trainable.data.examine import Begin, Progress, no_progress
 from trainable.data.given import GivenImage, given_images
 from trainable.data.views import ORIGINAL
 from trainable.errors import RequestError
-from trainable.frozen.reference import EVALUATION_BATCH, Pass, Work, autocast, plain_batches
+from trainable.fit import predict
+from trainable.frozen.reference import EVALUATION_BATCH, Batches, Pass, Work, plain_batches
 from trainable.hardware.cpus import usable_cpus
-from trainable.network.model import TransferVGG16, forward_frozen
+from trainable.network.model import TransferVGG16
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,13 @@ class WinnerModel:
         height, width) of uint8, or several of these. They are turned upright, made square and normalised here, as for
         the training.
 
-        On a CPU a logit's last bits depend on its image, on `batch_size` and on torch's `threads`, and not on what
-        else is asked; by default these are the run's own, so that it is the one on record. `begin(text, total)` gives
-        a callback that is told how many more images are done.
+        A last batch is filled up to `batch_size`. So on a CPU a logit's last bits depend on its image, on `batch_size`
+        and on torch's `threads`, and not on what else is asked; by default these are the run's own, and the logit is
+        the one on record. A `batch_size` of 1 is quick for one image.
 
         Until the test set was opened for this winner, test images are refused. They are known by their files'
         content: a tensor, or a picture that Pillow did not open from a file, is no file, and can't be told.
+        `begin(text, total)` gives a callback that is told how many more images are done.
 
         Raises:
             RequestError: an image can't be read or decoded, or is a sealed test image.
@@ -85,19 +86,14 @@ class WinnerModel:
         names = [each.name for each in given]
         digests = _digests(given, begin)
         refuse_sealed(self.run, self.winner, names, digests)
-        asked = Pass(
-            _decodable(given, digests, self.settings.image_size),
-            range(len(given)),
-            size,
-            lambda file: ORIGINAL,
-        )
-        logits = torch.empty(len(given))
-        advance = begin("images", len(given))
+        places = [*range(len(given)), *[len(given) - 1] * (-len(given) % size)]
+        decodable = _decodable(given, digests, self.settings.image_size)
+        asked = Pass(decodable, places, size, lambda file: ORIGINAL)
+        settings = self.settings.model_copy(update={"workers": usable_cpus()})
         with _threads(threads or self.settings.threads):
-            settings = self.settings.model_copy(update={"workers": usable_cpus()})
-            for places, hidden in plain_batches(self.model, settings, asked, Work()):
-                logits[places] = _logits(self.model, hidden, settings, size)
-                advance(len(places))
+            batches = plain_batches(self.model, settings, asked, Work())
+            told = _told(batches, begin("images", len(given)))
+            logits = predict(self.model, told, settings)[: len(given)]
         found = pd.DataFrame({"file": names, "logit": logits.numpy()})
         found["probability"] = probabilities(found)
         found["class"] = [self.classes[int(logit > 0)] for logit in found["logit"]]
@@ -137,21 +133,11 @@ def _decodable(given: list[GivenImage], digests: list[str | None], size: int) ->
     )
 
 
-@torch.no_grad()
-def _logits(model: TransferVGG16, hidden: Tensor, settings: RunSettings, size: int) -> Tensor:
-    """Logits (images,) as in a batch of `size`, float32 on the CPU.
-
-    A smaller batch is filled up before the head alone: convolutions give an image the same bits in any batch
-    (docs/sharing.md) but one of one, which goes through them twice.
-    """
-    with autocast(settings.precision, settings.device):
-        if len(hidden) == size:
-            logits = model.suffix(hidden)
-        else:
-            maps = model.avgpool(forward_frozen(model.features[model.cut :], hidden)).flatten(1)
-            filled = nn.functional.pad(maps, (0, 0, 0, size - len(maps)))
-            logits = model.classifier(filled).squeeze(1)[: len(hidden)]
-    return logits.float().cpu()
+def _told(batches: Batches, advance: Progress) -> Batches:
+    """The same batches; `advance` is told of each image once, also of the last one, which fills up its batch."""
+    for places, hidden in batches:
+        yield places, hidden
+        advance(len(places.unique()))
 
 
 @contextmanager

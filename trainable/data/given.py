@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -20,6 +20,9 @@ from trainable.errors import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MOST_BYTES: Final = 2**29
+"""Of a file in a zip, so that none fills the memory: as many as the largest image that Pillow opens has in colours."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,10 @@ def given_images(images: Any) -> list[GivenImage]:
     Raises:
         RequestError: something is none of it, is not there, or holds no image.
     """
-    return list(_given(images, [0]))
+    found = list(_given(images, [0]))
+    if not found:
+        raise RequestError("images must be one or more, but there is none")
+    return found
 
 
 def _given(images: Any, counted: list[int]) -> Iterator[GivenImage]:
@@ -139,6 +145,12 @@ def _in_zip(path: Path) -> list[GivenImage]:
         raise RequestError(f"{path} must be a whole zip, but it is damaged: {error}") from None
     if not members:
         raise RequestError(f"IMAGES must hold images, but the zip {path} has none")
+    for member in members:
+        if member.file_size > MOST_BYTES:
+            raise RequestError(
+                f"an image in a zip must have at most {MOST_BYTES:,} bytes, but {path}/{member.filename} has "
+                f"{member.file_size:,}; leave it out"
+            )
 
     def reader(member: zipfile.ZipInfo) -> Callable[[], bytes]:
         return lambda: archive.read(member)

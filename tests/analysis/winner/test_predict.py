@@ -186,6 +186,7 @@ def test_what_is_no_image_is_refused_in_a_line(
     (tmp_path / "cut.zip").write_bytes(b"PK\x05\x06" + bytes(18) + b"more")
     winner = analysis.load_winner(run)
     for given, said in (
+        ([], "there is none"),
         (tmp_path / "nowhere.jpg", "there is no"),
         (tmp_path / "empty", "has none"),
         (tmp_path / "empty.zip", "has none"),
