@@ -1,8 +1,13 @@
-"""What runs left on disk: frames, the winner, one opening of the test set, and the report."""
+"""What runs left on disk: frames, the winner, one opening of the test set, the report, and the winner in use."""
 
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analysis.frames.snapshot import Source
+    from analysis.winner.predict import WinnerModel
 
 
 def _refuse_namesake(name: str) -> None:
@@ -24,3 +29,14 @@ def _refuse_namesake(name: str) -> None:
 
 for _name in ("trainable", "sweep"):
     _refuse_namesake(_name)
+
+
+def load_winner(run: "Source") -> "WinnerModel":
+    """The winner of the run in a folder, ready to `predict` images; its weights are checked against the record.
+
+    Raises:
+        RequestError: no run folder, no winner, or its weights are gone or changed.
+    """
+    from analysis.winner.predict import load_winner as load
+
+    return load(run)

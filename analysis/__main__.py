@@ -1,4 +1,4 @@
-"""python -m analysis: explore, results, select, cost, test, plots, report, export."""
+"""python -m analysis: explore, results, select, cost, test, plots, report, predict, export."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ from analysis.show import (
 )
 from trainable.errors import RequestError
 from trainable.show.options import HELP, Version
-from trainable.show.terminal import expanded, progress, run_command
+from trainable.show.terminal import expanded, printable, progress, run_command
 
 app = typer.Typer(
     help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
@@ -207,20 +207,85 @@ def report(
 
 
 @app.command()
+def predict(
+    run: RunArgument,
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...", help="Image files, folders or zips.", callback=expanded
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A new .csv or .json; standard output otherwise.",
+            callback=expanded,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Another than on record changes last bits; 1 is quick for one image."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of torch; another number than in training changes last bits."),
+    ] = None,
+) -> None:
+    """What the winner says of images: file, probability, class. Test images are refused until `analysis test`."""
+    from analysis.winner.predicted import as_text, check_out, write_predictions
+
+    if out is not None:
+        check_out(out)
+    from analysis.winner.predict import load_winner
+
+    winner = load_winner(run)
+    with progress(console) as begin:
+        found = winner.predict(images, batch_size, threads, begin)
+    if out is not None:
+        write_predictions(found, out)
+        line(f"{len(found):,} images in {out}")
+    else:
+        text = as_text(found, ".json" if as_json else ".csv")
+        print(printable(text, keep="\n") if console.is_terminal else text, end="")
+
+
+@app.command()
 def export(
     run: RunArgument,
     tensorboard: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="DIR", help="A new folder for TensorBoard's files.", callback=expanded
         ),
-    ],
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A new .safetensors or .onnx for the winner, with a card beside it.",
+            callback=expanded,
+        ),
+    ] = None,
 ) -> None:
-    """Write the run for another tool: curves and settings of every trial for TensorBoard."""
-    from analysis.frames.export import to_tensorboard
+    """Write the run for another tool: every trial's curves for TensorBoard, or the winner's model."""
+    if (tensorboard is None) == (model is None):
+        raise RequestError(
+            "`analysis export` writes one thing: give --tensorboard DIR or --model FILE"
+        )
+    if model is not None:
+        from analysis.winner.export import export_winner
 
-    count = to_tensorboard(run, tensorboard)
-    line(f"{count} trials; tensorboard --logdir {shlex.quote(str(tensorboard))}")
+        for path in export_winner(run, model):
+            line(str(path))
+    if tensorboard is not None:
+        from analysis.frames.export import to_tensorboard
+
+        count = to_tensorboard(run, tensorboard)
+        line(f"{count} trials; tensorboard --logdir {shlex.quote(str(tensorboard))}")
 
 
 def main() -> None:

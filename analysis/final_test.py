@@ -22,15 +22,15 @@ from analysis.frames.ledger import (
     NextStep,
     Opening,
     Result,
-    Winner,
     alarm_of,
     next_step,
     write_ledger,
 )
-from analysis.frames.select import Selection, select, why_unfinished
+from analysis.frames.select import select, why_unfinished
 from analysis.frames.snapshot import Snapshot
 from analysis.judgement.mistakes import as_parquet, most_confident
 from analysis.statistics import confusion, wilson
+from analysis.winner.load import chosen_winner, settings_here, winner_model
 from sweep.request.open_run import Run, open_run
 from trainable.config import RunSettings
 from trainable.data import open_test_data
@@ -38,11 +38,9 @@ from trainable.data.examine import Begin, Progress, no_progress
 from trainable.errors import RequestError
 from trainable.fit import predict
 from trainable.frozen.reference import Batches, evaluation_batches
-from trainable.hardware.device import has_gpu
 from trainable.metric import measure
-from trainable.network.model import Backbone, build_model, load_backbone
+from trainable.network.model import TransferVGG16
 from trainable.records.files import now, write_atomically
-from trainable.records.rows import Best
 from trainable.records.run_folder import RunFolder
 
 LOG = logging.getLogger(__name__)
@@ -78,7 +76,7 @@ def final_test(
     with _alone(run):
         opened = Snapshot.of(path)
         selection, openings = select(opened), opened.openings
-        winner, split_sha256 = _winner(run, selection), opened.manifest.digests.split
+        winner, split_sha256 = chosen_winner(run, selection), opened.manifest.digests.split
         step = next_step(openings, winner, split_sha256, reopen)
         lacks = why_unfinished(opened)
         if step is not NextStep.SHOW:
@@ -129,7 +127,7 @@ def _open(
     """Evaluate for the newest of `openings`, which is on the disk before the first test image is read."""
     *before, newest = openings
     run, settings = opened.folder, _settings(opened)
-    best, backbone = _checked_weights(opened, newest.winner, settings)
+    model = winner_model(opened, newest.winner, settings)
     write_ledger(run, openings)
     text = (
         f"opening {newest.number} of the test set, "
@@ -137,69 +135,26 @@ def _open(
     )
     LOG.info("%s: %s", run.test, text)
     say(text)
-    result = _evaluate(run, newest.winner, best, backbone, settings, begin)
+    result = _evaluate(run, model, settings, begin)
     completed = newest.model_copy(update={"completed": now(), "result": result})
     write_ledger(run, [*before, completed])
     return (*before, completed)
 
 
-def _winner(run: RunFolder, selection: Selection) -> Winner:
-    found = selection.winner
-    if found is None:
-        raise RequestError("the test set is opened for a winner, but " + selection.remarks()[0])
-    return Winner(
-        trial_id=found.trial_id,
-        epoch=found.best.epoch,
-        metric=selection.metric,
-        value=selection.metric.score(found.score),
-        weights_sha256=run.trial(found.trial_id).weights_digest(found.best.epoch),
-    )
-
-
 def _settings(run: Run) -> RunSettings:
-    """What the trials shared, on this machine's device; the number format goes with the kind of device."""
-    settings = run.settings
-    if settings is None:
-        raise RequestError(
-            f"{run.folder.manifest} must have the settings of the trials, but it has none: no session began"
-        )
+    """What the trials shared, on this machine's device."""
+    settings = settings_here(run)
     if not settings.images.is_dir():
         raise RequestError(
             f"the images must be in {settings.images}, where they were, but there is no such folder; "
             f"`sweep resume {run.folder.path} data.images=PLACE` says where they lie now; the test set has not been "
             "opened"
         )
-    device = "cuda" if has_gpu() else "cpu"
-    precision = settings.precision if device == settings.device else "float32"
-    return settings.model_copy(update={"device": device, "precision": precision})
+    return settings
 
 
-def _checked_weights(run: Run, winner: Winner, settings: RunSettings) -> tuple[Best, Backbone]:
-    """The winner's trained parameters and the frozen ones below them, each checked against its recorded digest."""
-    record = run.folder.trial(winner.trial_id)
-    best = record.load_best(record.rows()[winner.epoch - 1])
-    backbone = load_backbone(settings.weights, settings.width)
-    digest, recorded = backbone.digest(), run.manifest.digests.weights
-    if digest != recorded:
-        raise RequestError(
-            f"model.weights {settings.weights} must have the digest {recorded} that was recorded at the start, "
-            f"but they have {digest}: the winner was trained on others"
-        )
-    return best, backbone
-
-
-def _evaluate(
-    run: RunFolder,
-    winner: Winner,
-    best: Best,
-    backbone: Backbone,
-    settings: RunSettings,
-    begin: Begin,
-) -> Result:
+def _evaluate(run: RunFolder, model: TransferVGG16, settings: RunSettings, begin: Begin) -> Result:
     """Predict every test image, write the predictions and the surest mistakes with thumbnails, and count."""
-    model = build_model(run.trial(winner.trial_id).asked.settings, backbone)
-    model.set_trained(best.weights)
-    model.to(settings.device)
     images = open_test_data(run.split, settings.images, settings.image_size)
     try:
         batches = evaluation_batches(model, settings, images)

@@ -22,6 +22,8 @@ OPEN_TEST_IMAGES = {
     "trainable/data/__init__.py",
     "trainable/data/images.py",
 }
+OPEN_GIVEN_IMAGES = {"analysis/winner/predict.py", "trainable/data/given.py"}
+"""Images that a person names: they may be test images, which the first of these asks before any is decoded."""
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for package in BEFORE
@@ -112,6 +114,14 @@ def test_the_analysis_knows_of_a_sweep_only_what_describes_it() -> None:
 def test_only_the_final_test_reaches_test_images() -> None:
     reach = {file for file in FILES if "open_test_data" in (ROOT / file).read_text()}
     assert reach == OPEN_TEST_IMAGES
+
+
+def test_images_that_a_person_names_are_opened_by_one_file_which_asks_the_seal() -> None:
+    reach = {file for file in FILES if "given_images" in (ROOT / file).read_text()}
+    assert reach == OPEN_GIVEN_IMAGES
+    text = (ROOT / "analysis/winner/predict.py").read_text()
+    asked = text.index("refuse_sealed(self.run")
+    assert asked < text.index("_decodable(given") and text.count("given_images(") == 1
 
 
 def test_the_decoding_process_imports_nothing_heavy_and_nothing_of_ours() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Faces, sha256_of, write_faces
 from tests.support.project import ROOT
+from trainable.records.manifest import read_manifest
 from trainable.records.run_folder import RunFolder
 
 STRACE = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=open,openat", "-o"]
@@ -54,7 +55,38 @@ def test_a_trial_opens_every_training_and_validation_image_and_no_test_image(
         check=True,
         cwd=ROOT,
     )
-    assert opened(trace, faces) == set(split.loc[split["part"] != "test", "file"])
+    assert opened(trace, faces.images) == set(split.loc[split["part"] != "test", "file"])
+
+
+@pytest.mark.whole
+@pytest.mark.system("strace")
+def test_the_winner_opens_the_images_that_it_is_asked_about_and_no_other(
+    run: Path, tmp_path: Path
+) -> None:
+    """Exported, loaded and asked under one trace; of a test image the bytes are read, and no answer comes."""
+    images = read_manifest(RunFolder(run)).image_folder
+    split = pd.read_parquet(run / "split.parquet")
+    asked = split.loc[split["part"] == "validation", "file"].tolist()[:2]
+    sealed = split.loc[split["part"] == "test", "file"].iloc[0]
+    trace = tmp_path / "trace"
+
+    def traced(files: list[str]) -> subprocess.CompletedProcess[str]:
+        program = (
+            "import sys, analysis; from pathlib import Path; from analysis.winner.export import export_winner; "
+            f"export_winner(sys.argv[1], Path({str(tmp_path)!r}, str(len(sys.argv)) + '.safetensors')); "
+            "print(len(analysis.load_winner(sys.argv[1]).predict(sys.argv[2:])))"
+        )
+        command = [sys.executable, "-c", program, str(run), *(str(images / file) for file in files)]
+        return subprocess.run(
+            [*STRACE, str(trace), *command], cwd=ROOT, capture_output=True, text=True
+        )
+
+    done = traced(asked)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+    assert opened(trace, images) == set(asked)
+    refused = traced([*asked, sealed])
+    assert refused.returncode != 0 and "1 of the 3 images are test images" in refused.stderr
+    assert opened(trace, images) == {*asked, sealed}
 
 
 @pytest.mark.ray
@@ -80,7 +112,7 @@ def test_a_whole_sweep_and_what_is_made_of_it_opens_no_test_image_until_the_test
             env=environment,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return opened(trace, many)
+        return opened(trace, many.images)
 
     assert traced(f"sweep plan {config}") == set(many.files)
     training = traced(
@@ -101,6 +133,6 @@ def test_a_whole_sweep_and_what_is_made_of_it_opens_no_test_image_until_the_test
     assert reported <= set(split.loc[split["part"] == "validation", "file"])
 
 
-def opened(trace: Path, faces: Faces) -> set[str]:
-    """The images that any traced process opened."""
-    return set(re.findall(rf"{re.escape(str(faces.images))}/(\d+\.jpg)", trace.read_text()))
+def opened(trace: Path, images: Path) -> set[str]:
+    """The images in this folder that any traced process opened."""
+    return set(re.findall(rf"{re.escape(str(images))}/(\d+\.jpg)", trace.read_text()))

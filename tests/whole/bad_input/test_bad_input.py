@@ -527,6 +527,16 @@ def manifest(**facts: object) -> Callable[[Path], None]:
     return change
 
 
+def no_weights(run: Path) -> None:
+    for path in run.glob("trials/*/best-*.safetensors"):
+        path.unlink()
+
+
+def nobody_finished(run: Path) -> None:
+    for path in run.glob("trials/*/status.json"):
+        write_json(path, read_json(path) | {"status": "failed"})
+
+
 def nobody_pruned(run: Path) -> None:
     for path in run.glob("trials/*/status.json"):
         facts = read_json(path)
@@ -620,9 +630,50 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no run at all": (lambda run: None, ["analysis", "report"], "missing argument 'RUN"),
     "a command that is none": (
         lambda run: None,
-        ["analysis", "predict", "RUN"],
-        "no such command 'predict'",
+        ["analysis", "foretell", "RUN"],
+        "no such command 'foretell'",
     ),
+    "images that are not there": (
+        lambda run: None,
+        ["analysis", "predict", "RUN", "nowhere.jpg"],
+        "there is no nowhere.jpg",
+    ),
+    "a folder without images": (
+        lambda run: None,
+        ["analysis", "predict", "RUN", "RUN"],
+        "has none",
+    ),
+    "predictions of another kind": (
+        lambda run: None,
+        ["analysis", "predict", "RUN", "face.jpg", "--out", "said.txt"],
+        "--out must be a file that ends in .csv or .json",
+    ),
+    "a winner whose weights are gone": (
+        no_weights,
+        ["analysis", "predict", "RUN", "face.jpg"],
+        "are gone: only the best trials keep theirs",
+    ),
+    "no winner to ask": (
+        nobody_finished,
+        ["analysis", "predict", "RUN", "face.jpg"],
+        "must have a winner",
+    ),
+    "no winner to export": (
+        nobody_finished,
+        ["analysis", "export", "RUN", "--model", "winner.onnx"],
+        "must have a winner",
+    ),
+    "weights of no winner": (
+        no_weights,
+        ["analysis", "export", "RUN", "--model", "winner.safetensors"],
+        "are gone: only the best trials keep theirs",
+    ),
+    "a model of another kind": (
+        lambda run: None,
+        ["analysis", "export", "RUN", "--model", "winner.pth"],
+        "--model must be a file that ends in .safetensors or .onnx",
+    ),
+    "an export of nothing": (lambda run: None, ["analysis", "export", "RUN"], "one thing"),
     "a store without limits": (
         lambda run: None,
         ["sweep", "resume", "RUN", "--store-limit", "much"],

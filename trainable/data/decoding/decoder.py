@@ -43,8 +43,13 @@ def decode(content: bytes, size: int) -> Pixels:
         OSError, SyntaxError: Pillow raises both for a damaged image.
     """
     with Image.open(BytesIO(content)) as image:
-        colours = upright(image)
-    return np.array(colours.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        return squared(image, size)
+
+
+def squared(image: Image.Image, size: int) -> Pixels:
+    """What `decode` gives of an opened image."""
+    square = upright(image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(square).transpose(2, 0, 1)
 
 
 def is_content(content: bytes, sha256: str) -> bool:

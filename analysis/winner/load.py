@@ -1,0 +1,66 @@
+"""The winner's model from the records: who it is, its checked weights, and the settings to compute with here."""
+
+from analysis.frames.ledger import Winner
+from analysis.frames.select import Selection
+from sweep.request.open_run import Run
+from trainable.config import RunSettings
+from trainable.errors import RequestError
+from trainable.hardware.device import has_gpu
+from trainable.network.model import TransferVGG16, build_model, load_backbone
+from trainable.records.run_folder import RunFolder
+
+
+def chosen_winner(run: RunFolder, selection: Selection) -> Winner:
+    """The winner by validation with the digest of its weights, as the ledger of openings has it.
+
+    Raises:
+        RequestError: there is none, or nothing of its weights is on record.
+    """
+    found = selection.winner
+    if found is None:
+        raise RequestError(
+            f"{run.path} must have a winner by validation, but {selection.remarks()[0]}"
+        )
+    return Winner(
+        trial_id=found.trial_id,
+        epoch=found.best.epoch,
+        metric=selection.metric,
+        value=selection.metric.score(found.score),
+        weights_sha256=run.trial(found.trial_id).weights_digest(found.best.epoch),
+    )
+
+
+def settings_here(run: Run) -> RunSettings:
+    """What the trials shared, on this machine's device; the number format goes with the kind of device.
+
+    Raises:
+        RequestError: no session began, so nothing was shared.
+    """
+    settings = run.settings
+    if settings is None:
+        raise RequestError(
+            f"{run.folder.manifest} must have the settings of the trials, but it has none: no session began"
+        )
+    device = "cuda" if has_gpu() else "cpu"
+    precision = settings.precision if device == settings.device else "float32"
+    return settings.model_copy(update={"device": device, "precision": precision})
+
+
+def winner_model(run: Run, winner: Winner, settings: RunSettings) -> TransferVGG16:
+    """The model with the winner's trained parameters and the frozen ones below them, on the device of `settings`.
+
+    Raises:
+        RequestError: either of them are gone, or have not the digest that was recorded.
+    """
+    record = run.folder.trial(winner.trial_id)
+    best = record.load_best(record.rows()[winner.epoch - 1])
+    backbone = load_backbone(settings.weights, settings.width)
+    digest, recorded = backbone.digest(), run.manifest.digests.weights
+    if digest != recorded:
+        raise RequestError(
+            f"model.weights {settings.weights} must have the digest {recorded} that was recorded at the start, "
+            f"but they have {digest}: the winner was trained on others"
+        )
+    model = build_model(record.asked.settings, backbone)
+    model.set_trained(best.weights)
+    return model.to(settings.device)
