@@ -333,7 +333,7 @@ class Sessions:
         with pytest.MonkeyPatch.context() as patch:
             if refused:
                 patch.setattr(launcher, "resolve", refuse)
-            commands.start(self.config)
+            commands.start(self.config, ["sweep", "run"])
 
     def resume(self, take_over: bool = False) -> None:
         self._change(lambda run, command, begin: Change(open_held_run(run)), take_over)
@@ -409,6 +409,7 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(launcher.cluster, "cluster", lambda *given: nullcontext(""))
     patch.setattr(launcher.cluster, "nodes", list)
     patch.setattr(launcher, "resolve", resolve)
+    patch.setattr(launcher, "code_digest", str)  # of so many sessions, of the same code
     patch.setattr(tune, "Tuner", OneAfterAnother)
     patch.setattr(Interruption, "watch", lambda self: None)
     patch.setattr(Writer, "has_died", lambda self: False)
