@@ -1,5 +1,7 @@
 """The winner's model from the records: who it is, its checked weights, and the settings to compute with here."""
 
+from pathlib import Path
+
 from analysis.frames.ledger import Winner
 from analysis.frames.select import Selection
 from sweep.request.open_run import Run
@@ -54,6 +56,11 @@ def winner_model(run: Run, winner: Winner, settings: RunSettings) -> TransferVGG
     """
     record = run.folder.trial(winner.trial_id)
     best = record.load_best(record.rows()[winner.epoch - 1])
+    if settings.weights not in ("imagenet", "none") and not Path(settings.weights).exists():
+        raise RequestError(
+            f"model.weights must be in {settings.weights}, where they were, but there is no such file; "
+            f"`sweep resume {run.folder.path} model.weights=PLACE` says where they lie now"
+        )
     backbone = load_backbone(settings.weights, settings.width)
     digest, recorded = backbone.digest(), run.manifest.digests.weights
     if digest != recorded:

@@ -18,6 +18,7 @@ from analysis.__main__ import app
 from analysis.final_test import final_test
 from tests.conftest import write_faces, write_zip
 from tests.support.analysis_runs import Made, make_run, set_status
+from tests.support.manifests import ask_instead
 from trainable.data import read_split
 from trainable.errors import RequestError
 from trainable.records.files import read_json, write_json
@@ -200,6 +201,17 @@ def test_what_is_no_image_is_refused_in_a_line(
         with pytest.raises(RequestError) as caught:
             winner.predict(given)
         assert said in refused(caught)
+
+
+def test_frozen_weights_that_are_gone_are_named_with_the_remedy(
+    run: Path, refused: Callable[[pytest.ExceptionInfo[Exception]], str]
+) -> None:
+    config = RunFolder(run).config.read_text()
+    assert "weights: none" in config
+    ask_instead(RunFolder(run), config.replace("weights: none", "weights: /nowhere/vgg.pth"))
+    with pytest.raises(RequestError) as caught:
+        analysis.load_winner(run)
+    assert f"`sweep resume {run} model.weights=PLACE`" in refused(caught)
 
 
 def test_a_file_that_changes_after_the_seal_was_asked_is_refused(run: Path, tmp_path: Path) -> None:
