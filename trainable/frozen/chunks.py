@@ -104,7 +104,10 @@ def pixel_facts(run: RunSettings) -> dict[str, Any]:
 
 def feature_facts(run: RunSettings, weights: str, cut: int) -> dict[str, Any]:
     """Everything that changes features, apart from the images and how they are seen; `weights` is their digest."""
-    cpu = f"{torch.backends.cpu.get_cpu_capability()}, {run.threads} threads"
+    least = run.threads + 1  # `forward_frozen`
+    cpu = (
+        f"{torch.backends.cpu.get_cpu_capability()}, {run.threads} threads, {least} images or more"
+    )
     facts = pixel_facts(run) | {
         "holds": "frozen features",
         "weights": weights,

@@ -156,13 +156,15 @@ def frozen_layers(backbone: Backbone) -> nn.Sequential:
 def forward_frozen(layers: nn.Sequential, hidden: Tensor) -> Tensor:
     """What frozen `layers` make of a batch.
 
-    A batch of one goes through twice side by side: on a CPU it would take another kernel, whose last bits differ.
+    On a CPU a batch of no more images than there are threads may take another kernel, whose last bits differ
+    (docs/log.md): it is filled up with images of its own, so that an image's features are the same in any batch.
     """
-    if len(hidden) == 1:
-        twice: Tensor = layers(torch.cat([hidden, hidden]))
-        return twice[:1]
+    images = len(hidden)
+    least = torch.get_num_threads() + 1 if hidden.device.type == "cpu" else 2
+    if 0 < images < least:
+        hidden = torch.cat([hidden] * -(-least // images))[:least]  # channels stay last
     result: Tensor = layers(hidden)
-    return result
+    return result[:images]
 
 
 class TransferVGG16(nn.Module):

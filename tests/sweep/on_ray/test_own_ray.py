@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep.show.status import read_status
+
 pytestmark = pytest.mark.ray
 
 
@@ -77,3 +79,21 @@ def test_a_signal_while_ray_starts_ends_it_too(
     if number != signal.SIGKILL:
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".run")]
     wait_until(lambda: not marked(mark))
+
+
+def test_a_sweep_whose_reader_goes_comes_to_its_end_as_any_other(
+    configure: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of `sweep run sweep.yaml 2>&1 | head -1` in an environment without UTF-8."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = begin(configure({"lr": [1e-3, 1e-4], "epochs": 2}), str(tmp_path / "store"))
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=240) == 0
+    facts = read_status(tmp_path / "run")
+    assert facts["counts"] == {"finished": 2}
+    assert [trial["epoch"] for trial in facts["trials"]] == [2, 2]
+    log = (tmp_path / "run" / "sweep.log").read_text()
+    assert log.count("finished   ") == 2 and "finished: 2 trials ended, 0 failed" in log

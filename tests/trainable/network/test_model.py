@@ -22,6 +22,7 @@ from trainable.network.model import (
     build_model,
     feature_layers,
     fitted,
+    forward_frozen,
     load_backbone,
     make_optimizer,
     map_shapes,
@@ -552,3 +553,19 @@ def test_an_image_alone_has_the_frozen_features_that_it_has_among_others(
     among, alone = model.prefix(images), model.prefix(images[1:2])
     assert torch.equal(alone, among[1:2])
     assert not torch.equal(alone, among[:1])
+
+
+def test_features_of_fewer_images_than_threads_are_those_that_they_have_among_others() -> None:
+    """512 channels on 28 × 28 maps, as in VGG-16 at 224 px: there torch has another kernel for such batches."""
+    draw = torch.Generator().manual_seed(1)
+    layer = nn.Sequential(nn.Conv2d(512, 512, 3, padding=1)).requires_grad_(False)
+    maps = torch.randn(5, 512, 28, 28, generator=draw).to(memory_format=torch.channels_last)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        among = forward_frozen(layer, maps)
+        assert torch.equal(among, layer(maps))
+        for images in (1, 2, 3, 4):
+            assert torch.equal(forward_frozen(layer, maps[:images]), among[:images])
+    finally:
+        torch.set_num_threads(before)
