@@ -30,6 +30,7 @@ import trainable.records.state as state_module
 import trainable.trial as trial_module
 from analysis import final_test as test_module
 from analysis.final_test import final_test
+from analysis.winner import load as winner_module
 from sweep.on_ray import launcher
 from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.resolve import Resolved
@@ -433,8 +434,8 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fit_module, "DISK_BYTES_PER_SECOND", 16)  # the guess for one number: a second
     patch.setattr(fit_module, "time", Clock)
 
-    patch.setattr(test_module, "load_backbone", lambda *given: backbone)
-    patch.setattr(test_module, "build_model", build_model)
+    patch.setattr(winner_module, "load_backbone", lambda *given: backbone)
+    patch.setattr(winner_module, "build_model", build_model)
     patch.setattr(test_module, "evaluation_batches", lambda model, run, images: images.labels)
     patch.setattr(test_module, "_told", lambda labels, advance: labels)
     patch.setattr(test_module, "predict", lambda model, labels, run: logits_of(model, labels))
