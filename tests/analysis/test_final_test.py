@@ -383,7 +383,7 @@ def test_a_loss_as_the_metric_picks_the_lowest(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_refused(run: Path) -> None:
     final_test(run)
     (run / "test.json").write_text('{"format_version": 1, "ledger": [{"number": 1}]}')
-    with pytest.raises(RequestError, match="must hold a ledger"):
+    with pytest.raises(RequestError, match="must be as this project wrote it"):
         _ = results.read(run).openings
 
 
@@ -391,7 +391,7 @@ def test_an_opening_without_a_time_is_refused(run: Path) -> None:
     final_test(run)
     path = run / "test.json"
     path.write_text(re.sub('"opened": "[^"]*"', '"opened": "once"', path.read_text()))
-    with pytest.raises(RequestError, match="must hold a ledger"):
+    with pytest.raises(RequestError, match="must be as this project wrote it"):
         _ = results.read(run).openings
 
 

@@ -93,7 +93,7 @@ def begun(config: SweepConfig, patch: pytest.MonkeyPatch) -> RunFolder:
     say(patch, resolved)
     with patch.context() as within:
         within.setattr(launcher, "_tune", lambda *given: False)
-        assert start(config) == 130
+        assert start(config, ["sweep", "run"]) == 130
     return RunFolder(config.folder)
 
 
@@ -119,9 +119,9 @@ def test_a_run_that_did_not_begin_leaves_nothing_and_is_started_by_the_same_comm
     say(monkeypatch, answer)
     if code is None:
         with pytest.raises(RequestError, match="no node can hold"):
-            start(config)
+            start(config, ["sweep", "run"])
     else:
-        assert start(config) == code
+        assert start(config, ["sweep", "run"]) == code
     out = capsys.readouterr().out
     assert said in " ".join(out.split())
     assert "sweep resume" not in out, "there is nothing to resume"
@@ -136,7 +136,7 @@ def test_a_run_has_its_name_once_nodes_have_seen_it_and_all_is_resolved(
 ) -> None:
     say(monkeypatch, seen)
     monkeypatch.setattr(launcher, "_tune", lambda *given: False)
-    assert start(config) == 130
+    assert start(config, ["sweep", "run"]) == 130
     assert [path.name for path in config.storage.iterdir()] == ["run"]
     run = open_run(config.folder)
     assert run.settings is not None and run.settings.folder == config.folder
@@ -158,7 +158,7 @@ def test_a_run_of_that_name_that_was_made_meanwhile_is_left_alone(
 
     say(monkeypatch, meanwhile)
     with pytest.raises(RequestError, match="must be new, but it exists"):
-        start(config)
+        start(config, ["sweep", "run"])
     assert content(others.path) == before
     assert [path.name for path in config.storage.iterdir()] == ["run"]
 
@@ -248,7 +248,7 @@ def test_each_command_of_a_process_keeps_its_own_lines(
     """As in a notebook; the lines of one that was refused are in no log."""
     say(monkeypatch, refuse)
     with pytest.raises(RequestError):
-        start(config)
+        start(config, ["sweep", "run"])
     first = begun(config, monkeypatch)
     second = begun(config.model_copy(update={"name": "second"}), monkeypatch)
     assert len(said_in(first.log)) == len(said_in(second.log)) > 0
