@@ -4,6 +4,7 @@
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: what Python has compiled is kept
 
 .PHONY: venv demo fast test slow gpu mutate clean
 
