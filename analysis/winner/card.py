@@ -87,7 +87,7 @@ def card_of(winner: WinnerModel, file: str) -> Card:
             f"{side} × {side} px RGB, upright (EXIF), resized bilinearly by Pillow"
             + (", before the file's network" if onnx else ""),
         ),
-        ("normalisation", f"pixels / 255, less {MEAN}, over {STD}; {inside}"),
+        ("normalisation", f"pixels / 255, minus {MEAN}, divided by {STD}; {inside}"),
         *_trained(winner),
         *_judged(winner),
         ("split", f"SHA-256 {manifest.digests.split}"),
