@@ -68,7 +68,15 @@ class OwnRay:
         self._started.wait()
         if self._error is not None:
             reason = (str(self._error) or type(self._error).__name__).splitlines()[0]
-            raise RequestError(f"a Ray must start on this machine, but it does not: {reason}")
+            # a path too long for a socket, or a folder that is another user's
+            remedy = (
+                "; RAY_TMPDIR names a folder of yours with a short path, where it may keep its files"
+                if isinstance(self._error, PermissionError) or "AF_UNIX" in reason
+                else ""
+            )
+            raise RequestError(
+                f"a Ray must start on this machine, but it does not: {reason}{remedy}"
+            )
         return self._context
 
     @property

@@ -64,6 +64,20 @@ def test_a_request_that_is_refused_while_ray_starts_leaves_nothing_behind(
     wait_until(lambda: not marked(mark))
 
 
+def test_a_folder_whose_path_is_too_long_for_rays_sockets_is_refused_with_the_remedy(
+    configure: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    process = begin(configure({"lr": 1e-3, "epochs": 1}), mark := str(tmp_path / "store"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert "RAY_TMPDIR names a folder" in err and err.count("\n") == 1
+    assert not [path for path in tmp_path.iterdir() if "run" in path.name]
+    wait_until(lambda: not marked(mark))
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
