@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import ray
@@ -68,14 +69,8 @@ class OwnRay:
         self._started.wait()
         if self._error is not None:
             reason = (str(self._error) or type(self._error).__name__).splitlines()[0]
-            # a path too long for a socket, or a folder that is another user's
-            remedy = (
-                "; RAY_TMPDIR names a folder of yours with a short path, where it may keep its files"
-                if isinstance(self._error, PermissionError) or "AF_UNIX" in reason
-                else ""
-            )
             raise RequestError(
-                f"a Ray must start on this machine, but it does not: {reason}{remedy}"
+                f"a Ray must start on this machine, but it does not: {reason}{_remedy(self._error)}"
             )
         return self._context
 
@@ -108,3 +103,13 @@ class OwnRay:
         self._unwanted.wait()
         with sigterm_as_it_was():
             ray.shutdown()
+
+
+def _remedy(error: Exception) -> str:
+    """Where Ray keeps its files: sockets need a short path, and its token lies in the user's home."""
+    file = str(error.filename or "") if isinstance(error, OSError) else ""
+    if file and Path(file).is_relative_to(Path.home()):
+        return "; HOME must be a folder that can be written to: Ray keeps its token there"
+    if file or "AF_UNIX" in str(error):
+        return "; RAY_TMPDIR names a folder of yours with a short path, where it may keep its files"
+    return ""

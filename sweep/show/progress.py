@@ -83,15 +83,17 @@ class Board:
     def seconds_left(self) -> float | None:
         """From this session's epochs per second; trials to come are taken to last as long as those that ended.
 
-        One that runs has an epoch to go at least, however long it has lasted.
+        One that runs has an epoch to go at least, however long it has lasted. None: nothing tells.
         """
         if not self.epochs_done:
             return None
         over = [line.epoch for line in self.lines.values() if self.is_over(line)]
         typical = sum(over) / len(over) if over else self.epochs
         running = [line for line in self.lines.values() if line.status is Status.RUNNING]
-        left = sum(max(typical - line.epoch, 1) for line in running)
+        left = sum(max(typical - line.epoch, 1) for line in running if line.epoch < self.epochs)
         left += typical * max(self.trials - self.ended - len(running), 0)
+        if running and not left:
+            return None  # what they still write
         return left * (time.monotonic() - self.began) / self.epochs_done
 
 

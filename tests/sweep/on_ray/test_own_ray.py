@@ -78,6 +78,24 @@ def test_a_folder_whose_path_is_too_long_for_rays_sockets_is_refused_with_the_re
     wait_until(lambda: not marked(mark))
 
 
+@pytest.mark.slow
+def test_a_user_without_a_home_and_without_a_name_sweeps(
+    configure: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in many containers: `docker run --user 54321`."""
+    monkeypatch.delenv("HOME")
+    config = configure({"lr": 1e-3, "epochs": 1})
+    nobody = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+    done = subprocess.run(
+        [*nobody, sys.executable, "-m", "sweep", "run", str(config)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SWEEP_STORE": str(tmp_path / "store")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_status(tmp_path / "run")["counts"] == {"finished": 1}
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )

@@ -99,6 +99,8 @@ def test_while_a_trial_runs_the_time_left_is_not_nothing(monkeypatch: pytest.Mon
     made.epochs_done, made.began = 19, 0.0
     monkeypatch.setattr("time.monotonic", lambda: 38.0)
     assert made.seconds_left() == pytest.approx(2.0)
+    made.lines["bbbbbbbbbbbb"].epoch = 10  # and writes its weights
+    assert made.seconds_left() is None
 
 
 def test_elsewhere_than_on_a_terminal_epochs_are_told_now_and_then(
