@@ -91,6 +91,7 @@ def test_the_winner_opens_the_images_that_it_is_asked_about_and_no_other(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # traced, also on a slow machine
 @pytest.mark.system("strace")
 def test_a_whole_sweep_and_what_is_made_of_it_opens_no_test_image_until_the_test(
     tmp_path: Path, configure: Callable[..., Path], many: Faces

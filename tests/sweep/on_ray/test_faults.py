@@ -15,7 +15,7 @@ from tests.support.ray_sweeps import GOOD, assert_as_calm, end, running, sweep, 
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]  # also on a slow machine
 EPOCHS = 30
 
 
