@@ -17,8 +17,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 try:
     Path.home()
-except (
-    RuntimeError
-):  # a container's user without HOME and without an entry in passwd: Ray asks as it is imported
+except RuntimeError:
+    # a container's user without HOME and without an entry in passwd: Ray asks as it is imported
     os.environ["HOME"] = tempfile.mkdtemp(prefix="home-of-ray-")
     atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM of a command: acknowledged within a second, and remembered, whatever swallows them.
+"""SIGINT (Ctrl-C) and SIGTERM of a command: acknowledged at once, and remembered, whatever swallows them.
 
 Python raises KeyboardInterrupt between two steps of the main thread. While that waits within a library (an import, or
 Ray's start) the signal waits too, and a library that catches every error forgets it. So a thread reads the signals as
@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 GRACE_SECONDS: Final = 0.3  # who has ended by then is not told that it is ending; assumed
 
 _heard: list[int] = []
+_told = threading.Event()
 
 
 def listen(tell: Callable[[str], None]) -> None:
@@ -25,6 +26,7 @@ def listen(tell: Callable[[str], None]) -> None:
     a shell's background job, stays so.
     """
     _heard.clear()
+    _told.clear()
     if threading.current_thread() is not threading.main_thread():
         return
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -41,6 +43,14 @@ def heard() -> signal.Signals | None:
     return signal.Signals(_heard[0]) if _heard else None
 
 
+def say_ended(tell: Callable[[str], None]) -> None:
+    """A line for who was not told yet: what is loaded takes Python seconds to let go of, in which no thread runs."""
+    by = heard()
+    if by is not None and not _told.is_set():
+        _told.set()
+        tell(f"{by.name}: ended")
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _remember(number)
     raise KeyboardInterrupt
@@ -52,14 +62,13 @@ def _remember(number: int) -> None:
 
 
 def _read(reader: int, tell: Callable[[str], None]) -> None:
-    told = False
     while numbers := os.read(reader, 64):
         for number in numbers:
             if number in (signal.SIGINT, signal.SIGTERM):
                 _remember(number)
-                if not told:
-                    told = True
-                    time.sleep(GRACE_SECONDS)
+                time.sleep(GRACE_SECONDS)
+                if not _told.is_set():
+                    _told.set()
                     tell(
                         f"{signal.Signals(number).name}: ending in good order; again to end at once"
                     )

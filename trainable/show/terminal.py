@@ -123,7 +123,8 @@ def run_command(
     130, SIGTERM in 143. Whatever becomes of its output, it ends without a traceback. `tell` says that a signal came.
     """
     output = streams.take_over()
-    signals.listen(tell or _tell)
+    tell = tell or _tell
+    signals.listen(tell)
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -146,6 +147,8 @@ def run_command(
         _refuse(name, f"{said[:1].lower()}{said[1:]}; `{command} --help` says what it takes")
     finally:
         output.goes_on = True  # what is left in its buffer
+    if code == Exit.INTERRUPTED:
+        signals.say_ended(tell)
     if code == Exit.INTERRUPTED and signals.heard() is signal.SIGTERM:
         code = Exit.TERMINATED  # Typer takes every KeyboardInterrupt for Ctrl-C
     sys.exit(code if isinstance(code, int) else 0)
