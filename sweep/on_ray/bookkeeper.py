@@ -9,12 +9,12 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from sweep.on_ray import cluster
-from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Silence, Unwritten, give_up
 from sweep.request.open_run import HeldRun
 from sweep.resources.allocation import Allocation, at_a_time
 from sweep.search.ranking import Standing, bar, standing, to_keep
+from sweep.session.interruption import Interruption
 from sweep.show.progress import Line, Terminal
 from trainable.records.faults import folder_gone
 from trainable.records.files import current_disk, write_json

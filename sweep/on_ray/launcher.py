@@ -9,7 +9,6 @@ from ray import tune
 
 from sweep.on_ray import cluster
 from sweep.on_ray.bookkeeper import Bookkeeper
-from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.own_ray import OwnRay
 from sweep.on_ray.resolve import Resolved, resolve
 from sweep.on_ray.scheduler import RungScheduler
@@ -19,6 +18,7 @@ from sweep.request.open_run import HeldRun, Run
 from sweep.resources.allocation import most_on_a_node, writes_behind
 from sweep.search.study import asked_in_all
 from sweep.session.beginning import BeginSession
+from sweep.session.interruption import Interruption
 from sweep.session.rungs import catch_up, relearn, settle
 from sweep.session.sessions import close_session, open_session
 from sweep.show.progress import Board, Terminal

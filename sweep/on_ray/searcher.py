@@ -7,11 +7,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.workers import Unwritten
 from sweep.request.open_run import HeldRun
 from sweep.search.proposals import Proposals
 from sweep.search.study import Recorded, recorded
+from sweep.session.interruption import Interruption
 from trainable.records.rows import Status
 from trainable.records.trial_folder import TrialRecord
 

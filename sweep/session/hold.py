@@ -284,7 +284,7 @@ class _Heart(threading.Thread):
 
 
 def _signal_to_end(gone: bool) -> signal.Signals:
-    """SIGTERM; where the folder is gone, SIGUSR1, which a session hears as its time limit (sweep.on_ray.interruption).
+    """SIGTERM; where the folder is gone, SIGUSR1, which a session hears as its time limit (sweep.session.interruption).
 
     The session may have noticed by itself that the folder is gone, and be about to say so: a SIGTERM would cut that
     short. SIGINT is ignored in what a shell started with &.

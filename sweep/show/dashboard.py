@@ -42,7 +42,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 class Dashboard:
-    """Serves the run in folder `run` at `address` until it is closed; reachable from this machine alone."""
+    """Serves the run in `folder` at `address` until it is closed; reachable from this machine alone."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self._storage = RecordStorage(folder)

@@ -32,7 +32,6 @@ from analysis import final_test as test_module
 from analysis.final_test import final_test
 from analysis.winner import load as winner_module
 from sweep.on_ray import launcher
-from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.resolve import Resolved
 from sweep.on_ray.workers import Writer
 from sweep.request import prepare
@@ -44,6 +43,7 @@ from sweep.session import create as run_folder
 from sweep.session.beginning import Change
 from sweep.session.extend import Request, extend
 from sweep.session.hold import Driver
+from sweep.session.interruption import Interruption
 from sweep.session.replicate import replicate
 from tests.conftest import Faces, sweep_facts
 from trainable.config import RunSettings, TrialConfig

@@ -10,13 +10,13 @@ import pytest
 from ray.tune.search import Searcher
 
 from sweep.on_ray.bookkeeper import Bookkeeper
-from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Unwritten, Writer
 from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import HeldRun
 from sweep.request.prepare import prepare
 from sweep.resources.allocation import Allocation
+from sweep.session.interruption import Interruption
 from sweep.session.sessions import open_session
 from sweep.show.progress import Board, Terminal
 from tests.conftest import Faces, sweep_facts

@@ -20,7 +20,6 @@ from analysis.frames import results
 from analysis.frames.select import select
 from analysis.pages.report import render
 from analysis.statistics import wilson
-from sweep.on_ray.interruption import Interruption
 from sweep.on_ray.searcher import RecordSearcher
 from sweep.on_ray.workers import Unwritten
 from sweep.request.config import SweepConfig, check_config
@@ -32,6 +31,7 @@ from sweep.search.ranking import Standing, bar, single_winner, standing, to_keep
 from sweep.search.study import asked_in_all, recorded, study_of
 from sweep.session.audit import draw
 from sweep.session.extend import Request, extend
+from sweep.session.interruption import Interruption
 from sweep.session.rungs import catch_up, decisions
 from sweep.session.sessions import open_session
 from sweep.show.status import read_status

@@ -355,7 +355,7 @@ def test_a_session_that_ends_since_its_folder_is_gone_is_not_cut_short(run: RunF
 import sys, time
 from pathlib import Path
 from sweep.session import hold
-from sweep.on_ray.interruption import Interruption
+from sweep.session.interruption import Interruption
 from trainable.records.run_folder import RunFolder
 hold.BEAT_SECONDS = 0.1
 run, interruption = RunFolder(Path(sys.argv[1])), Interruption()

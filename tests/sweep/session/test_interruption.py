@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweep.on_ray.interruption import Interruption
+from sweep.session.interruption import Interruption
 from trainable.records.manifest import SessionEnd
 
 
@@ -67,7 +67,7 @@ def test_a_signal_that_comes_while_the_process_ends_changes_no_exit_code() -> No
     """A second SIGTERM may come after the session is over: seen as -15 instead of 143."""
     program = """
 import os, signal, time
-from sweep.on_ray.interruption import Interruption
+from sweep.session.interruption import Interruption
 interruption = Interruption()
 interruption.watch()
 interruption.begin_to_end()
