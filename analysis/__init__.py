@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def _refuse_namesake(name: str) -> None:
     """Raises ImportError where another module of this name would be imported instead of ours, as a `sweep.py` in the
-    folder where `python -m analysis` is typed; the command ends in that line."""
+    folder where `python -m analysis` is typed; the command ends in that line. The same of `sweep` can't be
+    called: that may be the very file."""
     found, ours = find_spec(name), Path(__file__).resolve().parent.parent
     if found is not None and found.origin and Path(found.origin).resolve().parent == ours / name:
         return

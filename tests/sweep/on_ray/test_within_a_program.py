@@ -54,7 +54,7 @@ def test_a_sweep_in_a_thread_leaves_signals_and_arguments_to_its_program(
     """It ends when it is complete, and at its time limit; the manifest has the call, not the program's arguments."""
     config = configure({"lr": 1e-3, "epochs": 3}, sharing="off")
     ended = subprocess.run(
-        [sys.executable, "-c", HOST, str(config), "--password=1234"],
+        [sys.executable, "-c", HOST, str(config), "--password=an-unmistakable-word"],
         capture_output=True,
         text=True,
         timeout=500,
@@ -74,4 +74,4 @@ def test_a_sweep_in_a_thread_leaves_signals_and_arguments_to_its_program(
         assert [record.status().status for record in run.trials()] == [status]
         (asked,) = manifest.configurations
         assert asked.command == ("sweep.run(config)",) and asked.said == "sweep.run(config)"
-        assert b"1234" not in run.manifest.read_bytes()
+        assert b"unmistakable" not in run.manifest.read_bytes()
