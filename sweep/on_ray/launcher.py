@@ -210,6 +210,8 @@ def _greet(console: PlainConsole, run: RunFolder, resolved: Resolved, dashboard:
         console.print(
             f"Ray dashboard: {dashboard} (`ray get-auth-token` prints what it asks for)",
         )
+    else:
+        console.print("no Ray dashboard: it did not start in time, or this cluster has none")
 
 
 def _farewell(

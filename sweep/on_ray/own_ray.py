@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from trainable.hardware.cpus import usable_cpus
 IMPORTED_EARLY: Final = "trainable.trial"
 CPUS_TO_SPARE: Final = int(os.environ.get("SWEEP_RAY_BESIDE_CPUS", 8))
 """With fewer, Ray's processes and the driver take each other's cores: 4 s slower with two (docs/log.md)."""
+LATE: Final = "timed out during startup"
+"""In Ray's words: its raylet gave up, since its agents took more than 15 s to start (ray-project/ray#65983)."""
 SIGACTION_BYTES: Final = 256
 """More than C's `struct sigaction` takes anywhere (152 on Linux)."""
 
@@ -49,7 +52,8 @@ class OwnRay:
         self._unwanted = threading.Event()
         self._context: Any = None
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(cpus,), name="ray", daemon=True)
+        self._cpus = cpus
+        self._thread = self._trying(again=False)
         if self.begins_now:
             os.environ |= {
                 "RAY_preload_python_modules": IMPORTED_EARLY,
@@ -85,19 +89,27 @@ class OwnRay:
         if self._started.is_set():
             self._thread.join()
 
-    def _run(self, cpus: int) -> None:
+    def _trying(self, *, again: bool) -> threading.Thread:
+        """A second time where a busy machine, as with another sweep that starts, was too slow for Ray's own limits."""
+        return threading.Thread(target=self._run, args=(again,), name="ray", daemon=True)
+
+    def _run(self, again: bool) -> None:
         try:
             with sigterm_as_it_was(), python_path():
                 self._context = ray.init(
                     address="local",
-                    num_cpus=cpus,
-                    include_dashboard=True,
+                    num_cpus=self._cpus,
+                    include_dashboard=None,  # with it, but not in vain: True would fail where it is late
                     dashboard_host="127.0.0.1",
                     log_to_driver=False,
-                    logging_level=logging.ERROR,
+                    logging_level=logging.CRITICAL,  # what fails is raised; a late dashboard, said once
                     job_config=job(),
                 )
         except Exception as error:  # shown to who waits for it
+            if LATE in str(error) and not again and not self._unwanted.is_set():
+                self._thread = self._trying(again=True)
+                self._thread.start()
+                return  # and the kernel ends what this try has begun
             self._error = error
         self._started.set()
         self._unwanted.wait()
@@ -108,8 +120,11 @@ class OwnRay:
 def _remedy(error: Exception) -> str:
     """Where Ray keeps its files: sockets need a short path, and its token lies in the user's home."""
     file = str(error.filename or "") if isinstance(error, OSError) else ""
+    temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if file and Path(file).is_relative_to(Path.home()):
         return "; HOME must be a folder that can be written to: Ray keeps its token there"
-    if file or "AF_UNIX" in str(error):
+    if (file and Path(file).is_relative_to(temporary)) or "AF_UNIX" in str(error):
         return "; RAY_TMPDIR names a folder of yours with a short path, where it may keep its files"
+    if LATE in str(error):
+        return "; the machine is too busy, at two tries: start again when it is less so"
     return ""

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from sweep.show.status import read_status
+from tests.support.project import ROOT
 
 pytestmark = pytest.mark.ray
 
@@ -78,24 +79,6 @@ def test_a_folder_whose_path_is_too_long_for_rays_sockets_is_refused_with_the_re
     wait_until(lambda: not marked(mark))
 
 
-@pytest.mark.slow
-def test_a_user_without_a_home_and_without_a_name_sweeps(
-    configure: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in many containers: `docker run --user 54321`."""
-    monkeypatch.delenv("HOME")
-    config = configure({"lr": 1e-3, "epochs": 1})
-    nobody = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
-    done = subprocess.run(
-        [*nobody, sys.executable, "-m", "sweep", "run", str(config)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "SWEEP_STORE": str(tmp_path / "store")},
-    )
-    assert done.returncode == 0, done.stderr
-    assert read_status(tmp_path / "run")["counts"] == {"finished": 1}
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
@@ -129,3 +112,48 @@ def test_a_sweep_whose_reader_goes_comes_to_its_end_as_any_other(
     assert [trial["epoch"] for trial in facts["trials"]] == [2, 2]
     log = (tmp_path / "run" / "sweep.log").read_text()
     assert log.count("finished   ") == 2 and "finished: 2 trials ended, 0 failed" in log
+
+
+@pytest.mark.slow
+def test_a_dashboard_that_does_not_start_in_time_is_done_without(
+    configure: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where two sweeps start at the same moment on a busy machine."""
+    monkeypatch.setenv("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "0")
+    process = begin(configure({"lr": 1e-3, "epochs": 1}), mark := str(tmp_path / "store"))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "no Ray dashboard" in out and "dashboard" not in err
+    assert read_status(tmp_path / "run")["counts"] == {"finished": 1}
+    wait_until(lambda: not marked(mark))
+
+
+SLOW_AGENT = """
+import os, sys, time
+if any(argument.endswith("dashboard/agent.py") for argument in sys.argv):
+    first = os.environ["SLOW"]
+    if first == "/" or not os.path.exists(first):
+        os.makedirs(first, exist_ok=True)
+        time.sleep(40)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tries", [1, 2])
+def test_where_a_busy_machine_is_too_slow_for_ray_it_is_started_a_second_time(
+    configure: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    """Its raylet gives its agents 15 s and gives up (ray-project/ray#65983); of that try nothing stays."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_AGENT)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setenv("SLOW", str(tmp_path / "slow") if tries == 1 else "/")
+    process = begin(configure({"lr": 1e-3, "epochs": 500}), mark := str(tmp_path / "store"))
+    if tries == 1:
+        wait_until(lambda: any((tmp_path / "run").glob("trials/*/epochs.jsonl")), 240)
+        assert sum("gcs_server" in program for program in marked(mark)) == 1
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == (143 if tries == 1 else 2), err
+    assert "Traceback" not in err
+    assert ("the machine is too busy" in err and err.count("\n") == 1) == (tries == 2)
+    wait_until(lambda: not marked(mark))
