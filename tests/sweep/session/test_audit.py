@@ -358,7 +358,7 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
     said = list(found.said())
     assert said[0] == "of 12 full trials, ASHA stopped 6 at epoch 1, 6 ran to the end and learned"
     assert (
-        "of 6 pruned full trials 3 ran to the end in audits, 1 of them better than the best"
+        "of 6 pruned full trials, 3 ran to the end in audits, 1 of them better than the best"
         in said[1]
     )
     assert "95 % confidence interval of the share among all pruned trials" in said[1]
