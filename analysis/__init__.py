@@ -1,4 +1,4 @@
-"""Analysis of recorded runs: data frames, the winner, the single test of it, the report, and the winner in use."""
+"""Analysis of recorded runs: data frames, the winner, its single test, the report, and the winner in use."""
 
 import sys
 from importlib.util import find_spec

@@ -21,7 +21,7 @@ from trainable.show.options import HELP, Version
 from trainable.show.terminal import expanded, printable, progress, run_command
 
 app = typer.Typer(
-    help="Analyse recorded runs: data frames, the winner, the single test of it, a report.",
+    help="Analyse recorded runs: data frames, the winner, its single test, reports.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings=HELP,
@@ -29,7 +29,11 @@ app = typer.Typer(
 
 Faces = Annotated[
     bool,
-    typer.Option(" /--no-faces", help="Leave out every image of the data set; the page says so."),
+    typer.Option(
+        " /--no-faces",
+        help="Leave out every image of the data set; the page says so.",
+        show_default=False,
+    ),
 ]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)
