@@ -1,17 +1,17 @@
-# make demo: a whole sweep on made-up faces. make fast: the tests to run while you work. make test: style, types and all
-# tests. make slow: sweeps with faults. make gpu: what only a GPU can tell, on a machine that has one. make mutate: do the
-# tests of the modules that decide notice when these are wrong? All make .venv first.
+# make demo: a whole sweep on drawn faces. make fast: the tests to run while you work. make test: style, types and all tests.
+# make slow: sweeps with faults. make gpu: the tests that need a GPU. make mutate: do the tests of the modules that decide
+# detect mutations of these? All of these targets create .venv first.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: what Python has compiled is kept
+unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: keep Python's compiled files
 
 .PHONY: venv demo fast test slow gpu mutate clean
 
 venv: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed, and none was found; make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed, but neither was found; run make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -39,7 +39,7 @@ gpu: venv
 mutate: venv
 	$(BIN)/python benchmarks/mutate.py
 
-# Of runs/ only what `make demo` made: all else there is somebody's.
+# Of runs/, delete only what `make demo` made: the rest belongs to the user.
 clean:
 	rm -rf .venv *.egg-info build runs/demo examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ from trainable.show.options import HELP, Version
 from trainable.show.terminal import expanded, printable, progress, run_command
 
 app = typer.Typer(
-    help="What runs left on disk: frames, the winner, one opening of the test set, a report.",
+    help="Analyse recorded runs: data frames, the winner, its single test, reports.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings=HELP,
@@ -29,7 +29,11 @@ app = typer.Typer(
 
 Faces = Annotated[
     bool,
-    typer.Option(" /--no-faces", help="Leave every image of the data set out; the page says so."),
+    typer.Option(
+        " /--no-faces",
+        help="Leave out every image of the data set; the page says so.",
+        show_default=False,
+    ),
 ]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)
@@ -38,7 +42,7 @@ RunArgument = Annotated[
 
 @app.callback()
 def options(version: Version = False) -> None:
-    """What all commands have."""
+    """The options that all commands share."""
 
 
 @app.command()
@@ -53,12 +57,12 @@ def explore(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where to write; explore-NAME otherwise.", callback=expanded
+            metavar="DIR", help="Where to write. Default: explore-NAME.", callback=expanded
         ),
     ] = None,
     faces: Faces = True,
 ) -> None:
-    """Look at the data set before training: one HTML page, and its pictures as PNG. No test image is opened."""
+    """Show the data set before training: one HTML page, and its plots as PNG files. No test image is opened."""
     from analysis.pages.explore import write_exploration
     from sweep.request.config import load_config
 
@@ -73,7 +77,7 @@ def explore(
 
 @app.command()
 def results(
-    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """Write every trial and every epoch as Parquet and CSV, and show the trials, best first."""
     from analysis.frames import results as frames
@@ -90,8 +94,8 @@ def results(
 @app.command()
 def select(
     run: RunArgument,
-    top: Annotated[int, typer.Option(min=2, help="How many of the best to compare.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    top: Annotated[int, typer.Option(min=2, help="How many of the best trials to compare.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the winner with the runners-up on the same validation images; the test set stays closed."""
     from analysis.findings.effects import effects_of
@@ -120,9 +124,9 @@ def select(
 
 @app.command()
 def cost(
-    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+    run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """What the run cost, what pruning and sharing saved, and what ASHA stopped."""
+    """Show what the run cost, what pruning and sharing saved, and what ASHA stopped."""
     from analysis.findings.cost import cost_of
 
     found = cost_of(run)
@@ -140,13 +144,13 @@ def test(
     run: RunArgument,
     reopen: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="Open the test set again, and write down why."),
+        typer.Option(metavar="REASON", help="Open the test set again, and record the reason."),
     ] = None,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Open it before the sweep has finished.")
+        bool, typer.Option("--unfinished", help="Open the test set before the sweep has finished.")
     ] = False,
 ) -> None:
-    """Evaluate the winner by validation on the test images, once; later calls show that result again."""
+    """Evaluate the winner (chosen by validation) on the test images, once. Later calls show the stored result."""
     from analysis.final_test import final_test
 
     with progress(console) as begin:
@@ -161,11 +165,11 @@ def plots(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where to write; RUN/results otherwise.", callback=expanded
+            metavar="DIR", help="Where to write. Default: RUN/results.", callback=expanded
         ),
     ] = None,
 ) -> None:
-    """Write every plot of the report as a picture; needs a Chrome or Chromium."""
+    """Write every plot of the report as a picture. This needs Chrome or Chromium."""
     from analysis.frames.shown import shown_of
     from analysis.frames.snapshot import Snapshot
     from analysis.pages.pictures import write_pictures
@@ -187,13 +191,13 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Of several runs; compare-NAME-NAME.html otherwise.",
+            help="The page of several runs. Default: compare-NAME-NAME.html.",
             callback=expanded,
         ),
     ] = None,
     faces: Faces = True,
 ) -> None:
-    """Write one HTML file that opens offline: about a run, or several runs beside each other."""
+    """Write one HTML file that opens offline: one run, or several runs side by side."""
     if len(runs) > 1:
         from analysis.pages.compare import write_comparison
 
@@ -202,7 +206,10 @@ def report(
     from analysis.pages.report import write_report
 
     if out is not None:
-        raise RequestError("--out is for several runs: the report of one lies in its folder")
+        raise RequestError(
+            "--out is for the page of several runs, but one run was given; leave it out: the report of one run is "
+            "written into its folder"
+        )
     line(str(write_report(runs[0], faces)))
 
 
@@ -219,23 +226,26 @@ def predict(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A new .csv or .json; standard output otherwise.",
+            help="A new .csv or .json file. Default: standard output.",
             callback=expanded,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of CSV.")] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Another than on record changes last bits; 1 is quick for one image."
+            min=1,
+            help="Default: as in training. Others change the last bits; 1 is fastest for one image.",
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Of torch; another number than in training changes last bits."),
+        typer.Option(
+            min=1, help="Threads of torch. Default: as in training. Others change the last bits."
+        ),
     ] = None,
 ) -> None:
-    """What the winner says of images: file, probability, class. Test images are refused until `analysis test`."""
+    """Predict images with the winner: file, probability, class. Test images are refused until `analysis test`."""
     from analysis.winner.predicted import as_text, check_out, write_predictions
 
     if out is not None:
@@ -266,15 +276,15 @@ def export(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A new .safetensors or .onnx for the winner, with a card beside it.",
+            help="A new .safetensors or .onnx file for the winner; its model card is written beside it.",
             callback=expanded,
         ),
     ] = None,
 ) -> None:
-    """Write the run for another tool: every trial's curves for TensorBoard, or the winner's model."""
+    """Export for other tools: every trial's curves for TensorBoard, or the winner's model."""
     if (tensorboard is None) == (model is None):
         raise RequestError(
-            "`analysis export` writes one thing: give --tensorboard DIR or --model FILE"
+            "`analysis export` takes exactly one of --tensorboard DIR and --model FILE"
         )
     if model is not None:
         from analysis.winner.export import export_winner
@@ -285,11 +295,11 @@ def export(
         from analysis.frames.export import to_tensorboard
 
         count = to_tensorboard(run, tensorboard)
-        line(f"{count} trials; tensorboard --logdir {shlex.quote(str(tensorboard))}")
+        line(f"{count} trials; view them: tensorboard --logdir {shlex.quote(str(tensorboard))}")
 
 
 def main() -> None:
-    """The command `analysis`."""
+    """Entry point of the command `analysis`."""
     run_command("analysis", app)
 
 

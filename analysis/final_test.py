@@ -1,6 +1,6 @@
-"""The test set, once, for the winner: the only caller of data's function that opens its images.
+"""Opens the test set, once, for the winner. Only this module calls the function of `trainable.data` that does so.
 
-`test.json` is a ledger: an opening is on the disk before the first test image is read, and gets its result after.
+`test.json` is a ledger: an opening is on disk before the first test image is read, and its result is added afterwards.
 An opening without a result was interrupted; the next call completes it.
 """
 
@@ -48,7 +48,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tested:
-    """The newest opening with its result, and what a reader must know beside it."""
+    """The newest opening with its result, and the remarks that a reader needs with it."""
 
     opening: Opening
     times_opened: int
@@ -64,13 +64,13 @@ def final_test(
     say: Callable[[str], None] = lambda text: None,
     begin: Begin = no_progress,
 ) -> Tested:
-    """Evaluate the winner of the run in folder `path` on the test images, once; later calls give that result again.
+    """Evaluate the winner of the run in folder `path` on the test images, once; later calls return the stored result.
 
     `reopen` is the reason to open the test set once more; `unfinished` allows it before the sweep has finished.
-    `begin(text, total)` gives a callback that is told how many more images were evaluated.
+    `begin(text, total)` returns a callback that takes the number of images evaluated since its last call.
 
     Raises:
-        RequestError: the sweep is not finished, has no winner, or its winner, weights or split are not what they were.
+        RequestError: the sweep is not finished or has no winner, or its winner, weights or split have changed.
     """
     run = open_run(path).folder
     with _alone(run):
@@ -84,7 +84,7 @@ def final_test(
             if lacks is not None and not (unfinished or begun_so):
                 raise RequestError(
                     f"the sweep must be finished before its test set is opened, but {lacks}; "
-                    f"`sweep resume {path}` goes on with it, --unfinished opens the test set all the same"
+                    f"`sweep resume {path}` continues it; --unfinished opens the test set anyway"
                 )
             if step is NextStep.OPEN:
                 opening = Opening(
@@ -107,13 +107,13 @@ def final_test(
 
 @contextmanager
 def _alone(run: RunFolder) -> Iterator[None]:
-    """One opening at a time."""
+    """Let one opening run at a time."""
     lock = FileLock(run.path / ".test.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise RequestError(
-            f"one `analysis test` at a time, and another one is at work in {run.path}; wait for it"
+            f"only one `analysis test` may run at a time, but another is running in {run.path}; wait for it to end"
         ) from None
     try:
         yield
@@ -124,7 +124,7 @@ def _alone(run: RunFolder) -> Iterator[None]:
 def _open(
     opened: Run, openings: Sequence[Opening], say: Callable[[str], None], begin: Begin
 ) -> tuple[Opening, ...]:
-    """Evaluate for the newest of `openings`, which is on the disk before the first test image is read."""
+    """Complete the newest of `openings`, which is on disk before the first test image is read."""
     *before, newest = openings
     run, settings = opened.folder, _settings(opened)
     model = winner_model(opened, newest.winner, settings)
@@ -142,19 +142,18 @@ def _open(
 
 
 def _settings(run: Run) -> RunSettings:
-    """What the trials shared, on this machine's device."""
+    """The settings that all trials shared, with this machine's device."""
     settings = settings_here(run)
     if not settings.images.is_dir():
         raise RequestError(
-            f"the images must be in {settings.images}, where they were, but there is no such folder; "
-            f"`sweep resume {run.folder.path} data.images=PLACE` says where they lie now; the test set has not been "
-            "opened"
+            f"the images must be in {settings.images}, as recorded, but there is no such folder; the test set has not "
+            f"been opened; give their new place with `sweep resume {run.folder.path} data.images=PLACE`"
         )
     return settings
 
 
 def _evaluate(run: RunFolder, model: TransferVGG16, settings: RunSettings, begin: Begin) -> Result:
-    """Predict every test image, write the predictions and the surest mistakes with thumbnails, and count."""
+    """Predict every test image; write the predictions, and the most confident mistakes with thumbnails."""
     images = open_test_data(run.split, settings.images, settings.image_size)
     try:
         batches = evaluation_batches(model, settings, images)
@@ -166,7 +165,7 @@ def _evaluate(run: RunFolder, model: TransferVGG16, settings: RunSettings, begin
         mistakes = as_parquet(most_confident(predictions), images)
     except OSError as error:
         raise RequestError(
-            f"every test image must be readable, but: {error}; mend it, and `analysis test {run.path}` "
+            f"every test image must be readable, but: {error}; repair it, then `analysis test {run.path}` "
             "completes this opening"
         ) from None
     buffer = BytesIO()
@@ -179,14 +178,14 @@ def _evaluate(run: RunFolder, model: TransferVGG16, settings: RunSettings, begin
 
 
 def _told(batches: Batches, advance: Progress) -> Batches:
-    """The same batches; `advance` is told when one was used."""
+    """The same batches; reports to `advance` when each has been used."""
     for places, hidden in batches:
         yield places, hidden
         advance(len(hidden))
 
 
 def _write(path: Path, content: bytes) -> str:
-    """SHA-256 of what is now in the file."""
+    """Write the file; the SHA-256 of its content."""
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -194,7 +193,7 @@ def _write(path: Path, content: bytes) -> str:
 def evaluate(
     logits: Tensor, labels: Tensor, digests: tuple[str, str], settings: RunSettings
 ) -> Result:
-    """All numbers of `logits` (n,) against `labels` (n,) of 0 and 1; `digests`: of predictions, of mistakes."""
+    """The result of `logits` (n,) against `labels` (n,) of 0 and 1; `digests`: SHA-256 of predictions and mistakes."""
     measured, counts = measure(logits, labels), confusion(logits.numpy(), labels.numpy())
     return Result(
         images=counts.images,

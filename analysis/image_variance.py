@@ -1,9 +1,9 @@
-"""How far a comparison of trials may be off: by training again and by other images, which all trials share.
+"""Standard errors of comparisons of trials: over training again, and over other images, which all trials share.
 
-Trials are scored on the same validation images, so a difference of two settings has two sources of chance: another
-seed (trials) and other images. The spread of trials alone leaves out what an image has in common with one setting in
-all of its trials. Both are crossed random factors; the variance of a contrast is put together from mean squares, with
-Satterthwaite's degrees of freedom (Satterthwaite 1946; Searle, Casella and McCulloch 1992, Variance Components, ch. 4).
+Trials are scored on the same validation images, so a difference between two settings has two sources of chance: the
+seed (trials) and the images. The spread of trials alone misses what an image does to all trials of one setting. Trials
+and images are crossed random factors; the variance of a contrast is assembled from mean squares, with Satterthwaite's
+degrees of freedom (Satterthwaite 1946; Searle, Casella and McCulloch 1992, Variance Components, ch. 4).
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ TINY: Final = 1e-12
 
 @dataclass(frozen=True)
 class Uncertain:
-    """A contrast of trials with its error."""
+    """A contrast of trials with its standard error."""
 
     estimate: float
     """Σ w_j · (mean of trial j over images)."""
     error: float
     """Standard error."""
     degrees: float
-    """Of freedom, for Student's t."""
+    """Degrees of freedom of Student's t."""
 
     @property
     def p(self) -> float:
-        """Two-sided, that the contrast is 0."""
+        """Two-sided p-value; the null hypothesis is that the contrast is 0."""
         from scipy.stats import t
 
         if self.error == 0:
@@ -37,14 +37,14 @@ class Uncertain:
         return float(2 * t.sf(abs(self.estimate) / self.error, self.degrees))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Student's, about the estimate."""
+        """Student's t interval around the estimate."""
         from scipy.stats import t
 
         half = float(t.ppf((1 + confidence) / 2, self.degrees)) * self.error
         return self.estimate - half, self.estimate + half
 
     def visible(self, level: float = 0.05, power: float = 0.8) -> float:
-        """The difference that a two-sided test at `level` sees with this power: (t_(1 - level/2) + t_power) · error."""
+        """The difference that a two-sided test at `level` detects with `power`: (t_(1-level/2) + t_power) · error."""
         from scipy.stats import t
 
         return float(t.ppf(1 - level / 2, self.degrees) + t.ppf(power, self.degrees)) * self.error
@@ -55,27 +55,27 @@ def uncertain(
 ) -> Uncertain:
     """The contrast Σ w_j y_j with its standard error and degrees of freedom.
 
-    weights (trials,): the contrast, which must be estimable: a combination of the rows of the design's own estimator,
-        such as 1/a for a replicates of one setting and -1/b for b of another.
-    design (trials, parameters): the linear model that trials differ from by chance alone, with its intercept; for
-        groups, a column of 0 and 1 for each.
-    values (trials, images): what each trial gets for each image, such as 1 where it is right and else 0. With one
-        column, the trials' values themselves: then no image is seen, and what is said holds on these images.
+    weights (trials,): the contrast. It must be estimable: a combination of the rows of the design's own estimator,
+        such as 1/a for each of a replicates of one setting and -1/b for each of b replicates of another.
+    design (trials, parameters): the linear model, with its intercept, from which trials differ only by chance; for
+        groups, a column of 0 and 1 for each group.
+    values (trials, images): the value of each trial on each image, such as 1 where it is right and 0 where it is not.
+        With one column, the trials' values themselves: the result then holds on these images only.
 
     With k trials, p parameters (the rank) and n images: V_t = s² Σ w², s² the residual mean square of the trials'
-    means; V_i the variance over images of Σ w_j values_ji, divided by n; V_c = Σ w² / n times the mean square of the
-    values after the model is taken out of each image and the trial's own residual out of each trial, which is in both.
+    means; V_i the variance over images of Σ w_j values_ji, divided by n; V_c, which is part of both, Σ w² / n times the
+    mean square of the values after removing the model from each image and the trial's own residual from each trial.
     V = max(V_t, V_i, V_t + V_i - V_c), and ν = V² / (V_t²/(k-p) + V_i²/(n-1) + V_c²/((k-p)(n-1))).
 
-    stands_for (trials,): of how many trials each is a random draw, itself among them; one where it is not given. The
-        model is then fitted by least squares weighted so, and `weights` are a combination of its estimator's rows.
-        Such weights are not inverse variances: each trial has the same σ², so V_t is σ² Σ w² as before. The weighted
-        sum of squared residuals is e'Ae of the trials' chances e; σ² is that sum / tr A, and has tr(A)² / tr(A²)
-        degrees of freedom in the place of k - p, which both are without weights (Satterthwaite). A draw from trials
-        that were stopped for their values varies less than one from all, so the error is rather too large.
+    stands_for (trials,): how many trials each trial represents as a random draw, itself included; 1 if not given. The
+        model is then fitted by least squares with these weights, and `weights` are a combination of its estimator's
+        rows. These weights are not inverse variances: each trial has the same σ², so V_t is σ² Σ w² as before. The
+        weighted sum of squared residuals is e'Ae of the trials' errors e; σ² is that sum / tr A, with tr(A)² / tr(A²)
+        degrees of freedom (Satterthwaite); without weights, both are k - p. A draw from trials that were stopped for
+        their values varies less than a draw from all trials, so the standard error tends to be too large.
 
     Raises:
-        ValueError: as many parameters as trials, or more.
+        ValueError: there are as many parameters as trials, or more.
     """
     joint = jointly(weights[None, :], design, values, stands_for)
     return Uncertain(
@@ -92,11 +92,11 @@ class Joint:
     scale: Numbers
     """(contrasts, contrasts): their covariance."""
     degrees: float
-    """Of freedom of the denominator."""
+    """Degrees of freedom of the denominator."""
 
     @property
     def p(self) -> float:
-        """Of Wald's F test, that all contrasts are 0."""
+        """p-value of Wald's F test; the null hypothesis is that all contrasts are 0."""
         from scipy.stats import f
 
         if not np.abs(self.scale).max() > 0:
@@ -110,11 +110,11 @@ def jointly(
 ) -> Joint:
     """`uncertain` for contrasts (contrasts, trials) that are linearly independent.
 
-    In the coordinates in which trials alone give all contrasts the same variance, V of `uncertain` is taken along each
-    principal direction of the images' covariance. The degrees of freedom are the smallest of all directions.
+    In coordinates in which the trials give all contrasts the same variance, the V of `uncertain` is computed along
+    each principal direction of the images' covariance. The degrees of freedom are the smallest over all directions.
 
     Raises:
-        ValueError: as many parameters as trials, or more.
+        ValueError: there are as many parameters as trials, or more.
     """
     trials, images = values.shape
     standing = np.ones(trials) if stands_for is None else stands_for
@@ -122,7 +122,7 @@ def jointly(
     basis = _basis(design * root_standing[:, None])
     if basis.shape[1] >= trials:
         raise ValueError(
-            f"more trials than parameters are needed, but {trials} have {basis.shape[1]}"
+            f"there must be more trials than parameters, but {trials} trials have {basis.shape[1]} parameters"
         )
     trace, free = _left(basis, standing)
     means = values.mean(axis=1, dtype=np.float64)
@@ -156,7 +156,7 @@ def jointly(
 
 
 def _basis(design: Numbers) -> Numbers:
-    """Orthonormal columns that span the design's: (trials, rank)."""
+    """Orthonormal columns that span the same space as the design's: (trials, rank)."""
     vectors, sizes, _ = np.linalg.svd(design, full_matrices=False)
     basis: Numbers = vectors[:, sizes > sizes.max(initial=0) * 1e-9]
     return basis
@@ -165,7 +165,8 @@ def _basis(design: Numbers) -> Numbers:
 def _left(basis: Numbers, standing: Numbers) -> tuple[float, float]:
     """tr A of the weighted sum of squared residuals e'Ae, and its degrees of freedom tr(A)² / tr(A²).
 
-    A = D^½ (I - QQ') D^½ with D of `standing` and Q the `basis` of the model's design, each trial times its root.
+    A = D^½ (I - QQ') D^½ with D the diagonal matrix of `standing`, and Q the `basis` of the model's design after each
+    trial's row was multiplied by the root of its `standing`.
     """
     leverage = np.square(basis).sum(axis=1)
     trace = float(standing @ (1 - leverage))
@@ -177,7 +178,7 @@ def _left(basis: Numbers, standing: Numbers) -> tuple[float, float]:
 def _satterthwaite(
     total: Numbers, by_trials: float, by_images: Numbers, common: float, counts: tuple[float, int]
 ) -> float:
-    """Smallest of all directions; at least that of the trials where they have no spread at all."""
+    """Degrees of freedom: the smallest over all directions; those of the trials where there is no spread at all."""
     free, images = counts
     below: Numbers = np.full(len(total), by_trials**2 / free)
     if images > 1:

@@ -1,4 +1,4 @@
-"""What the commands print of results, finalists, replicates and the test."""
+"""Prints results, finalists, replicates and the test result for the commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 console = PlainConsole()
 if not console.is_terminal:
-    console.width = 400  # where nobody's terminal sets a limit, rows stay whole for grep
+    console.width = 400  # no terminal, no limit: rows stay whole for grep
 
-ROOMY: Final = 110  # columns of a terminal that has room for everything; by eye
+ROOMY: Final = 110  # terminal columns from which on every column is shown; by eye
 
 
 def line(text: str, style: str | None = None) -> None:
-    """A line that is not wrapped."""
+    """Print a line without wrapping it."""
     console.print(text, style=style, soft_wrap=True)
 
 
@@ -56,7 +56,7 @@ def read_results(run: "Snapshot") -> dict[str, Any]:
 
 
 def show_results(facts: dict[str, Any]) -> None:
-    """Print a table of the trials, best first, and what a reader must know beside it."""
+    """Print a table of the trials, best first, and the remarks that a reader needs with it."""
     from analysis.wording import NO_VALUE, metric_value, number, setting, times
     from trainable.metric import Metric
     from trainable.show.wording import duration, frozen_work_said
@@ -98,13 +98,19 @@ def show_results(facts: dict[str, Any]) -> None:
 
 
 def show_finalists(finalists: "Finalists") -> None:
-    """Print the finalists with their intervals, and what the comparisons say."""
+    """Print the finalists with their intervals, and what follows from the comparisons."""
     from analysis.wording import percent
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("trial", "validation accuracy", "95 % interval", "right alone", "wrong alone"):
-        table.add_column(column, no_wrap=True, justify="left" if column == "trial" else "right")
-    for column in ("p", "p, Holm"):
+    table.add_column("trial", no_wrap=True)
+    for column in (
+        "validation accuracy",
+        "95 % interval",
+        "only it right",
+        "only winner right",
+        "p",
+        "p (Holm)",
+    ):
         table.add_column(column, no_wrap=True, justify="right")
     table.add_column("setting")
     for each in finalists.each:
@@ -132,11 +138,11 @@ def show_finalists(finalists: "Finalists") -> None:
 
 
 def show_replication(replication: "Replication") -> None:
-    """Print the means of replicated settings, and what they say."""
+    """Print the means of replicated settings, and what follows from them."""
     if not replication.each:
         line(
-            "no setting was replicated, so which setting is better isn't known: train the best again with other seeds "
-            "(`sweep replicate RUN`)"
+            "no setting was replicated, so it is not known which setting is better; `sweep replicate RUN` trains the "
+            "best ones again with other seeds"
         )
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -144,9 +150,9 @@ def show_replication(replication: "Replication") -> None:
     for column in (
         f"mean {replication.metric.value}",
         "95 % interval",
-        "deviation",
+        "standard deviation",
         "learned",
-        "did not",
+        "did not learn",
     ):
         table.add_column(column, no_wrap=True, justify="right")
     for each in replication.each:
@@ -171,7 +177,7 @@ def show_replication(replication: "Replication") -> None:
 
 
 def show_tested(run: Path, tested: "Tested") -> None:
-    """Print the final numbers, how often the test set was opened, and what must be said beside them."""
+    """Print the test result, how often the test set was opened, and the remarks that belong with it."""
     from analysis.frames.ledger import WHY_ONE, NextStep, how_often, reasons
     from analysis.frames.select import select as select_winner
     from analysis.frames.snapshot import Snapshot
@@ -185,7 +191,7 @@ def show_tested(run: Path, tested: "Tested") -> None:
     winner, interval, counts = opening.winner, result.accuracy_interval, result.confusion
     negative, positive = read.manifest.classes
     if tested.step is NextStep.SHOW:
-        line(f"as stored on {opening.completed}; no test image was read", "bright_black")
+        line(f"stored on {opening.completed}; no test image was read this time", "bright_black")
     line(
         f"winner         {winner.trial_id}, epoch {winner.epoch}, {winner.metric.value} {winner.value:.4f}"
     )
@@ -208,7 +214,7 @@ def show_tested(run: Path, tested: "Tested") -> None:
     console.print(table)
     selection = select_winner(read)
     if selection.winner is not None and selection.winner.trial_id == winner.trial_id:
-        line(f"the winner by validation, {selection.ground_said()}")
+        line(f"it is the winner by validation, {selection.ground_said()}")
     line(WHY_ONE)
     for sentence in judge(read).briefly():
         line(sentence)

@@ -1,4 +1,4 @@
-"""Intervals, counts and paired tests behind the numbers, thin over statsmodels and scikit-learn's conventions."""
+"""Confidence intervals, counts and tests: a thin layer over scipy and statsmodels, with scikit-learn's conventions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import numpy as np
 
 from analysis.image_variance import Uncertain, uncertain
 
-CONFIDENCE = 0.95  # of every interval: the usual one
+CONFIDENCE = 0.95  # confidence level of every interval: the usual one
 ALPHA: Final = 0.05
-"""p-values below it, after Holm's correction where there are several, are claims: the usual level."""
-EXACT_BELOW = 25  # discordant images; beyond them McNemar's chi-squared with continuity correction, as is usual
-BOOTSTRAPS = 2_000  # draws: 0.5 s for 120 models and 3,000 images (docs/log.md)
+"""Significance level: p-values below it, after Holm's correction if there are several, count as findings. The usual
+level."""
+EXACT_BELOW = 25  # discordant images; from there on McNemar's chi-squared with continuity correction, as is usual
+BOOTSTRAPS = 2_000  # resamples: 0.5 s for 120 models and 3,000 images (docs/log.md)
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
-TINY: Final = 1e-9  # what rounding leaves of nothing; assumed
+TINY: Final = 1e-9  # below it a number is a rounding error; assumed
 UNBOUNDED: Final = (float("-inf"), float("inf"))
 Right = np.ndarray[Any, np.dtype[np.bool_]]
 """(images,): was the prediction right?"""
@@ -43,10 +44,10 @@ def wilson(successes: int, images: int) -> Interval:
 
 
 def wilson_of_proportion(share: float, variance: float, images: int) -> Interval:
-    """Wilson's score interval of a share whose estimate has this variance: that of as many images as would give it.
+    """Wilson's score interval of a share whose estimate has this variance, for the number of images that would give it.
 
-    With the variance share (1 - share) / images it is `wilson`; at a share of 0 or 1, whose variance shows nothing, it
-    is that of `images`. Both ends lie in 0…1.
+    With the variance share (1 - share) / images it equals `wilson`; at a share of 0 or 1, where the variance carries no
+    information, it is the interval for `images`. Both ends lie in 0…1.
     """
     from scipy.special import ndtri
 
@@ -77,17 +78,17 @@ class Confusion:
 
     @property
     def precision(self) -> float | None:
-        """Share of the images predicted 1 that are 1; None where none is predicted 1."""
+        """Share of the images predicted 1 that are 1; None if no image is predicted 1."""
         return _ratio(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def recall(self) -> float | None:
-        """Share of the images of class 1 that are predicted 1; None where there is none."""
+        """Share of the images of class 1 that are predicted 1; None if there is none."""
         return _ratio(self.true_positive, self.true_positive + self.false_negative)
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; None where class 1 is neither there nor predicted."""
+        """Harmonic mean of precision and recall; None if class 1 neither occurs nor is predicted."""
         found = 2 * self.true_positive
         return _ratio(found, found + self.false_positive + self.false_negative)
 
@@ -109,17 +110,17 @@ def confusion(logits: Numbers, labels: Numbers) -> Confusion:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same images: where they differ, and how likely so much of a difference is by chance."""
+    """Two models on the same images: where they differ, and how likely a difference this large is by chance."""
 
     only_first: int
     """Images that the first model alone gets right."""
     only_second: int
     p: float
-    """Of McNemar's test (McNemar 1947): two-sided, that both are right equally often."""
+    """Two-sided, of McNemar's test (McNemar 1947); the null hypothesis is that both are right equally often."""
 
 
 def mcnemar(first: Right, second: Right) -> Paired:
-    """McNemar's test: exact where fewer than EXACT_BELOW images tell the models apart."""
+    """McNemar's test: exact if only one of the models is right on fewer than EXACT_BELOW images."""
     from statsmodels.stats.contingency_tables import mcnemar as test
 
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
@@ -132,9 +133,9 @@ def mcnemar(first: Right, second: Right) -> Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of a family of tests, made larger so that one false alarm in all is as rare as said (Holm 1979).
+    """p-values of a family of tests, adjusted so that the family-wise error rate is controlled (Holm 1979).
 
-    statsmodels has it too, and collects all of Python's garbage at each call: up to a second.
+    statsmodels has this too, but runs Python's garbage collector at each call, which takes up to a second.
     """
     found = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(found, kind="stable")
@@ -146,21 +147,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a few runs, and what it could be."""
+    """The mean of a few runs, with its confidence interval."""
 
     runs: int
     mean: float
     deviation: float
     """Standard deviation of the runs."""
     interval: Interval
-    """Of the mean over other seeds, and other images where images were seen, by Student's t."""
+    """Student's t interval of the mean over other seeds, and over other images where values of images are known."""
 
 
 def mean_of(values: Numbers, ends: tuple[float, float] = UNBOUNDED) -> Mean:
-    """Mean, standard deviation and t interval (Student 1908) of two runs or more, values (runs, images).
+    """Mean, standard deviation and t interval (Student 1908) of two runs or more; values (runs, images).
 
-    Of several images the error is that of `uncertain`, which has runs and images; of one column that of runs alone.
-    The truth lies within `ends`, and so does the interval: what lies beyond is cut off, which takes no truth away.
+    With several images the standard error is that of `uncertain`, which covers runs and images; with one column it
+    covers runs only. The true value lies within `ends`, so the interval is cut off there, which loses no coverage.
     """
     runs = len(values)
     found = uncertain(np.full(runs, 1 / runs), np.ones((runs, 1)), values)
@@ -188,7 +189,7 @@ class Difference:
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Welch's t test for groups of two runs or more with variances of their own (Welch 1947)."""
+    """Welch's t test for groups of two runs or more with unequal variances (Welch 1947)."""
     from scipy.stats import ttest_ind
 
     difference = float(np.mean(first) - np.mean(second))
@@ -204,12 +205,11 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
 def between(
     first: Numbers, second: Numbers, ends: tuple[float, float] = UNBOUNDED, pairs: int = 1
 ) -> tuple[Difference, float]:
-    """The mean of the runs `first` less that of `second`, both (runs, images) on the same images; and what can be seen.
+    """The mean of the runs `first` minus that of `second`, and the difference that such a test detects with 80 % power.
 
-    Two runs or more of each. The error has runs and images (`uncertain`); with one column of values, runs alone. The
-    interval is Student's, cut off at `ends`; of so many `pairs` all hold together in CONFIDENCE of cases (Bonferroni),
-    so also those that were picked for their difference. Second: the difference that such a test sees in four of five
-    cases.
+    Both are (runs, images) on the same images, with two runs or more. The standard error covers runs and images
+    (`uncertain`); with one column of values, runs only. The interval is Student's, cut off at `ends`; the intervals of
+    this many `pairs` have simultaneous coverage CONFIDENCE (Bonferroni), so pairs may be picked for their difference.
     """
     level = (1 - CONFIDENCE) / pairs
     counts = len(first), len(second)
@@ -226,17 +226,17 @@ class Superiority:
     """How often a run of one setting comes out ahead of a run of another."""
 
     share: float
-    """Of all pairs of runs; a tie counts half."""
+    """Share of all pairs of runs; a tie counts half."""
     interval: Interval
-    """Of the probability when both are trained again."""
+    """Of the probability that the first comes out ahead when both are trained again."""
     pairs: int
 
 
 def superiority(first: Sequence[float], second: Sequence[float]) -> Superiority:
-    """The probability that a run of the first setting is higher than one of the second: Mann and Whitney's share.
+    """The probability that a run of the first setting scores higher than one of the second: Mann and Whitney's share.
 
-    The values may be infinite: -inf stands for a run that did not learn. The interval is Newcombe's score method (2006,
-    method 5), which needs no spread: all of 5 × 5 pairs won is 65 to 100 %, not 100 to 100 %.
+    Values can be infinite: -inf stands for a run that did not learn. The interval is Newcombe's score method (2006,
+    method 5), which needs no spread: winning all of 5 × 5 pairs gives 65 to 100 %, not 100 to 100 %.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtri
@@ -249,17 +249,16 @@ def superiority(first: Sequence[float], second: Sequence[float]) -> Superiority:
         variance = p * (1 - p) * (1 + more * ((1 - p) / (2 - p) + p / (1 + p))) / pairs
         return (share - p) ** 2 - z**2 * variance
 
-    # at 0 and 1 the share itself is a root: one end of the interval, and not the other, which is sought too
+    # at 0 and 1 the share itself is a root and one end of the interval; the other end still has to be found
     inside = min(max(share, TINY), 1 - TINY)
     low, high = float(brentq(beyond, 0, inside)), float(brentq(beyond, inside, 1))
     return Superiority(share, Interval(low, high, method="Newcombe"), pairs)
 
 
 def two_proportions(right: int, images: int, other_right: int, other_images: int) -> Difference:
-    """The share `right` of `images` less that of other images.
+    """The share `right` of `images` minus the same share of other images.
 
-    Interval: Newcombe's, from the two Wilson intervals (1998, his method 10). p: Fisher's exact test, that the shares
-    are equal.
+    Interval: Newcombe's, from the two Wilson intervals (1998, his method 10). p: Fisher's exact test of equal shares.
     """
     from scipy.stats import fisher_exact
     from statsmodels.stats.proportion import confint_proportions_2indep

@@ -1,4 +1,4 @@
-"""How numbers, durations and settings are said to people, in the terminal and in the report."""
+"""How numbers, times and settings are written, in the terminal and in the report."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,9 +9,9 @@ import pandas as pd
 from trainable.metric import Metric
 
 NO_VALUE = "–"
-NARROW = "\u202f"  # a narrow space that does not break: between a number and its unit
+NARROW = "\u202f"  # a narrow no-break space, between a number and its unit
 MINUS = "\u2212"
-SECONDARY = ("seed", "augmentation_seed")  # settings that say nothing about a trial at first sight
+SECONDARY = ("seed", "augmentation_seed")  # settings that tell a reader little about a trial
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -25,12 +25,12 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def is_rate(metric: Metric) -> bool:
-    """Is the metric a share of images, and so said in percent?"""
+    """Is the metric a share of images, and therefore written in percent?"""
     return metric in (Metric.VAL_ACCURACY, Metric.VAL_BALANCED_ACCURACY)
 
 
 def metric_value(metric: Metric, value: float | None) -> str:
-    """A value of the metric as people read it: rates in percent, area and loss as they are."""
+    """A value of the metric as it is written: rates in percent, AUC and loss as plain numbers."""
     return percent(value) if is_rate(metric) else number(value)
 
 
@@ -50,7 +50,7 @@ def points(share: float) -> str:
 
 
 def moment(iso: str | None) -> str:
-    """An ISO 8601 time as 22 Nov 2026, 14:33 UTC."""
+    """An ISO 8601 time, written as 22 Nov 2026, 14:33 UTC."""
     if not iso:
         return NO_VALUE
     time = datetime.fromisoformat(iso)
@@ -68,7 +68,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def right_alone(first: str, only_first: int, second: str, only_second: int) -> str:
-    """How many images each of two models alone gets right."""
+    """How many images only one of two models gets right, for each of them."""
     return f"{counted(only_first, 'image')} that only {first} gets right, {only_second:,} that only {second} does"
 
 
@@ -84,9 +84,9 @@ def setting_value(value: Any) -> str:
 
 
 def setting(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The settings `names` of a row of the trial frame in a line; those that do not act there are left out.
+    """The settings `names` of a row of the trial frame, on one line, without those that have no effect there.
 
-    An audit, which has the settings of another trial, says that it is one.
+    An audit has the settings of another trial, so it is marked as an audit.
     """
     known = {name: row[f"config/{name}"] for name in names}
     said = ", ".join(

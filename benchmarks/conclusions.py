@@ -434,7 +434,7 @@ def slow(seeds: range) -> Iterator[Found]:
             one is not None and one[0].verdict is Verdict.BETTER and one[1] < 0 for one in leads
         )
         said_of_end = sum(one.moment.epoch != 2 and bool(claims(one)) for one in found)
-        open_end = sum("isn't known" in " ".join(Saying(METRIC, one).sentences()) for one in found)
+        open_end = sum("is not known" in " ".join(Saying(METRIC, one).sentences()) for one in found)
         what = f"slow block5, ASHA 2/2, {said}"
         yield Rate(f"{what}: a claim on the end", len(seeds), said_of_end, at_most=0.0)
         yield Rate(f"{what}: head is ahead after 2 epochs", len(seeds), early, at_least=0.95)

@@ -1,1 +1,1 @@
-"""What the frames say: is the winner better, what mattered, what did it cost."""
+"""Conclusions from the records: is the winner better, what mattered, what did it cost?"""

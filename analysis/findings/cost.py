@@ -1,4 +1,4 @@
-"""What a sweep cost, and what it did not have to."""
+"""What a sweep cost, and what pruning and sharing saved."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -19,23 +19,23 @@ from trainable.show.wording import duration
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds are of trials: with two trials at a time, two of them pass in one."""
+    """Seconds are those of trials: while two trials run at a time, each second on the clock counts twice."""
 
     trials: int
     epochs: int
     seconds: float
-    """Of all epochs on record and of those that were repeated."""
+    """Of all recorded epochs, including lost ones that were repeated."""
     device: str
     device_seconds: float
-    """Each epoch's seconds times what a trial got of devices in its session; repeated ones: in that which cut them."""
+    """Each epoch's seconds times the devices of a trial in its session; lost epochs: in the session that cut them."""
     pruned_epochs: int
-    """Epochs of the budget that pruned trials did not run, less those that were run to their end by an audit."""
+    """Epochs of the budget that pruned trials did not run; trials that an audit ran to the end are not counted."""
     pruned_seconds: float
-    """The same at each trial's own pace."""
+    """The time that these would have taken at each trial's own pace."""
     shared_seconds: float | None
-    """Saved by sharing frozen work, at the run's measured pace of frozen layers; None where no pace is known."""
+    """Saved by sharing frozen work, at the run's measured pace of frozen layers; None if no pace was measured."""
     lost_epochs: int
-    """Repeated after a fault, since no kept state covered them."""
+    """Repeated after a fault because no saved state covered them."""
     lost_seconds: float
     pruning: Pruning
 
@@ -45,7 +45,7 @@ class Cost:
 
     @property
     def devices_per_trial(self) -> float:
-        """In the mean of all seconds."""
+        """Averaged over all seconds."""
         return self.device_seconds / self.seconds if self.seconds else 0.0
 
     def said(self) -> Iterator[str]:
@@ -61,8 +61,8 @@ class Cost:
             )
         if self.shared_seconds is None:
             yield (
-                "sharing saved all work of frozen layers: it was in the store before, so what it would have taken was "
-                "not measured here"
+                "sharing saved all work of frozen layers: their outputs were already in the store, so the time saved "
+                "was not measured in this run"
             )
         elif self.shared_seconds > 0:
             yield (
@@ -70,7 +70,7 @@ class Cost:
             )
         if self.lost_epochs:
             yield (
-                f"{counted(self.lost_epochs, 'epoch')} had to be repeated after faults: {duration(self.lost_seconds)}"
+                f"{counted(self.lost_epochs, 'epoch')} had to be repeated after faults, {duration(self.lost_seconds)}"
             )
         yield from self.pruning.said()
 
@@ -93,7 +93,7 @@ def cost_of(run: Source) -> Cost:
     """The cost of the run.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     config, manifest, records = read.config, read.manifest, read.trials
@@ -130,7 +130,7 @@ def cost_of(run: Source) -> Cost:
 
 
 def _shares(manifest: Manifest, device: str) -> Callable[[str], float]:
-    """What a trial got of GPUs, or of CPUs, in the session at a moment; the run's own where that was not recorded."""
+    """GPUs or CPUs of a trial in the session at a given moment; those of the run where that was not recorded."""
 
     def of(granted: Granted | None) -> float:
         if granted is None:
@@ -150,7 +150,7 @@ def _shares(manifest: Manifest, device: str) -> Callable[[str], float]:
 
 
 def spent(trials: pd.DataFrame, cost: Cost) -> dict[str, float]:
-    """Seconds of trials by what became of them, then what was lost and saved."""
+    """Seconds of trials by status, then seconds lost and saved."""
     by_status = trials.groupby("status")["seconds"].sum()
     return {
         **{status.value: float(by_status.get(status.value, 0.0)) for status in Status},

@@ -1,4 +1,4 @@
-"""By how much the winner's validation value is too high, because it was chosen on the images that it is scored on."""
+"""Selection bias: how much too high the winner's validation value is, as it was chosen on the images that score it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from trainable.metric import Metric
 
 LEAST_DRAWS: Final = 200  # however many models there are; 0.5 s for 10,000 (docs/log.md)
 WORK: Final = 6_000_000_000
-"""Models × images × draws: a second or two. Beyond it there are fewer draws."""
+"""Models × images × draws: a second or two. Where it would be more, there are fewer draws."""
 MOST_MODELS: Final = 20_000
-"""Those with the best values, where there are more: 60 MB at 3,000 images; assumed."""
+"""If there are more, those with the best values are kept: 60 MB at 3,000 images; assumed."""
 ROWS: Final = 1_000
-"""Models that are numbers, not bits, at a time: 12 MB at 3,000 images; assumed."""
+"""Models expanded from bits to numbers at a time: 12 MB at 3,000 images; assumed."""
 CELLS: Final = 2_000_000
-"""Draws × images, or models × draws, at a time: 8 MB; assumed."""
+"""Draws × images, or models × draws, held at a time: 8 MB; assumed."""
 OUT_OF_REACH: Final = 5.0
-"""Standard deviations behind the winner from which on a draw that puts a model before it does not come: were it normal,
-less than one in a million does."""
+"""Standard deviations behind the winner beyond which no draw is expected to put a model first: under a normal
+distribution, fewer than one draw in a million would."""
 
 Draws = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -36,28 +36,28 @@ Draws = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Models:
-    """What a winner was chosen among, on the same images."""
+    """The candidates that a winner was chosen from, on the same images."""
 
     right: Right
     """(models, images): did this epoch of a trial get the image right?"""
     trial: Numbers
     """(models,): number of the trial, from 0, ascending."""
     setting: Numbers | None = None
-    """(trials,): number of its setting, where the setting with the best mean of its trials' best epochs wins, and in it
-    the best trial; None where the best of all wins."""
+    """(trials,): number of its setting, if the setting with the best mean of its trials' best epochs wins, and in it
+    the best trial; None if the best of all models wins."""
 
 
 @dataclass(frozen=True)
 class Excess:
-    """The value of the best of many models, and what it is without the luck of being chosen."""
+    """The value of the best of many models, and its value corrected for selection."""
 
     printed: float
     """On the images that it was chosen on, in 0…1."""
     excess: float
-    """By how much that is too high; never below 0."""
+    """How much too high that is; never below 0."""
     corrected: float
     interval: Interval
-    """Of the winner's value on other images like these: about `corrected`, widened for the choice."""
+    """Of the winner's value on other images like these: around `corrected`, widened for the selection."""
     draws: int
 
 
@@ -68,13 +68,13 @@ def excess_of_best(
 
     Images are drawn with replacement, as many as there are; the winner is chosen on the draw by the rule of `models`
     and scored on the images not drawn (out of bag: Efron and Tibshirani 1997, who do so for one model). The mean over
-    draws estimates the winner's value; `printed`, its value as chosen, less that is the excess. A draw has 63 % of the
-    images, so it chooses a little worse than all of them do. The value is accuracy, or with labels (images,) of 0 and 1
-    balanced accuracy.
+    draws estimates the winner's value; the excess is `printed`, its value as chosen, minus that mean. A draw contains
+    63 % of the images, so it chooses slightly worse than all images do. The value is accuracy, or balanced accuracy if
+    labels (images,) of 0 and 1 are given.
 
-    The interval is Wilson's for the variance V + (excess / 2)², V that of the corrected value on so many images:
-    half the excess stands for the spread of luck, and of the true values of those that might have been chosen.
-    Simulated with true values known, it holds the winner's in 95 to 100 % (benchmarks/winner.py).
+    The interval is Wilson's for the variance V + (excess / 2)², V that of the corrected value on this many images:
+    half the excess stands for the spread of chance, and of the true values of models that could have been chosen.
+    In simulations with known true values it covers the winner's in 95 to 100 % (benchmarks/winner.py).
     """
     scores = _scores(models, labels, np.random.default_rng(seed))
     excess = max(0.0, printed - float(np.mean(scores))) if len(scores) else 0.0
@@ -86,7 +86,7 @@ def excess_of_best(
 
 
 def _effective(images: int, labels: Labels | None) -> float:
-    """Images that an accuracy of this variance has: of a balanced one 4 / (1/p + 1/n), of equal errors in both."""
+    """Effective number of images; for balanced accuracy 4 / (1/p + 1/n), assuming equal error rates in both classes."""
     if labels is None:
         return images
     positives = int(labels.sum())
@@ -94,7 +94,7 @@ def _effective(images: int, labels: Labels | None) -> float:
 
 
 def _scores(models: Models, labels: Labels | None, random: np.random.Generator) -> Numbers:
-    """(draws,): the value out of bag of what was chosen on each draw; draws that lack a class are left out."""
+    """(draws,): the out-of-bag value of the model chosen on each draw; draws that lack a class are left out."""
     count, images = models.right.shape
     wanted = int(np.clip(WORK // max(count * images, 1), LEAST_DRAWS, BOOTSTRAPS))
     at_once = max(1, CELLS // max(count, images))
@@ -118,7 +118,7 @@ def _scores(models: Models, labels: Labels | None, random: np.random.Generator) 
 
 
 def _weights(times: Numbers, labels: Labels | None) -> Draws:
-    """(draws, images): what an image that counts so many times adds; whole numbers for accuracy, so that ties stay."""
+    """(draws, images): what an image drawn so many times adds; whole numbers for accuracy, so that ties stay ties."""
     weights = times.astype(np.float32)
     if labels is not None:
         for value in (0, 1):
@@ -157,25 +157,25 @@ def _chosen(models: Models, values: Draws) -> Numbers:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The winner's value without the luck of being chosen, as far as the record tells."""
+    """The winner's value corrected for selection, as far as the records allow."""
 
     metric: Metric
     excess: Excess | None
-    """None where the metric is not one of right and wrong, or no model's images are on record."""
+    """None if the metric is not a rate of right predictions, or no model's results per image are on record."""
     trials: int
-    """That the winner was chosen among, by whatever end."""
+    """That the winner was chosen among, however they ended."""
     models: int
-    """Epochs of them that were compared."""
+    """Their epochs that were compared."""
     best_epochs_only: int
-    """Trials whose best epoch alone is on record image by image."""
+    """Trials of which only the best epoch's results per image are on record."""
     unknown: int
-    """Trials of which no epoch is."""
+    """Trials of which no epoch's are."""
     out_of_reach: int
-    """Epochs so far behind that they can't win a draw, which were left out."""
+    """Epochs that were left out because they are too far behind to win a draw."""
 
     @property
     def interval(self) -> Interval | None:
-        """Of the winner's accuracy; None where accuracy did not decide, or nothing is known."""
+        """Of the winner's accuracy; None if accuracy did not decide, or nothing is known."""
         return self.excess.interval if self.excess and self.metric is Metric.VAL_ACCURACY else None
 
     def said(self) -> Iterator[str]:
@@ -183,38 +183,40 @@ class Chosen:
         name = metric_name(self.metric)
         if self.excess is None:
             what = (
-                f"right and wrong say nothing of {name}"
+                f"{name} can't be computed from right and wrong predictions alone"
                 if self.metric not in (Metric.VAL_ACCURACY, Metric.VAL_BALANCED_ACCURACY)
-                else "no model's validation images are on record"
+                else "no model's results per validation image are on record"
             )
             yield (
-                f"the winner's {name} is too high for having been chosen among {counted(self.trials, 'trial')}; "
-                f"by how much can't be told: {what}"
+                f"the winner's {name} is optimistic, because it was chosen among {counted(self.trials, 'trial')}; "
+                f"by how much is not known: {what}"
             )
             return
         found = self.excess
         low, high = percent(found.interval.low), percent(found.interval.high)
         yield (
             f"the winner's {name} of {percent(found.printed)} is too high by about {found.excess * 100:.2f} points, "
-            f"since it is the best of {counted(self.trials, 'trial')} and all their epochs: on other images like these "
-            f"expect {percent(found.corrected)} (95 % interval {low} to {high}; {found.draws:,} bootstrap draws of "
-            "images, scored out of bag)"
+            f"because it is the best of {counted(self.trials, 'trial')} and all their epochs: on other images like "
+            f"these, expect {percent(found.corrected)} (95 % confidence interval {low} to {high}; {found.draws:,} "
+            "bootstrap samples of the images, scored out of bag)"
         )
         if self.best_epochs_only or self.unknown:
             parts = [
-                f"of {counted(self.best_epochs_only, 'trial')} only the best epoch is on record image by image"
+                f"for {counted(self.best_epochs_only, 'trial')} only the best epoch's results per image are on record"
                 if self.best_epochs_only
                 else "",
-                f"of {counted(self.unknown, 'trial')} none" if self.unknown else "",
+                f"for {counted(self.unknown, 'trial')} no results per image are on record"
+                if self.unknown
+                else "",
             ]
-            yield f"{' and '.join(filter(None, parts))}, so the real excess is larger"
+            yield f"{' and '.join(filter(None, parts))}, so the true excess is larger"
 
 
 def chosen_among(run: Snapshot, selection: Selection) -> Chosen | None:
     """The excess of the run's winner; None while there is no winner.
 
-    Single runs: every epoch of every trial of the search was a candidate, pruned ones too. Replicates: every epoch of
-    those that learned, of settings with two or more of them.
+    Single runs: every epoch of every trial of the search was a candidate, including pruned trials. Replicates: every
+    epoch of those that learned, of settings with at least two of them.
 
     Raises:
         RequestError: split.parquet is damaged.
@@ -247,7 +249,7 @@ def chosen_among(run: Snapshot, selection: Selection) -> Chosen | None:
 
 
 def _candidates(run: Snapshot, selection: Selection) -> list[list[ReadTrial]]:
-    """The trials that the winner was chosen among, by setting where replicates decided."""
+    """The trials that the winner was chosen among, grouped by setting if replicates decided."""
     assert selection.winner is not None
     if selection.winner.origin == "replicate":
         return [
@@ -258,7 +260,7 @@ def _candidates(run: Snapshot, selection: Selection) -> list[list[ReadTrial]]:
     return [[t for t in run.trials if t.asked.origin == "search" and len(t.epochs)]]
 
 
-# beside numbers of epochs, none of which is negative
+# returned in place of a number of epochs, which is never negative
 BEST_ONLY: Final = -1
 UNKNOWN: Final = -2
 
@@ -266,7 +268,7 @@ UNKNOWN: Final = -2
 def _epochs(
     trial: ReadTrial, metric: Metric, images: int, floor: float | None
 ) -> tuple[Right | None, int]:
-    """(epochs, images) of those not below `floor`; with it how many were below, or what is not on record."""
+    """(epochs, images) of the epochs not below `floor`, and how many were below it, or what is not on record."""
     values = np.asarray(trial.epochs.column(metric.value))
     in_reach = np.ones(len(values), bool) if floor is None else values >= floor
     if not in_reach.any():
@@ -279,16 +281,17 @@ def _epochs(
         return None, UNKNOWN
     try:
         only = right_at(trial, best.epoch)
-    except RequestError:  # what a damaged file held isn't known, and the rest still tells
+    except RequestError:  # a damaged file counts as unknown; the other trials are still used
         return None, UNKNOWN
     return (only[None, :], BEST_ONLY) if len(only) == images else (None, UNKNOWN)
 
 
 def _floor(trials: Sequence[ReadTrial], metric: Metric, printed: float, labels: Labels) -> float:
-    """The lowest value from which a model may win a draw.
+    """The lowest value with which a model can still win a draw.
 
-    Two models of values a and b differ on at most (1 - a) + (1 - b) of the images, so on a draw their difference has
-    at most the standard deviation sqrt of that over the images (over twice the smaller class for balanced accuracy).
+    Two models of values a and b differ on at most (1 - a) + (1 - b) of the images, so the standard deviation of their
+    difference on a draw is at most the square root of that divided by the number of images (for balanced accuracy,
+    by twice the size of the smaller class).
     """
     images = len(labels)
     if metric is Metric.VAL_BALANCED_ACCURACY:

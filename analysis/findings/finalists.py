@@ -1,4 +1,4 @@
-"""The winner beside the runners-up, on the same validation images: is it really better? The test set stays closed."""
+"""The winner against the runners-up, on the same validation images: is it really better? The test set stays closed."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from sweep.search.ranking import Standing
 from trainable.errors import RequestError
 from trainable.records.rows import Status
 
-METRIC_DECIDES: Final = "since the run's metric and its replicates decide, not this accuracy"
+METRIC_DECIDES: Final = "because the run's metric and its replicates decide, not this accuracy"
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Finalist:
     right: int
     accuracy: float
     interval: Interval
-    """Wilson's, of the model as it stands; of the winner that without the luck of being chosen, where it's known."""
+    """Wilson's, for this model; for the winner, corrected for selection where that is known."""
     versus: Paired | None
     """The winner (first) against this one (second); None for the winner itself."""
     p_holm: float | None
-    """The comparison's p-value among all of this table."""
+    """The comparison's p-value, corrected for all comparisons of this table."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Finalists:
     images: int
     each: tuple[Finalist, ...]
     ground: str
-    """Of the winner: single runs or replicates, in words."""
+    """How the winner was chosen: by single runs or replicates, in words."""
     chosen: Chosen
-    """Its value without the luck of being chosen."""
+    """Its value, corrected for selection."""
 
     def interval_said(self, one: Finalist) -> str:
-        """The interval of one of them, in words; the winner's says where it is corrected."""
+        """The interval of one of them, in words; says so if it is corrected (the winner's)."""
         corrected = ", corrected" if one.versus is None and self.chosen.interval else ""
         return f"{percent(one.interval.low)} to {percent(one.interval.high)}{corrected}"
 
     def said(self) -> Iterator[str]:
-        """What follows, and what does not."""
+        """What follows from the comparisons, and what does not."""
         winner = self.each[0]
         yield f"the winner is {winner.trial_id}, {self.ground}"
         for other in self.each[1:]:
@@ -59,8 +59,8 @@ class Finalists:
         if len(self.each) > 1:
             models = counted(len(self.each), "trained model")
             yield (
-                f"this compares {models} on the {counted(self.images, 'validation image')} they were selected on; it "
-                "says nothing about settings: another seed may reverse the order"
+                f"this compares {models} on the {counted(self.images, 'validation image')} that they were selected on; "
+                "it says nothing about settings: another seed could reverse the order"
             )
         yield from self.chosen.said()
 
@@ -73,7 +73,7 @@ def compare_finalists(run: Source, top: int, fewest: int = 2) -> Finalists:
     """The winner and the best finished trials after it, `top` in all.
 
     Raises:
-        RequestError: no run folder, fewer than `fewest` finished trials, or damaged predictions.
+        RequestError: there is no run folder, there are fewer than `fewest` finished trials, or predictions are damaged.
     """
     read = Snapshot.of(run)
     frame = results.trials(read)
@@ -84,7 +84,7 @@ def compare_finalists(run: Source, top: int, fewest: int = 2) -> Finalists:
     if len(finished) < fewest:
         raise RequestError(
             f"a comparison needs two finished trials, but {read.folder.path} has {len(finished)}; "
-            f"`sweep status {read.folder.path}` shows how it stands"
+            f"`sweep status {read.folder.path}` shows its state"
         )
     finished = finished[:top]
     right = [right_at(read.by_id[each.trial_id], each.best.epoch) for each in finished]
@@ -111,7 +111,7 @@ def compare_finalists(run: Source, top: int, fewest: int = 2) -> Finalists:
 
 
 def _finished(selection: Selection) -> list[Standing]:
-    """The winner, and after it the other trials that finished, best first; no audits, and none that learned nothing."""
+    """The winner, then the other finished trials, best first; without audits and trials that learned nothing."""
     if selection.winner is None:
         return []
     others = (
@@ -130,12 +130,12 @@ def _compared(winner: Finalist, other: Finalist) -> str:
     )
     if other.p_holm >= ALPHA:
         return (
-            f"the trained models {winner.trial_id} and {other.trial_id} can't be told apart on these images "
-            f"({points(difference)}, {split}; p = {other.p_holm:.2g} after Holm)"
+            f"the trained models {winner.trial_id} and {other.trial_id} do not differ significantly on these images "
+            f"({points(difference)}, {split}; p = {other.p_holm:.2g} after Holm's correction)"
         )
     first, second = (winner, other) if difference > 0 else (other, winner)
     return (
         f"the trained model {first.trial_id} beats the trained model {second.trial_id} on these images by "
-        f"{points(abs(difference))} ({split}; p = {other.p_holm:.2g} after Holm)"
+        f"{points(abs(difference))} ({split}; p = {other.p_holm:.2g} after Holm's correction)"
         + ("" if difference > 0 else f", but {winner.trial_id} is the winner, {METRIC_DECIDES}")
     )

@@ -1,4 +1,4 @@
-"""Would more trials have helped? Expected best validation against the number of trials, for each strategy."""
+"""Would more trials have helped? The expected best validation value by number of trials, for each strategy."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +14,13 @@ from trainable.metric import Metric
 from trainable.records.rows import Status
 
 FEWEST: Final = 4
-"""Full trials of a strategy that its curve is drawn from, at least; assumed."""
+"""The fewest full trials of a strategy from which its curve is computed; assumed."""
 LITTLE: Final = 0.005
-"""What doubling the trials must bring for doing so again to be worth a thought: half a point; assumed."""
+"""The smallest gain from doubling the trials that makes doubling them again worthwhile: half a point; assumed."""
 
 
 def expected_best(values: Sequence[float], trials: int) -> float:
-    """The expected highest of `trials` values drawn from these with replacement.
+    """The expected maximum of `trials` values drawn from these with replacement.
 
     Dodge et al. (2019, "Show Your Work", equation 7): Σ v_(i) ((i/N)^n - ((i-1)/N)^n), v_(i) ascending, for n ≤ N.
     """
@@ -35,10 +35,10 @@ class Strategy:
 
     strategy: str
     trials: int
-    """Of the search, that ended by themselves; pruned ones have no final value."""
+    """Trials of the search that ended on their own; pruned ones have no final value."""
     pruned: int
     best: dict[int, float]
-    """Number of trials, doubled each time and at last all of them → expected best value, in the metric's own sign."""
+    """Number of trials, doubling up to all of them → expected best value, in the metric's own sign."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,26 @@ class MoreTrials:
     each: tuple[Strategy, ...]
 
     def said(self) -> Iterator[str]:
-        """In sentences; nothing where no strategy has enough trials."""
+        """In sentences; none if no strategy has enough trials."""
         for each in self.each:
             steps = list(each.best.items())
             (half, before), (_, last) = steps[-2:]
             (first, value), *rest = ((n, metric_value(self.metric, v)) for n, v in steps)
-            more = "".join(f", of {n} at {v}" for n, v in rest)
+            more = "".join(f", of {n} it is {v}" for n, v in rest)
             survivors = (
                 f" (survivors: ASHA stopped {counted(each.pruned, 'other')})" if each.pruned else ""
             )
-            text = f"with {each.strategy}, the best of {first} trials that were not pruned is expected at {value}"
+            text = f"with {each.strategy}, the expected best of {first} trials that were not pruned is {value}"
             yield text + more + survivors + self._verdict(each.trials, half, last - before)
 
     def _verdict(self, trials: int, half: int, gained: float) -> str:
         if self.metric is Metric.VAL_LOSS:
             return ""
         by = points(gained) if is_rate(self.metric) else f"{gained:+.4f}"
-        went = f"; going from {half} to {trials} brought {by}"
+        went = f"; going from {half} to {trials} gained {by}"
         if gained < LITTLE:
             return f"{went}: as many again would hardly have helped"
-        return f"{went}, part of it luck with these images: more trials may help"
+        return f"{went}, part of it by chance on these images: more trials could help"
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""
@@ -76,12 +76,12 @@ class MoreTrials:
 
 
 def more_trials(run: Source) -> MoreTrials:
-    """By strategy, most trials first: of the search's trials that ended by themselves, collapsed and diverged ones too.
+    """By strategy, most trials first: the search's trials that ended on their own, also collapsed and diverged ones.
 
-    The formula takes trials as drawn at random from the space; of a grid or of TPE it is a description.
+    The formula assumes trials drawn at random from the space; for a grid or TPE it is only a description.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     metric, found = read.config.metric, []

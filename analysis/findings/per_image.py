@@ -1,4 +1,4 @@
-"""What each validation image adds to a model's value of a metric, so that the error of images can be told."""
+"""What each validation image contributes to a model's metric, so that the standard error over images is known."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def shares_of_images(metric: Metric, labels: Labels, logits: Floats) -> Floats | None:
-    """(images,): their mean is the metric, the variance of their mean that of the metric over other images.
+    """(images,): their mean is the metric; the variance of their mean is that of the metric over other images.
 
     labels (images,) of 0 and 1, logits (images,). Accuracy: right or wrong. Loss: the image's own, in nats. Balanced
-    accuracy and the area under the ROC curve are means within classes: there it is the value and the image's distance
-    from its class's mean, weighted as its class is; of the area the image's placement, the share of the other class
-    that it is ranked rightly against (DeLong, DeLong and Clarke-Pearson 1988). None where a class has no image.
+    accuracy and the area under the ROC curve are means of class means: each image gets the metric plus its distance
+    from its class mean, weighted like its class. For the area, an image's own value is its placement: the share of the
+    other class that it is ranked correctly against (DeLong, DeLong and Clarke-Pearson 1988). None if a class is empty.
     """
     from scipy.stats import rankdata
 
@@ -40,7 +40,7 @@ def shares_of_images(metric: Metric, labels: Labels, logits: Floats) -> Floats |
 
 
 def _within(values: Floats, positive: np.ndarray[Any, np.dtype[np.bool_]], weight: float) -> Floats:
-    """The mean of the classes' means, and each image's distance from its own class's, times weight · images / class."""
+    """The mean of the class means plus each image's distance from its class mean times weight · images / class size."""
     found = np.full(len(values), (values[positive].mean() + values[~positive].mean()) / 2)
     for members in (positive, ~positive):
         distance = values[members] - values[members].mean()

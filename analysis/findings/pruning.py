@@ -1,4 +1,4 @@
-"""What ASHA stopped, how far each strategy came, and what audits say of those that were stopped."""
+"""What ASHA stopped, how far each strategy got, and what audits of the stopped trials show."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ from trainable.metric import Metric
 from trainable.records.rows import Row, Status
 
 HALF_A_POINT: Final = 0.005
-"""A lead below it is none, whatever a test says; assumed."""
+"""A smaller lead does not count, whatever a test says; assumed."""
 ENOUGH: Final = 6
-"""Audits of a strategy that say something of it; all of them where fewer were pruned: so many were
+"""Audits of a strategy that are enough for a conclusion; if fewer trials were pruned, all of them. This number was
 simulated (docs/log.md)."""
 
 
@@ -34,18 +34,18 @@ class Arm:
     finished: int
     """Ran to the end and learned."""
     flat: int
-    """Ran to the end and learned nothing; see `analysis.frames.learned.is_flat`."""
+    """Ran to the end without learning anything; see `analysis.frames.learned.is_flat`."""
     others: Mapping[str, int]
     """Status → trials, of all other statuses."""
     audits: int
-    """Pruned trials that were put on record once more, to run to the end."""
+    """Pruned trials that were added to the run again, to run to the end."""
     ended: int
     """Audits that came to an end of their own: finished, diverged or collapsed."""
     better: int
-    """Of these, better than the best trial of the search; see Audit."""
+    """Audits that ended better than the best trial of the search; see Audit."""
     interval: Interval | None
-    """Of that share among the strategy's pruned trials (Wilson, within what those without an audit leave open); None
-    where none or all of them were audited."""
+    """Of that share among the strategy's pruned trials (Wilson, limited to what trials without an audit leave open);
+    None if none or all of them were audited."""
 
     @property
     def pruned(self) -> int:
@@ -53,7 +53,7 @@ class Arm:
 
     @property
     def is_known(self) -> bool:
-        """Has any trial shown how the strategy ends, or may one still?"""
+        """Has any trial shown how the strategy ends, or can one still do so?"""
         still = any(not Status(status).has_ended for status in self.others)
         return self.finished > 0 or self.ended > 0 or still or not self.pruned
 
@@ -65,10 +65,10 @@ class Arm:
         if self.flat:
             parts.append(f"{self.flat} ran to the end without learning")
         parts += [f"{count} {status}" for status, count in self.others.items()]
-        yield f"of {counted(self.trials, f'{self.strategy} trial')} {', '.join(parts)}"
+        yield f"of {counted(self.trials, f'{self.strategy} trial')}, {', '.join(parts)}"
         if self.ended:
             yield (
-                f"of {counted(self.pruned, f'pruned {self.strategy} trial')} {self.ended} ran to the end in audits, "
+                f"of {counted(self.pruned, f'pruned {self.strategy} trial')}, {self.ended} ran to the end in audits, "
                 f"{self.better or 'none'} of them better than the best trial of the search{self._share()}"
             )
 
@@ -76,39 +76,39 @@ class Arm:
         if self.interval is None:
             return ""
         low, high = percent(self.interval.low, 0), percent(self.interval.high, 0)
-        return f" (95 % interval of the share among all that were pruned: {low} to {high})"
+        return f" (95 % confidence interval of the share among all pruned trials: {low} to {high})"
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What became of pruned trials that were run to the end: within each strategy a random draw.
+    """How pruned trials ended that were run to the end; within each strategy they were drawn at random.
 
-    Better than the best trial of the search is one that finished with a better value, by half a point or more (of the
-    metric; of accuracy where that is a loss), and by McNemar's test of the right and wrong predictions of both best
-    epochs. Without predictions half a point decides alone.
+    An audit is better than the best trial of the search if it finished with a value that is better by half a point or
+    more (of the metric; of accuracy if that is a loss), and if McNemar's test of both best epochs' predictions is
+    significant. Without predictions, half a point alone decides.
     """
 
     pruned: int
     ended: int
     """Audits that came to an end of their own: finished, diverged or collapsed."""
     missing: int
-    """Audits without one: still to come, or failed."""
+    """Audits that did not: still to come, or failed."""
     better: Mapping[str, float]
-    """The pruned trials whose audit finished better → by how much, as a share."""
+    """Pruned trials whose audit ended better → by how much, as a share."""
     ahead: int
-    """Further ones with a better value, by less than that."""
+    """Further audits with a better value, but not by enough."""
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """Of each strategy, in the order of suggestion, and of the audits."""
+    """What was pruned of each strategy, in the order of suggestion, and what the audits show."""
 
     arms: tuple[Arm, ...]
     audit: Audit | None
-    """None where no trial was audited, or none of the search has finished."""
+    """None if no trial was audited, or none of the search has finished."""
 
     def said(self) -> Iterator[str]:
-        """What was seen, in sentences; nothing where no trial was pruned."""
+        """What was seen, in sentences; none if no trial was pruned."""
         if not any(arm.pruned for arm in self.arms):
             return
         for arm in self.arms:
@@ -116,38 +116,38 @@ class Pruning:
         if self.audit is not None and self.audit.ahead:
             yield (
                 f"{counted(self.audit.ahead, 'audited trial')} ended ahead of the best trial of the search, but by "
-                "less than half a point, or by too little for these images to tell apart"
+                "less than half a point, or by too little to be significant on these images"
             )
         if self.audit is not None and self.audit.missing:
-            yield f"{counted(self.audit.missing, 'audit')} without an end: still to come, or failed"
+            yield f"{counted(self.audit.missing, 'audit')} without a result: still to come, or failed"
         if not any(arm.audits for arm in self.arms) and all(arm.is_known for arm in self.arms):
             yield (
                 "no pruned trial was run to the end, so ASHA may have stopped a better one: "
-                f"{self._command()} looks at a sample"
+                f"{self._command()} checks a sample"
             )
 
     def warnings(self) -> Iterator[str]:
-        """What a reader must know before believing a comparison, in sentences."""
+        """What a reader must know before trusting a comparison, in sentences."""
         for arm in self.arms:
             if not arm.is_known:
                 tells = (
-                    "its audits will tell"
+                    "its audits will show it"
                     if arm.audits
-                    else f"{self._command()} runs pruned trials to the end and tells"
+                    else f"{self._command()} runs pruned trials to the end to find out"
                 )
                 yield (
-                    f"no {arm.strategy} trial that learned ran to the end, so how {arm.strategy} would have ended "
-                    f"isn't known: {tells}"
+                    f"no {arm.strategy} trial that learned ran to the end, so it is not known how {arm.strategy} would "
+                    f"have ended: {tells}"
                 )
         if self.audit is not None and self.audit.better:
             named = ", ".join(f"{each}, {points(by)}" for each, by in self.audit.better.items())
             yield (
                 f"ASHA stopped trials that end better than the best trial of the search ({named}): asha.grace_period "
-                "looks too short; take a larger one for the next run"
+                "looks too short; use a larger one in the next run"
             )
 
     def _command(self) -> str:
-        """How to audit as many as say something of each strategy."""
+        """The command that audits enough trials of each strategy for a conclusion."""
         count = wanted(
             {arm.strategy: arm.pruned for arm in self.arms},
             {arm.strategy: arm.audits for arm in self.arms},
@@ -156,9 +156,9 @@ class Pruning:
 
 
 def wanted(pruned: Mapping[str, int], audited: Mapping[str, int]) -> int:
-    """How many audits more give each strategy ENOUGH, or all that it can have; both by strategy.
+    """How many more audits give each strategy ENOUGH, or as many as it can have; both arguments by strategy.
 
-    `sweep extend --audit` draws from the strategy that has the fewest, so that many are enough.
+    `sweep extend --audit` draws from the strategy with the fewest audits, so this number is sufficient.
     """
     return sum(max(0, min(ENOUGH, count) - audited.get(each, 0)) for each, count in pruned.items())
 
@@ -219,7 +219,7 @@ def _arm(
 
 
 def _share(better: int, ended: int, pruned: int) -> Interval | None:
-    """Of what would end better of all `pruned`, from the audits that `ended`; None where it is no estimate."""
+    """Of the share of all `pruned` that would end better, from the audits that `ended`; None if nothing to estimate."""
     if not 0 < ended < pruned:
         return None
     found, open_ = wilson(better, ended), pruned - ended
@@ -265,8 +265,8 @@ def _audit(
 def are_better(leads: Sequence[float], p_values: Sequence[float]) -> list[bool]:
     """Which audits ended better than the best trial of the search: by half a point or more, and by McNemar's test.
 
-    `leads` are shares. No correction for the number of audits: what they are compared with is the best of many itself,
-    and more of them do not make it easier (benchmarks/pruning.py; docs/log.md, 2026-11-30).
+    `leads` are shares. There is no correction for the number of audits: they are compared with a trial that is the best
+    of many itself, and more audits do not make that easier (benchmarks/pruning.py; docs/log.md, 2026-11-30).
     """
     return [
         round(lead, 9) >= HALF_A_POINT and p < ALPHA
@@ -275,7 +275,7 @@ def are_better(leads: Sequence[float], p_values: Sequence[float]) -> list[bool]:
 
 
 def _lead(row: Row | None, best: Standing, metric: Metric) -> float:
-    """By how much the row is better, as a share: by the metric, or by accuracy where that is a loss; 0 if it is not."""
+    """By how much the row is better, as a share: by the metric, or by accuracy if that is a loss; 0 if it is not."""
     if row is None or not metric.score(getattr(row, metric.value)) > best.score:
         return 0.0
     if metric is Metric.VAL_LOSS:
@@ -284,7 +284,7 @@ def _lead(row: Row | None, best: Standing, metric: Metric) -> float:
 
 
 def _p(run: Snapshot, audit: ReadTrial, best: Standing) -> float:
-    """Of McNemar's test; 0 where predictions are not on record, so that the lead decides alone."""
+    """p-value of McNemar's test; 0 if predictions are not on record, so that the lead alone decides."""
     row = audit.best(run.config.metric)
     assert row is not None
     try:

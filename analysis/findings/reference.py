@@ -1,4 +1,4 @@
-"""The two source reports' own figures beside those of a run that holds their settings."""
+"""The published figures of the two source reports, next to those of a run that contains their settings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from trainable.records.rows import Status
 
 @dataclass(frozen=True)
 class Published:
-    """One setting of a report: its figures as shares of images; None where it gave none."""
+    """One setting of a report: its figures as shares of images; None where the report gives none."""
 
     report: str
     target: str
     settings: dict[str, Any]
     validation: float | None
-    """Best epoch's."""
+    """Of the best epoch."""
     test: float | None
     repeated: tuple[float, ...] = ()
     """Test accuracies of the same setting in other public projects."""
@@ -61,15 +61,15 @@ DTYPES: Final = {
 
 
 def beside_reports(run: Source) -> pd.DataFrame:
-    """One row a trial that has a report's setting: theirs, the repetitions', ours on validation with its interval.
+    """One row per trial with a report's setting: the report's figures, repetitions by others, and ours with interval.
 
-    `difference` is ours less theirs, like from like, and `difference_of` says of what: validation, where they gave such
-    a figure, else test, where the test set was opened for that trial. Neither where the two have no part in common: a
-    validation value, which chose its epoch, less a test value says nothing. `majority` is what always giving the larger
-    class would reach on our validation images. No row where nothing matches.
+    `difference` is ours minus theirs on the same part of the data, which `difference_of` names: validation if they give
+    such a figure, else test if the test set was opened for that trial. Both are missing if there is no common part: the
+    difference between a validation value, which chose its epoch, and a test value means nothing. `majority` is the
+    accuracy of always predicting the larger class on our validation images. No row if nothing matches.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     return pd.DataFrame(list(_rows(Snapshot.of(run))), columns=list(DTYPES)).astype(DTYPES)
 
@@ -110,7 +110,7 @@ def _rows(run: Snapshot) -> Iterator[dict[str, Any]]:
 def _difference(
     known: Published, validation: float | None, test: float | None
 ) -> tuple[float | None, str | None]:
-    """Ours less theirs, of the same part of the images; validation first."""
+    """Ours minus theirs, on the same part of the data; validation first."""
     pairs = (("validation", validation, known.validation), ("test", test, known.test))
     for part, ours, theirs in pairs:
         if ours is not None and theirs is not None:
@@ -119,6 +119,6 @@ def _difference(
 
 
 def _is_of(trial: dict[str, Any], known: Published) -> bool:
-    """Has the trial the report's settings, and did it not end early for anything but its own doing?"""
+    """Does the trial have the report's settings, and was it neither pruned nor failed nor still pending?"""
     same = all(trial[f"config/{name}"] == value for name, value in known.settings.items())
     return same and trial["status"] not in (Status.PRUNED, Status.PENDING, Status.FAILED)

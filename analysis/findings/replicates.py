@@ -1,4 +1,4 @@
-"""What replicates say of settings: means over seeds with intervals, and which settings can be told apart."""
+"""Conclusions about settings from replicates: means over seeds with intervals, and which settings differ."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -39,29 +39,29 @@ from sweep.search.ranking import Standing, replicates, single_winner
 from trainable.metric import Metric
 
 MEANINGFUL: Final = 0.75
-"""The probability of coming out ahead from which on a difference means something (Bouthillier et al. 2021, γ)."""
+"""The probability of coming out ahead from which a difference counts as meaningful (Bouthillier et al. 2021, γ)."""
 SMALL: Final = 0.01
-"""A difference that nobody need care for: a point, or as much of an area; assumed."""
+"""A difference too small to matter: one point, or 0.01 of an area; assumed."""
 ROUNDED: Final = 1e-4
-"""By how much a value from predictions may differ from that on record, which was summed up elsewhere; assumed."""
+"""How far a value from predictions may differ from the recorded one, which was summed elsewhere; assumed."""
 
 
 @dataclass(frozen=True)
 class Versus:
-    """The setting with the best mean against another."""
+    """The setting with the best mean compared with another one."""
 
     difference: Difference
-    """Of the means, turned so that higher is better; p is of this pair alone, the interval one of all pairs."""
+    """Of the means, signed so that higher is better; p is for this pair alone, the interval allows for all pairs."""
     p_holm: float
-    """Among all pairs of settings, since the first of this table was not known before."""
+    """Corrected for all pairs of settings, because the best one was not known in advance."""
     visible: float
-    """The difference that so many runs and images show in four of five cases."""
+    """The difference that this many runs and images detect with 80 % power."""
     ahead: Superiority
-    """A run of the first against one of the other on these images; one that did not learn is behind all that did."""
+    """A run of the first against one of the other on these images; one that did not learn loses to all that did."""
 
     @property
     def is_meaningful(self) -> bool:
-        """Better on other images too, and ahead in MEANINGFUL of cases or more, surely in more than half."""
+        """Significantly better, over other images too, and ahead in MEANINGFUL of cases or more; interval above 0.5."""
         known = self.p_holm < ALPHA and self.ahead.interval.low > 0.5
         return known and self.ahead.share >= MEANINGFUL
 
@@ -72,28 +72,28 @@ class Replicated:
 
     setting: str
     trial_ids: tuple[str, ...]
-    """Of its replicates that learned."""
+    """Its replicates that learned."""
     not_learned: tuple[str, ...]
-    """Of those that collapsed, diverged, or are flat."""
+    """Its replicates that collapsed, diverged, or are flat."""
     mean: Mean | None
-    """Of the metric at the best epochs of those that learned; None of fewer than two."""
+    """Of the metric at the best epochs of those that learned; None for fewer than two."""
     versus: Versus | None
-    """None for the first, and without a mean."""
+    """None for the first setting, and for one without a mean."""
 
 
 @dataclass(frozen=True)
 class Replication:
-    """Every setting with two replicates or more, the best mean first, those without a mean last."""
+    """Every setting with two replicates or more, best mean first, those without a mean last."""
 
     metric: Metric
     each: tuple[Replicated, ...]
     single: str | None
     """The setting of the best single trial of the search."""
     images: int
-    """That the errors are of; 0 where predictions are not on record, and they are of trials alone."""
+    """Validation images that standard errors cover; 0 if predictions are not on record and errors cover trials only."""
 
     def said(self) -> Iterator[str]:
-        """Sentences about settings: only replicates give a right to them."""
+        """Sentences about settings, which only replicates can support."""
         known = [each for each in self.each if each.mean is not None]
         for other in known[1:]:
             yield self._compared(known[0], other)
@@ -103,10 +103,10 @@ class Replication:
                 count, runs = len(each.not_learned), len(each.not_learned) + len(each.trial_ids)
                 yield (
                     f"{each.setting}: {count} of {counted(runs, 'replicate')} did not learn "
-                    f"({', '.join(each.not_learned)}); counted here, and in no mean"
+                    f"({', '.join(each.not_learned)}); counted here, but left out of the mean"
                 )
         if known and self.single is not None and self.single != known[0].setting:
-            yield f"the best single trial of the search had another setting: {self.single}"
+            yield f"the best single trial of the search had a different setting: {self.single}"
         if known:
             seeds = counted(len(known[0].trial_ids), "new seed")
             yield (
@@ -115,24 +115,23 @@ class Replication:
             )
             if not self.images:
                 yield (
-                    "predictions of these trials are not on record, so intervals and p hold on these validation "
-                    "images, not on others"
+                    "predictions of these trials are not on record, so intervals and p-values hold for these "
+                    "validation images only"
                 )
 
     def _compared(self, best: Replicated, other: Replicated) -> str:
         assert other.versus is not None
         versus = other.versus
         low, high = versus.difference.interval.low, versus.difference.interval.high
-        by = f"{self._step(versus.difference.difference)} (95 % interval {self._step(low)} to {self._step(high)})"
+        ends = f"{self._step(low)} to {self._step(high)}"
+        by = f"{self._step(versus.difference.difference)} (95 % confidence interval {ends})"
         if versus.p_holm < ALPHA:
-            return (
-                f"{best.setting} beats {other.setting} by {by}, p = {versus.p_holm:.2g} after Holm"
-            )
+            return f"{best.setting} beats {other.setting} by {by}, p = {versus.p_holm:.2g} after Holm's correction"
         if self.metric is not Metric.VAL_LOSS and low >= -SMALL and high <= SMALL:
             return f"{best.setting} and {other.setting} do not differ by more than {self._size(SMALL)}: {by}"
         return (
-            f"{best.setting} and {other.setting} can't be told apart: {by}; so many seeds and images show a difference "
-            f"of {self._size(versus.visible)} in 4 of 5 cases"
+            f"{best.setting} and {other.setting} do not differ significantly: {by}; this many seeds and images detect "
+            f"a difference of {self._size(versus.visible)} with 80 % power"
         )
 
     def _again(self, best: Replicated, other: Replicated) -> str:
@@ -140,19 +139,21 @@ class Replication:
         ahead, meaning = other.versus.ahead, f"{percent(MEANINGFUL, 0)} that count as meaningful"
         low, high = ahead.interval.low, ahead.interval.high
         if high < MEANINGFUL:
-            what = f"less than the {meaning} (Bouthillier et al. 2021)"
+            what = f"below the {meaning} (Bouthillier et al. 2021)"
         elif low <= 0.5:
-            what = "too few seeds to tell it from chance"
+            what = "with so few seeds, this may be due to chance"
         elif other.versus.p_holm >= ALPHA:
-            what = "on other images that may be otherwise, since there they can't be told apart"
+            what = (
+                "other images could reverse this, since over them the difference is not significant"
+            )
         elif other.versus.is_meaningful:
-            what = f"more than chance, and as many as the {meaning} (Bouthillier et al. 2021)"
+            what = f"more than chance, and at least the {meaning} (Bouthillier et al. 2021)"
         else:
-            what = f"whether that is the {meaning} can't be told (Bouthillier et al. 2021)"
+            what = f"whether this reaches the {meaning} is not known (Bouthillier et al. 2021)"
         return (
-            f"trained again with another seed each, {best.setting} comes out ahead of {other.setting} on these images "
-            f"in {percent(ahead.share, 0)} of cases (95 % interval {percent(low, 0)} to {percent(high, 0)}, "
-            f"{ahead.pairs} pairs of trials): {what}"
+            f"when both are trained again with new seeds, {best.setting} comes out ahead of {other.setting} on these "
+            f"images in {percent(ahead.share, 0)} of cases (95 % confidence interval {percent(low, 0)} to "
+            f"{percent(high, 0)}, {ahead.pairs} pairs of trials): {what}"
         )
 
     def _step(self, difference: float) -> str:
@@ -175,10 +176,10 @@ class Replication:
 
 
 def compare_replicates(run: Source) -> Replication:
-    """The settings of the run that were replicated; none where there are no replicates.
+    """The settings of the run that were replicated; empty if there are no replicates.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     metric, selection = read.config.metric, select(read)
@@ -216,10 +217,10 @@ def compare_replicates(run: Source) -> Replication:
 def against_first(
     metric: Metric, values: Sequence[Floats], scores: Sequence[Sequence[float]]
 ) -> list[Versus]:
-    """The first setting, which has the best mean, against each other one; Holm and intervals are of all pairs.
+    """The first setting, which has the best mean, against each other one; Holm and intervals allow for all pairs.
 
-    values: by setting (runs, images), what each image adds to a run that learned; or (runs, 1). scores: by setting
-    those of all its runs, higher is better, -inf where one did not learn.
+    values: by setting (runs, images), what each image contributes to a run that learned; or (runs, 1). scores: by
+    setting those of all its runs, higher is better, -inf for one that did not learn.
     """
     low, high = _ends(metric)
     signed = [metric.score(1.0) * found for found in values]
@@ -236,12 +237,12 @@ def against_first(
 
 
 def _ends(metric: Metric) -> tuple[float, float]:
-    """Within which every value of the metric lies."""
+    """The range of the metric's values."""
     return (0.0, UNBOUNDED[1]) if metric is Metric.VAL_LOSS else (0.0, 1.0)
 
 
 def _values(run: Snapshot, groups: Sequence[Sequence[Standing]]) -> list[Floats]:
-    """By group (trials, images): what each image adds to the value; (trials, 1), the values, where it isn't known."""
+    """By group (trials, images): what each image contributes to the value; if not known, the values as (trials, 1)."""
     labels = validation_labels(run) if groups else np.empty(0, np.int64)
     found = [[_of_images(run, one, labels) for one in group] for group in groups]
     if all(values is not None for group in found for values in group):

@@ -1,4 +1,4 @@
-"""Several runs in one frame, a row each: what was tried, what it cost, who won. docs/frames.md has its columns."""
+"""Several runs in one frame, one row each: what was tried, the cost, the winner. docs/frames.md lists its columns."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -19,10 +19,10 @@ ENDS: Final = [status.value for status in Status if status.has_ended]
 
 
 def compare(runs: Sequence[Source]) -> pd.DataFrame:
-    """One row a run, in the order given: what was tried, what it cost, who won, how the test went where it was opened.
+    """One row per run, in the order given: what was tried, the cost, the winner, and the test result if there is one.
 
     Raises:
-        RequestError: one of them is no run folder, or has a damaged record.
+        RequestError: one of them is not a run folder, or has a damaged record.
     """
     return frame_of([_run(read(run)) for run in runs], dtypes(RUNS))
 
@@ -60,7 +60,7 @@ def _run(run: Snapshot) -> dict[str, Any]:
 
 
 def _of_winner(run: Snapshot, selection: Selection, accuracy: float) -> dict[str, Any]:
-    """The winner's ground, and what its validation accuracy is worth: as `analysis select` has it."""
+    """How the winner was chosen, and what its validation accuracy is worth, as `analysis select` reports it."""
     images, chosen = len(validation_labels(run)), chosen_among(run, selection)
     assert chosen is not None
     interval = chosen.interval or wilson(round(accuracy * images), images)

@@ -1,1 +1,1 @@
-"""Records → frames, and the winner."""
+"""Data frames from records, and the winner."""

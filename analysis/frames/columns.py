@@ -1,4 +1,4 @@
-"""The columns of every frame: name, type, meaning, unit. docs/frames.md is made from it.
+"""The columns of every frame: name, type, meaning, unit. docs/frames.md is generated from this module.
 
 python -m analysis.frames.columns > docs/frames.md
 """
@@ -14,7 +14,7 @@ TEXT, WHOLE, REAL, TIME = "string", "Int64", "float64", "datetime64[us, UTC]"
 
 
 class Column(NamedTuple):
-    """What a column holds. Whatever is not known, or does not act in a trial, is missing."""
+    """What a column holds. A value that is not known, or has no effect in a trial, is missing."""
 
     dtype: str
     meaning: str
@@ -22,23 +22,23 @@ class Column(NamedTuple):
 
 
 def _one_of(words: Iterable[str]) -> str:
-    """As the code lists them."""
+    """The words as a list in prose, in the order of the code."""
     *others, last = words
     return f"{', '.join(others)}, or {last}"
 
 
 def _values(setting: str) -> str:
-    """Those that TrialConfig knows of a setting."""
+    """The values that TrialConfig allows for a setting."""
     return _one_of(get_args(TrialConfig.model_fields[setting].annotation))
 
 
 _WHICH: Final = {
-    "trial_id": Column(TEXT, "the trial: a hash of the settings that act in it"),
-    "number": Column(WHOLE, "of the suggestion, from 0"),
+    "trial_id": Column(TEXT, "the trial: a hash of the settings that have an effect in it"),
+    "number": Column(WHOLE, "number of the suggestion, from 0"),
 }
 _WHAT_BECAME: Final = {
     "status": Column(TEXT, _one_of(Status)),
-    "reason": Column(TEXT, "why it ended so, in words"),
+    "reason": Column(TEXT, "why it ended this way, in words"),
     "origin": Column(TEXT, _one_of(get_args(Origin))),
 }
 SETTINGS: Final = {
@@ -46,129 +46,146 @@ SETTINGS: Final = {
     "config/augmentation": Column(TEXT, _values("augmentation")),
     "config/lr": Column(REAL, "learning rate of the head"),
     "config/backbone_lr_ratio": Column(
-        REAL, "learning rate of trained convolutions", "share of lr"
+        REAL, "learning rate of the trained convolutions", "share of lr"
     ),
     "config/optimizer": Column(TEXT, _values("optimizer")),
-    "config/momentum": Column(REAL, "of SGD"),
-    "config/weight_decay": Column(REAL, "pull of the weights towards 0"),
+    "config/momentum": Column(REAL, "momentum of SGD"),
+    "config/weight_decay": Column(REAL, "decay of the weights towards 0"),
     "config/head": Column(TEXT, _one_of([*HEADS, "hidden sizes"])),
-    "config/dropout": Column(REAL, "in the head", "share of units"),
-    "config/batch_size": Column(WHOLE, "of a step", "images"),
+    "config/dropout": Column(REAL, "dropout in the head", "share of units"),
+    "config/batch_size": Column(WHOLE, "size of a training batch", "images"),
     "config/class_weight": Column(TEXT, _values("class_weight")),
     "config/schedule": Column(TEXT, _values("schedule")),
-    "config/warmup_epochs": Column(REAL, "the rate rises from 0", "epochs"),
-    "config/schedule_epochs": Column(WHOLE, "length of the cosine", "epochs"),
-    "config/seed": Column(WHOLE, "draws initialisation, batch order and dropout"),
-    "config/views": Column(WHOLE, "pool that flip_jitter draws from", "views of an image"),
-    "config/augmentation_seed": Column(WHOLE, "draws the views"),
+    "config/warmup_epochs": Column(
+        REAL, "length of the rise of the learning rate from 0", "epochs"
+    ),
+    "config/schedule_epochs": Column(WHOLE, "length of the cosine schedule", "epochs"),
+    "config/seed": Column(WHOLE, "seed of initialisation, batch order and dropout"),
+    "config/views": Column(WHOLE, "pool that flip_jitter draws from", "views per image"),
+    "config/augmentation_seed": Column(WHOLE, "seed of the views"),
 }
 _RATES: Final = {
     "train_loss": Column(REAL, "binary cross-entropy on the training images", "nats"),
-    "train_accuracy": Column(REAL, "on the training images as the epoch saw them", "share, 0 to 1"),
+    "train_accuracy": Column(REAL, "on the training images, during the epoch", "share, 0 to 1"),
     "val_loss": Column(REAL, "binary cross-entropy on the validation images", "nats"),
     "val_accuracy": Column(REAL, "on the validation images, threshold 0.5", "share, 0 to 1"),
-    "val_balanced_accuracy": Column(REAL, "mean of the two classes' recalls", "share, 0 to 1"),
+    "val_balanced_accuracy": Column(REAL, "mean of the recalls of both classes", "share, 0 to 1"),
     "val_auc": Column(REAL, "area under the ROC curve", "0 to 1"),
 }
 _FROZEN: Final = {
-    "frozen_images": Column(WHOLE, "sent through frozen layers by this trial", "images"),
-    "frozen_multiply_adds": Column(WHOLE, "done for them", "multiply-adds"),
-    "frozen_seconds": Column(REAL, "spent on them", "seconds"),
+    "frozen_images": Column(WHOLE, "images that this trial sent through frozen layers", "images"),
+    "frozen_multiply_adds": Column(WHOLE, "work done for these images", "multiply-adds"),
+    "frozen_seconds": Column(REAL, "time spent on them", "seconds"),
     "saved_multiply_adds": Column(
-        WHOLE, "that the plain path would have done in addition", "multiply-adds"
+        WHOLE, "work that the path without sharing would have done in addition", "multiply-adds"
     ),
-    "shared_images": Column(WHOLE, "whose frozen features came from the store", "images"),
-    "waited_seconds": Column(REAL, "for features that another trial was computing", "seconds"),
+    "shared_images": Column(WHOLE, "images whose frozen features came from the store", "images"),
+    "waited_seconds": Column(
+        REAL, "time waited for features that another trial was computing", "seconds"
+    ),
 }
 TRIALS: Final[Mapping[str, Column]] = {
     **_WHICH,
     **_WHAT_BECAME,
     **SETTINGS,
-    "best_epoch": Column(WHOLE, "the best validation epoch: losses and rates are of it"),
+    "best_epoch": Column(WHOLE, "the best epoch by validation; losses and rates are from it"),
     **_RATES,
-    "epochs": Column(WHOLE, "on record", "epochs"),
-    "seconds": Column(REAL, "of all epochs on record", "seconds"),
-    "gpu_memory_bytes": Column(WHOLE, "peak; 0 on a CPU", "bytes"),
+    "epochs": Column(WHOLE, "recorded epochs", "epochs"),
+    "seconds": Column(REAL, "duration of all recorded epochs", "seconds"),
+    "gpu_memory_bytes": Column(WHOLE, "peak GPU memory; 0 on a CPU", "bytes"),
     **_FROZEN,
     "saved_seconds": Column(
-        REAL, "saved multiply-adds at the run's pace of frozen layers, where it has one", "seconds"
+        REAL,
+        "time for the saved work at the run's pace of frozen layers, if that was measured",
+        "seconds",
     ),
     "skipped_steps": Column(
-        WHOLE, "of all epochs, in float16, whose gradients were not finite", "steps"
+        WHOLE,
+        "steps skipped in all epochs, in float16, because gradients were not finite",
+        "steps",
     ),
-    "attempt": Column(WHOLE, "how often the trial was opened to run"),
-    "host": Column(TEXT, "where it ran last"),
-    "device": Column(TEXT, "on what it ran last"),
-    "slot": Column(TEXT, "which of the places for trials it had"),
-    "started": Column(TIME, "first opened", "UTC"),
-    "ended": Column(TIME, "ended", "UTC"),
+    "attempt": Column(WHOLE, "how often the trial was started"),
+    "host": Column(TEXT, "the machine that it last ran on"),
+    "device": Column(TEXT, "the device that it last ran on"),
+    "slot": Column(TEXT, "the slot for trials that it had"),
+    "started": Column(TIME, "when it first started", "UTC"),
+    "ended": Column(TIME, "when it ended", "UTC"),
 }
 EPOCHS: Final[Mapping[str, Column]] = {
     **_WHICH,
-    "epoch": Column(WHOLE, "from 1"),
+    "epoch": Column(WHOLE, "number of the epoch, from 1"),
     **_RATES,
     "lr": Column(REAL, "learning rate of the head at the last step"),
-    "seconds": Column(REAL, "of the epoch, validation included", "seconds"),
-    "images_per_second": Column(REAL, "training images over all its seconds", "images a second"),
-    "gpu_memory_bytes": Column(WHOLE, "peak; 0 on a CPU", "bytes"),
+    "seconds": Column(REAL, "duration of the epoch, including validation", "seconds"),
+    "images_per_second": Column(
+        REAL, "training images divided by the epoch's seconds", "images per second"
+    ),
+    "gpu_memory_bytes": Column(WHOLE, "peak GPU memory; 0 on a CPU", "bytes"),
     "ended_at": Column(TIME, "when its row was made", "UTC"),
     **_FROZEN,
-    "skipped_steps": Column(WHOLE, "in float16, whose gradients were not finite", "steps"),
+    "skipped_steps": Column(
+        WHOLE, "steps skipped in float16 because gradients were not finite", "steps"
+    ),
 }
 PREDICTIONS: Final[Mapping[str, Column]] = {
     "trial_id": _WHICH["trial_id"],
-    "epoch": Column(WHOLE, "the trial's best validation epoch"),
-    "file": Column(TEXT, "validation image, relative to the image folder"),
+    "epoch": Column(WHOLE, "the trial's best epoch by validation"),
+    "file": Column(TEXT, "path of the validation image, relative to the image folder"),
     "label": Column(WHOLE, "0 or 1; 1 is the positive class"),
-    "logit": Column(REAL, "what the model says; above 0 it predicts 1"),
+    "logit": Column(REAL, "output of the model; above 0 it predicts class 1"),
     "probability": Column(REAL, "sigmoid of the logit", "0 to 1"),
 }
 DECISIONS: Final[Mapping[str, Column]] = {
-    "sequence": Column(WHOLE, "from 1, in the order in which they were taken"),
+    "sequence": Column(WHOLE, "number of the decision, from 1, in the order taken"),
     "trial_id": _WHICH["trial_id"],
-    "epoch": Column(WHOLE, "of the rung"),
-    "rung_of": Column(TEXT, "whom the trial was compared with: all, or those of this strategy"),
-    "value": Column(REAL, "best value of the metric until then"),
-    "cutoff": Column(REAL, "that it had to reach; missing for the first trial there"),
+    "epoch": Column(WHOLE, "epoch of the rung"),
+    "rung_of": Column(TEXT, "the trials it was compared with: all, or those of this strategy"),
+    "value": Column(REAL, "best value of the metric so far"),
+    "cutoff": Column(REAL, "value that it had to reach; missing for the first trial at a rung"),
     "verdict": Column(TEXT, _one_of(get_args(Verdict))),
 }
 RUNS: Final[Mapping[str, Column]] = {
     "run": Column(TEXT, "the run folder, as given"),
-    "name": Column(TEXT, "of the sweep"),
-    "target": Column(TEXT, "the attribute learnt"),
-    "metric": Column(TEXT, "what decided"),
-    "method": Column(TEXT, "of the search"),
+    "name": Column(TEXT, "name of the sweep"),
+    "target": Column(TEXT, "the attribute to be learnt"),
+    "metric": Column(TEXT, "the metric that decided"),
+    "method": Column(TEXT, "method of the search"),
     "finished_sweep": Column("boolean", "has the sweep finished?"),
-    "trials": Column(WHOLE, "on record", "trials"),
-    "finished": Column(WHOLE, "ran all their epochs", "trials"),
-    "pruned": Column(WHOLE, "stopped by ASHA", "trials"),
-    "diverged": Column(WHOLE, "a loss that is not finite", "trials"),
-    "collapsed": Column(WHOLE, "one class predicted", "trials"),
-    "failed": Column(WHOLE, "an exception, after retries", "trials"),
-    "epochs": Column(WHOLE, "of all trials", "epochs"),
-    "seconds": Column(REAL, "of all epochs, repeated ones too", "seconds"),
-    "device_hours": Column(REAL, "the same times devices a trial", "hours"),
+    "trials": Column(WHOLE, "recorded trials", "trials"),
+    "finished": Column(WHOLE, "trials that ran all their epochs", "trials"),
+    "pruned": Column(WHOLE, "trials stopped by ASHA", "trials"),
+    "diverged": Column(WHOLE, "trials with a loss that is not finite", "trials"),
+    "collapsed": Column(WHOLE, "trials that predicted one class only", "trials"),
+    "failed": Column(WHOLE, "trials that raised an exception, after retries", "trials"),
+    "epochs": Column(WHOLE, "epochs of all trials", "epochs"),
+    "seconds": Column(REAL, "duration of all epochs, including repeated ones", "seconds"),
+    "device_hours": Column(REAL, "the same, times devices per trial", "hours"),
     "saved_seconds": TRIALS["saved_seconds"],
-    "validation_images": Column(WHOLE, "that decided", "images"),
+    "validation_images": Column(WHOLE, "validation images that decided", "images"),
     "winner": Column(TEXT, "the trial that won, by validation"),
     "winner_ground": Column(TEXT, "what decided: single runs, or replicates"),
     **SETTINGS,
-    "best_epoch": Column(WHOLE, "of the winner: losses and rates are of it"),
+    "best_epoch": Column(WHOLE, "the winner's best epoch; losses and rates are from it"),
     **_RATES,
     "val_excess": Column(
-        REAL, "by how much val_accuracy is too high for having been chosen", "share, 0 to 1"
+        REAL, "how much too high val_accuracy is because of the selection", "share, 0 to 1"
     ),
     "val_low": Column(
         REAL,
-        "95 % interval of the accuracy without that; Wilson's where that isn't known, lower end",
+        "95 % confidence interval of the accuracy corrected for selection, lower end; "
+        "if that is not known, Wilson's",
         "share, 0 to 1",
     ),
-    "val_high": Column(REAL, "upper end", "share, 0 to 1"),
-    "test_images": Column(WHOLE, "of the newest opening of the test set", "images"),
-    "test_accuracy": Column(REAL, "there", "share, 0 to 1"),
-    "test_low": Column(REAL, "95 % Wilson interval, lower end", "share, 0 to 1"),
-    "test_high": Column(REAL, "upper end", "share, 0 to 1"),
-    "times_test_opened": Column(WHOLE, "a test that was opened often is a test no more", "times"),
+    "val_high": Column(REAL, "upper end of the same interval", "share, 0 to 1"),
+    "test_images": Column(WHOLE, "test images of the newest opening of the test set", "images"),
+    "test_accuracy": Column(REAL, "accuracy at that opening", "share, 0 to 1"),
+    "test_low": Column(REAL, "95 % Wilson interval of it, lower end", "share, 0 to 1"),
+    "test_high": Column(REAL, "upper end of the same interval", "share, 0 to 1"),
+    "times_test_opened": Column(
+        WHOLE,
+        "how often the test set was opened: more than once, and it is no longer held out",
+        "times",
+    ),
 }
 
 
@@ -178,11 +195,11 @@ def dtypes(columns: Mapping[str, Column]) -> dict[str, str]:
 
 
 FRAMES: Final = {
-    "trials(run)": ("One row a trial, in the order of suggestion.", TRIALS),
-    "epochs(run)": ("One row a finished epoch.", EPOCHS),
-    "predictions(run)": ("One row a trial and validation image, at the best epoch.", PREDICTIONS),
-    "decisions(run)": ("One row a decision of ASHA.", DECISIONS),
-    "compare(runs)": ("One row a run: what it cost and who won.", RUNS),
+    "trials(run)": ("One row per trial, in the order of suggestion.", TRIALS),
+    "epochs(run)": ("One row per finished epoch.", EPOCHS),
+    "predictions(run)": ("One row per trial and validation image, at the best epoch.", PREDICTIONS),
+    "decisions(run)": ("One row per decision of ASHA.", DECISIONS),
+    "compare(runs)": ("One row per run: its cost and its winner.", RUNS),
 }
 
 
@@ -191,11 +208,12 @@ def as_markdown() -> str:
     lines = [
         "# The frames",
         "",
-        "`analysis.frames.results` makes them from a run folder, of a run under way too. `analysis results RUN` writes",
-        "the first two as Parquet and CSV into the run's `results/`; `results.read_frame(path)` gives either back",
-        "exactly. Each call takes a run's folder, which it reads, or what `results.read(run)` gave: frames, winner",
-        "and decisions of a run under way are of one moment, and it is read once.",
-        "Settings stand in columns `config/…`; whatever is not known, or does not act in a trial, is missing.",
+        "`analysis.frames.results` makes them from a run folder, also while the run is under way.",
+        "`analysis results RUN` writes the first two as Parquet and CSV into the run's `results/`;",
+        "`results.read_frame(path)` reads either back exactly. Each call takes a run's folder, which it reads, or the",
+        "result of `results.read(run)`: then the run is read once, and frames, winner and decisions of a run that is",
+        "under way are all of the same moment.",
+        "Settings are in columns `config/…`; a value that is not known, or has no effect in a trial, is missing.",
     ]
     for call, (meaning, columns) in FRAMES.items():
         lines += [

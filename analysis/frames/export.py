@@ -1,4 +1,4 @@
-"""Records → the files of other tools: TensorBoard's events. Nothing is read back from them."""
+"""Exports records to the files of other tools: TensorBoard's events. Nothing is read back from them."""
 
 import math
 from pathlib import Path
@@ -16,17 +16,17 @@ CURVES: Final = (*RATE_COLUMNS, "lr", "images_per_second")
 
 
 def to_tensorboard(run: Source, folder: Path) -> int:
-    """Write each trial's curves and settings into a folder of its own in `folder`; how many trials.
+    """Write each trial's curves and settings into its own subfolder of `folder`; returns the number of trials.
 
-    Scalars stand at their epoch and at the time when it ended. The hparams tab has each trial's settings with the
-    values of its best epoch.
+    Scalars are recorded at their epoch, with the time when it ended. The hparams tab shows each trial's settings with
+    the values of its best epoch.
 
     Raises:
-        RequestError: no run folder, a damaged record, or `folder` holds something already.
+        RequestError: there is no run folder, a record is damaged, or `folder` is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(
-            f"--tensorboard must be a new or empty folder, but {folder} holds something"
+            f"--tensorboard must be a new or empty folder, but {folder} is neither; give another one"
         )
     read = Snapshot.of(run)
     trials, epochs = results.trials(read), results.epochs(read)
@@ -59,6 +59,6 @@ def _write(folder: Path, row: dict[str, Any], epochs: pd.DataFrame | None) -> No
 
 
 def _tag(name: str) -> str:
-    """Training and validation curves of one kind in one group."""
+    """The scalar's tag: training and validation curves of one kind form one group."""
     part, _, kind = name.partition("_")
     return f"{kind}/{part}" if part in ("train", "val") else name

@@ -1,4 +1,4 @@
-"""Did a trial learn anything of its classes?"""
+"""Did a trial learn anything about its classes?"""
 
 from analysis.frames.snapshot import Snapshot
 from analysis.frames.snapshot.rights import validation_labels
@@ -6,9 +6,9 @@ from trainable.metric import chance_area
 
 
 def flat_until(positives: int, negatives: int) -> float:
-    """The area under the ROC curve up to which a trial shows no order of the classes: that which chance reaches.
+    """The area under the ROC curve up to which a trial's ranking of the classes counts as chance.
 
-    0 where so few images can't tell any area from chance.
+    0 if there are too few images to distinguish any area from chance.
     """
     if not positives or not negatives:
         return 0.0
@@ -17,12 +17,12 @@ def flat_until(positives: int, negatives: int) -> float:
 
 
 def is_flat(auc: float, positives: int, negatives: int) -> bool:
-    """Does an area on so many images show no order of the classes? One that is not a number shows none either."""
+    """Does an area on this many images count as chance? One that is not a number does too."""
     return not auc > flat_until(positives, negatives)
 
 
 def validation_classes(run: Snapshot) -> tuple[int, int]:
-    """How many validation images of the run are positive, and how many negative.
+    """How many validation images of the run are positive, and how many are negative.
 
     Raises:
         RequestError: the split is missing or damaged.

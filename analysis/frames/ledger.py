@@ -1,6 +1,6 @@
-"""test.json: the ledger of openings of the test set, the rule for another one, and what is said of them.
+"""test.json: the ledger of openings of the test set, the rule for another opening, and sentences about them.
 
-Nothing here can reach a test image; final_test.py does.
+Nothing here can reach a test image; only final_test.py does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,22 +20,22 @@ from trainable.records.paths import readable
 from trainable.records.run_folder import RunFolder
 
 VERSION: Final = 1
-"""Of test.json, whatever version the manifest has."""
+"""Of test.json, independent of the manifest's version."""
 CEILINGS: Final = {"Smiling": 0.935, "Male": 0.989}
-"""Test accuracy on CelebA above which a leak is likelier than a better model; assumed, no source is on record."""
+"""Test accuracy on CelebA above which a leak is more likely than a better model; assumed, without a source."""
 WHY_ONE: Final = (
-    "only the winner is tested: whoever tests several models and names the best has chosen on the test images, and its "
-    "test value is too high, as its validation value is now"
+    "only the winner is tested: picking the best of several models by their test values would be selection on the test "
+    "images, and its test value would be too high, as its validation value is now"
 )
 CELEBA_IMAGES: Final = 10_000
-"""A smaller table with such a column is no CelebA (202,599, or 30,000); assumed."""
+"""A smaller table with such a column is not CelebA (202,599 images, or 30,000); assumed."""
 
 
 # ---------------------------------------------------------------- what is written down
 
 
 class Winner(StrictModel):
-    """The trial that was chosen by validation, and the weights that go with it."""
+    """The trial that was chosen by validation, and the digest of its weights."""
 
     trial_id: str
     epoch: int
@@ -45,7 +45,7 @@ class Winner(StrictModel):
 
 
 class Result(StrictModel):
-    """How the winner does on the test images; rates and area in 0…1, loss in nats, None where undefined."""
+    """The winner's result on the test images; rates and area in 0…1, loss in nats, None where undefined."""
 
     images: int
     loss: float | None
@@ -64,7 +64,7 @@ class Result(StrictModel):
 
 
 class Opening(StrictModel):
-    """One opening of the test set: for whom, why again, and what came of it."""
+    """One opening of the test set: for which winner, why it was opened again, and the result."""
 
     number: int
     opened: Time
@@ -82,7 +82,7 @@ def parse_ledger(content: bytes, run: RunFolder) -> tuple[Opening, ...]:
     """Every opening in the `content` of the run's test.json.
 
     Raises:
-        RequestError: it is damaged, or of a newer format.
+        RequestError: it is damaged, or has a newer format.
     """
     facts = parse_json(content, run.test)
     if facts.get("format_version") != VERSION:
@@ -90,12 +90,12 @@ def parse_ledger(content: bytes, run: RunFolder) -> tuple[Opening, ...]:
             f"{run.test} must have format_version {VERSION}, but it has {facts.get('format_version')}; "
             "use the version of this project that made it"
         )
-    with readable(run.test, "put the old one back: it says how often the test set was opened"):
+    with readable(run.test, "restore the original: it records how often the test set was opened"):
         return tuple(Opening(**entry) for entry in facts["ledger"])
 
 
 def write_ledger(run: RunFolder, openings: Sequence[Opening]) -> None:
-    """The ledger, and above it the newest opening for who reads only that; on the disk when this returns."""
+    """Write the ledger, and above it the newest opening for quick reading; it is on disk when this returns."""
     facts: dict[str, Any] = {"format_version": VERSION, "times_opened": len(openings)}
     newest = openings[-1].model_dump(mode="json")
     facts |= {key: newest[key] for key in ("winner", "split_sha256", "result")}
@@ -107,7 +107,7 @@ def write_ledger(run: RunFolder, openings: Sequence[Opening]) -> None:
 
 
 class NextStep(Enum):
-    """What a call has to do."""
+    """What a call of `analysis test` has to do."""
 
     SHOW = auto()
     COMPLETE = auto()
@@ -120,11 +120,13 @@ def next_step(
     """Show the newest result, complete an opening that was interrupted, or open the test set.
 
     Raises:
-        RequestError: winner or split are not those the test set was opened for, and no reason to reopen is given;
-            or one is given and there is nothing to reopen.
+        RequestError: the winner or the split is not the one that the test set was opened for, and no reason to reopen
+            is given; or a reason is given and there is nothing to reopen.
     """
     if reopen is not None and not reopen.strip():
-        raise RequestError("--reopen must say why the test set is opened again, but it is empty")
+        raise RequestError(
+            "--reopen must give the reason for opening the test set again, but it is empty"
+        )
     if not openings:
         if reopen is not None:
             raise RequestError(
@@ -146,7 +148,7 @@ def next_step(
 
 
 def _change(opening: Opening, winner: Winner, split_sha256: str) -> str | None:
-    """What is no longer as it was at `opening`; None where nothing is."""
+    """What has changed since `opening`; None if nothing has."""
     then = opening.winner
     if (then.trial_id, then.epoch) != (winner.trial_id, winner.epoch):
         return (
@@ -164,19 +166,19 @@ def _change(opening: Opening, winner: Winner, split_sha256: str) -> str | None:
 
 
 def leak_alarm(target: str, images: int, accuracy: float) -> str | None:
-    """A warning where a test accuracy on CelebA (`images` in the whole table) is too good to be true."""
+    """A warning if a test accuracy on CelebA (`images` in the whole table) is too good to be true."""
     ceiling = CEILINGS.get(target)
     if ceiling is None or images < CELEBA_IMAGES or accuracy <= ceiling:
         return None
     return (
         f"LEAK ALARM: a test accuracy of {percent(accuracy)} for {target} is above {percent(ceiling, 1)}, "
         "more than published models reach on CelebA: the same pictures or people are probably in both the training "
-        "and the test part. Find out before you believe it."
+        "and the test set. Check this before you trust the result."
     )
 
 
 def alarm_of(target: str, split: Path, openings: Sequence[Opening]) -> str | None:
-    """The leak alarm of the newest result, if there is one and it raises it; `split` is the run's split.parquet."""
+    """The leak alarm, if the newest result raises it; `split` is the run's split.parquet."""
     if not openings or openings[-1].result is None:
         return None
     images: int = pq.read_metadata(split).num_rows
@@ -191,7 +193,7 @@ def how_often(openings: Sequence[Opening]) -> str:
 
 
 def reasons(openings: Sequence[Opening]) -> Iterator[str]:
-    """What must be said of each opening beside its number."""
+    """What must be reported about each opening besides its number."""
     for opening in openings:
         if opening.reason:
             yield f"opening {opening.number}: {opening.reason}"

@@ -1,4 +1,4 @@
-"""Records → tidy frames of trials, epochs, predictions and decisions; Parquet and CSV. Also for a run under way."""
+"""Tidy frames of trials, epochs, predictions and decisions, as Parquet and CSV. Also for a run that is under way."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -46,23 +46,23 @@ def load_config(run: RunPath) -> SweepConfig:
 
 
 def read(run: Source) -> Snapshot:
-    """What is on record of a run now. Given to the functions below, what they say is of one moment, and read once.
+    """Read a run's records once. Passing the result to the functions below makes all of them refer to one moment.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     return Snapshot.of(run)
 
 
 @paused_collector()
 def trials(run: Source) -> pd.DataFrame:
-    """One row a trial in the order of suggestion; losses and rates are those of its best validation epoch.
+    """One row per trial in the order of suggestion; losses and rates are those of its best epoch by validation.
 
-    A setting that does not act in a trial (momentum under Adam, say) is missing there, as is what is not known yet.
-    Seconds are of all epochs on record, memory is the peak in bytes.
+    A setting that has no effect in a trial (such as momentum under Adam) is missing there, as is what is not known yet.
+    Seconds are those of all recorded epochs; memory is the peak in bytes.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     snapshot = read(run)
     metric, done = snapshot.config.metric, work(snapshot)
@@ -74,10 +74,10 @@ def trials(run: Source) -> pd.DataFrame:
 
 
 def epochs(run: Source) -> pd.DataFrame:
-    """One row a finished epoch, trials in the order of suggestion.
+    """One row per finished epoch, trials in the order of suggestion.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     snapshot = read(run)
     counts = [len(trial.epochs) for trial in snapshot.trials]
@@ -90,22 +90,22 @@ def epochs(run: Source) -> pd.DataFrame:
 
 
 def winner(run: Source) -> str | None:
-    """The trial that wins by validation, as `analysis select` and `analysis test` have it; None while there is none.
+    """The trial that wins by validation, the same as for `analysis select` and `analysis test`; None if there is none.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     found = select(run).winner
     return found.trial_id if found is not None else None
 
 
 def predictions(run: Source, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
-    """What trials said of the validation images at their best epoch, one row a trial and image.
+    """The trials' predictions of the validation images at their best epoch, one row per trial and image.
 
-    Of all trials whose predictions are on record, or of `trial_ids` alone: 3,000 images are 3,000 rows a trial.
+    Of all trials whose predictions are on record, or only of `trial_ids`: 3,000 images give 3,000 rows per trial.
 
     Raises:
-        RequestError: no run folder, a damaged record, or a trial of `trial_ids` without predictions.
+        RequestError: there is no run folder, a record is damaged, or a trial of `trial_ids` has no predictions.
     """
     snapshot = read(run)
     metric, found = snapshot.config.metric, []
@@ -129,10 +129,10 @@ def predictions(run: Source, trial_ids: Sequence[str] | None = None) -> pd.DataF
 
 
 def decisions(run: Source) -> pd.DataFrame:
-    """One row a decision of ASHA, in the order in which they were taken; values in the metric's own sign.
+    """One row per decision of ASHA, in the order in which they were taken; values in the metric's own sign.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     snapshot = read(run)
     metric = snapshot.config.metric
@@ -152,7 +152,7 @@ def decisions(run: Source) -> pd.DataFrame:
 
 
 def _rung_of(run: Snapshot, decision: Decision) -> str:
-    """Whom the trial was compared with."""
+    """The trials that this one was compared with: "all", or a strategy."""
     asha = run.config.asha
     if asha is None or asha.rungs_of == "all":
         return "all"
@@ -160,7 +160,7 @@ def _rung_of(run: Snapshot, decision: Decision) -> str:
 
 
 def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the trial frame; `run` is what the whole run did in frozen layers, whose pace is every trial's."""
+    """A row of the trial frame; `run` is the frozen work of the whole run, whose pace is used for every trial."""
     asked, status, epochs, best = trial.asked, trial.status(), trial.epochs, trial.best(metric)
     facts: dict[str, Any] = {
         "trial_id": trial.trial_id,
@@ -188,7 +188,7 @@ def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str
 
 
 def _typed(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """Columns of these dtypes, in their order; times are ISO 8601."""
+    """A frame of columns with these dtypes, in their order; times come as ISO 8601."""
     return pd.DataFrame({name: _column(columns[name], kind) for name, kind in dtypes.items()})
 
 
@@ -201,12 +201,12 @@ def _column(values: Any, dtype: str) -> Any:
 
 
 def frame_of(rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """Rows with exactly the columns and dtypes asked for, also when there are no rows."""
+    """A frame of `rows` with exactly these columns and dtypes, also if there are no rows."""
     return pd.DataFrame(rows, columns=list(dtypes), dtype=object).astype(dict(dtypes))
 
 
 def varied(frame: pd.DataFrame) -> list[str]:
-    """The settings in which the trials of a trial frame differ; the strategy and the rate where none does."""
+    """The settings in which the trials of a trial frame differ; strategy and learning rate if they don't differ."""
     names = [name.removeprefix("config/") for name in SETTINGS if frame[name].nunique() > 1]
     if any(name not in SECONDARY for name in names):
         return names
@@ -214,13 +214,13 @@ def varied(frame: pd.DataFrame) -> list[str]:
 
 
 def work(run: Source) -> dict[str, Any]:
-    """What all trials took from frozen layers, and what sharing saved; see trainable.records.rows.frozen_work."""
+    """The frozen work of all trials, and what sharing saved; see trainable.records.rows.frozen_work."""
     table = read(run).epochs.table
     return with_saved_seconds({name: sum(table[name].to_pylist(), 0.0) for name in FROZEN_COLUMNS})
 
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as plain JSON values: what is missing is None, times are ISO 8601."""
+    """The rows as plain JSON values: missing values are None, times are ISO 8601."""
     return [
         {str(name): _plain(value) for name, value in row.items()}
         for row in frame.to_dict(orient="records")
@@ -237,13 +237,13 @@ def read_frame(path: RunPath) -> pd.DataFrame:
     """A frame of trials or epochs from the Parquet or CSV file that `write` made, exactly as it was.
 
     Raises:
-        RequestError: another file.
+        RequestError: the file is not one of these.
     """
     path = Path(path)
     columns = {"trials": TRIALS, "epochs": EPOCHS}.get(path.stem)
     if columns is None or path.suffix not in (".parquet", ".csv"):
         raise RequestError(
-            f"a frame must be trials or epochs, as .parquet or .csv, but it is {path.name}"
+            f"a frame's file must be trials or epochs, as .parquet or .csv, but it is {path.name}"
         )
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
@@ -260,10 +260,10 @@ def read_frame(path: RunPath) -> pd.DataFrame:
 
 
 def write(run: Source) -> list[Path]:
-    """Write both frames into the run's results folder, as Parquet and CSV; the paths.
+    """Write both frames into the run's results folder, as Parquet and CSV; returns the paths.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     snapshot = read(run)
     frames = {"trials": trials(snapshot), "epochs": epochs(snapshot)}

@@ -1,4 +1,4 @@
-"""The winner: by validation only. Nothing here knows of a test set."""
+"""Selects the winner, by validation only. Nothing here uses the test set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from trainable.records.manifest import SessionEnd
 from trainable.records.rows import Status
 
 Ground = Literal["single runs", "replicates"]
-NAMED = 3  # best others that are named where there is no winner; assumed
+NAMED = 3  # how many of the best trials are named if there is no winner; assumed
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Selection:
     single: Standing | None = None
     """The best single trial of the search: the winner, unless settings were replicated."""
     flat: frozenset[str] = frozenset()
-    """Finished trials that learned nothing of their classes."""
+    """Finished trials that learned nothing about their classes."""
 
     @property
     def ground(self) -> Ground | None:
-        """What the winner was chosen by; None without one."""
+        """What the winner was chosen by; None without a winner."""
         if self.winner is None:
             return None
         return "replicates" if self.winner.origin == "replicate" else "single runs"
@@ -42,15 +42,15 @@ class Selection:
         if self.ground == "replicates":
             runs = replicates(self.ranked, self.flat)[self.winner.setting_id].learned
             return (
-                "by replicates: the setting whose replicates have the highest mean wins, and the best of its "
+                "chosen by replicates: the setting whose replicates have the highest mean wins, and the best of its "
                 f"{len(runs)} is the winner"
             )
         finished = sum(s.status is Status.FINISHED and s.origin == "search" for s in self.ranked)
-        return f"by single runs, as the best of {counted(finished, 'finished trial')}"
+        return f"chosen by single runs, as the best of {counted(finished, 'finished trial')}"
 
     @property
     def better_unfinished(self) -> Standing | None:
-        """The best trial that did not finish and yet had seen a better value than the winner."""
+        """The best trial that did not finish although it had reached a better value than the winner."""
         if self.winner is None:
             return None
         others = (
@@ -63,7 +63,7 @@ class Selection:
 
     @property
     def best_audit(self) -> Standing | None:
-        """The best pruned trial that was run to the end; it can't win."""
+        """The best finished audit of a pruned trial; it can't win."""
         audits = (s for s in self.ranked if s.origin == "audit" and s.status is Status.FINISHED)
         return next(audits, None)
 
@@ -73,42 +73,42 @@ class Selection:
         return f"{one.trial_id} ({value} at epoch {one.best.epoch})"
 
     def remarks(self) -> list[str]:
-        """What a reader of the winner should know: that there is none, or that another had seen a better value."""
+        """What a reader should know about the winner: that there is none, or that another trial has been better."""
         return list(self._remarks())
 
     def _remarks(self) -> Iterator[str]:
         won = self.winner
         if won is not None and self.ground == "replicates" and self.single is not None:
             yield (
-                f"settings were replicated, and the winner is the best replicate of the one with the highest mean: "
+                f"settings were replicated, and the winner is the best replicate of the setting with the highest mean: "
                 f"{self.say(won)}; the best single trial of the search is {self.say(self.single)}"
             )
         better = self.better_unfinished
         if better is not None:
             yield (
-                f"trial {self.say(better)} had seen a better {metric_name(self.metric)} than the winner, "
+                f"trial {self.say(better)} had reached a better {metric_name(self.metric)} than the winner, "
                 f"but it did not finish: {better.status.value}"
             )
         audit = self.best_audit
         if self.single is not None and audit is not None and audit.score > self.single.score:
             yield (
                 f"{self.say(audit)} is the audit of a pruned trial, and better than the best single trial of the "
-                f"search, {self.say(self.single)}: `analysis cost` says what that means"
+                f"search, {self.say(self.single)}; `analysis cost` explains what that means"
             )
         if self.winner is None and self.ranked:
             best = ", ".join(
                 f"{self.say(each)}, {each.status.value}" for each in self.ranked[:NAMED]
             )
-            yield f"no trial of the search has finished, so there is no winner; the best others: {best}"
+            yield f"no trial of the search has finished, so there is no winner; the best so far: {best}"
         elif self.winner is None:
             yield "no trial has finished an epoch, so there is no winner"
 
 
 def select(run: Source) -> Selection:
-    """Rank the trials on record by their best validation epoch.
+    """Rank the recorded trials by their best epoch on the validation images.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     ranked = rank(read.standings)
@@ -118,7 +118,7 @@ def select(run: Source) -> Selection:
 
 
 def _flat(run: Snapshot, ranked: list[Standing]) -> frozenset[str]:
-    """Finished trials without an order of the classes at their best epoch; none where so few images can't tell."""
+    """Finished trials whose ranking at their best epoch counts as chance; none if there are too few images to know."""
     finished = [each for each in ranked if each.status is Status.FINISHED]
     if not finished:
         return frozenset()
@@ -127,10 +127,10 @@ def _flat(run: Snapshot, ranked: list[Standing]) -> frozenset[str]:
 
 
 def why_unfinished(run: Source) -> str | None:
-    """What the sweep still lacks; None once every trial has ended and the last session ended by itself.
+    """Why the sweep is not finished; None once every trial has ended and the last session has finished.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     sessions = read.manifest.sessions
@@ -138,7 +138,7 @@ def why_unfinished(run: Source) -> str | None:
     if not sessions:
         return "it has not been started"
     if going:
-        return f"{counted(going, 'trial')} of it {'has' if going == 1 else 'have'} not ended"
+        return f"{going:,} of its trials {'has' if going == 1 else 'have'} not ended"
     how = sessions[-1].how
     if how is not SessionEnd.FINISHED:
         return f"its last session {f'did not finish it: {how}' if how else 'has not ended'}"

@@ -1,4 +1,4 @@
-"""Which trials are drawn and listed one by one, where a run has more of them than a page can hold."""
+"""Which trials are drawn and listed one by one if a run has more of them than a page can hold."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from sweep.search.ranking import Standing
 from trainable.records.rows import Status
 
 MOST: Final = 300
-"""Trials that are drawn and listed; all of them up to there: a page of 7 MB (README.md); assumed."""
+"""The most trials that are drawn and listed: they make a page of 7 MB (README.md); assumed."""
 BEST: Final = 100
-"""Of them the best ones, where there are more; assumed."""
+"""How many of the best trials are always among them; assumed."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Some trials of a run, or all."""
+    """Some or all trials of a run."""
 
     trial_ids: frozenset[str]
     trials: int
-    """In all."""
+    """The number of all trials of the run."""
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows of a frame that are of these trials."""
+        """The rows of a frame that belong to these trials."""
         return frame if self.are_all else frame[frame["trial_id"].isin(self.trial_ids)]
 
     @property
@@ -35,18 +35,18 @@ class Shown:
         return len(self.trial_ids) == self.trials
 
     def said(self) -> str | None:
-        """What is missing, in a sentence; None where nothing is."""
+        """What is missing, in a sentence; None if nothing is."""
         if self.are_all:
             return None
         return (
             f"of {counted(self.trials, 'trial')}, {len(self.trial_ids)} are drawn and listed one by one: the best "
-            f"{BEST}, each that was the best so far, and some of the others, evenly in the order of suggestion; "
-            "figures and sentences are of all trials, and `analysis results` writes every one"
+            f"{BEST}, each that was the best so far, and others spread evenly over the order of suggestion; numbers "
+            "and sentences cover all trials, and `analysis results` writes every one"
         )
 
 
 def shown_of(run: Snapshot) -> Shown:
-    """All trials up to MOST of them, else as `Shown.said` has it, with the winner and the best that finished."""
+    """All trials if there are at most MOST; else those that `Shown.said` names, the winner, and the best finished."""
     everyone = [trial.trial_id for trial in run.trials]
     if len(everyone) <= MOST:
         return Shown(frozenset(everyone), len(everyone))
@@ -67,7 +67,7 @@ def _notable(run: Snapshot, selection: Selection) -> Iterator[str]:
 
 
 def _best_so_far(run: Snapshot) -> Iterator[Standing]:
-    """Each that was better than all suggested before it, so that the line of the best so far is that of all trials."""
+    """Each trial that was better than all suggested before it: with these the line of the best so far is exact."""
     best = None
     for each in run.standings:
         if each.origin != "audit" and (best is None or each.score > best):

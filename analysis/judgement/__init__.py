@@ -1,7 +1,7 @@
-"""The winner beyond its accuracy: are its probabilities true, how well does it rank, where is it wrong?
+"""The winner beyond its accuracy: is it calibrated, how well does it rank, where is it wrong?
 
-On the validation images, on which it was selected, and on the test images once they were opened: from the
-predictions on record. No image is opened here.
+On the validation images, on which it was selected, and on the test images once they were opened, from the recorded
+predictions. No image is opened here.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from analysis.wording import points
 from trainable.errors import RequestError
 from trainable.records.run_folder import RunFolder
 
-LABELS: Final = {"validation": "validation, on which it was selected", "test": "test"}
+LABELS: Final = {"validation": "validation set (used for its selection)", "test": "test set"}
 Part = Literal["validation", "test"]
 
 
@@ -39,12 +39,12 @@ class Mistake:
     file: str
     label: int
     probability: float
-    """Of class 1, as the model says."""
+    """Of class 1, as the model predicts."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Test minus validation accuracy of the tested model: two samples of images that share none."""
+    """Test minus validation accuracy of the tested model, on two disjoint samples of images."""
 
     test: float
     validation: float
@@ -55,14 +55,9 @@ class Gap:
         low, high = self.versus.interval.low, self.versus.interval.high
         outside = low > 0 or high < 0
         yield (
-            f"test minus validation accuracy: {points(self.versus.difference)}, 95 % interval {points(low)} to "
-            f"{points(high)} (Newcombe), "
-            + (
-                "more than chance among images makes likely"
-                if outside
-                else "no more than chance among images"
-            )
-            + "; the model was selected on the validation images, so some loss is expected"
+            f"test minus validation accuracy: {points(self.versus.difference)} (95 % confidence interval {points(low)} "
+            f"to {points(high)}, Newcombe), {'' if outside else 'not '}significantly different from zero; the model "
+            "was selected on the validation images, so some loss is expected"
         )
 
 
@@ -90,14 +85,14 @@ class Judgement:
     images: int
     calibration: Calibration
     ranking: Ranking | None
-    """None where a class has no image."""
+    """None if a class has no image."""
     curves: RankingCurves | None
     mistaken: int
-    """Images that it gets wrong."""
+    """How many images it gets wrong."""
     mistakes: tuple[Mistake, ...]
-    """Those that it was surest of."""
+    """The most confident mistakes."""
     groups: Groups | None
-    """None where the table is gone."""
+    """None if the table is missing or has changed."""
 
     @property
     def label(self) -> str:
@@ -113,16 +108,16 @@ class Judgement:
     def ranking_said(self) -> Iterator[str]:
         """In sentences."""
         if self.ranking is None:
-            yield "a class has no image here, so there is nothing to rank"
+            yield "one class has no images here, so there is nothing to rank"
             return
         yield from self.ranking.said()
         if self.ranking.auc.interval is None:
             yield (
-                f"no interval: a class has fewer than {FEWEST} images, or drawing the images again changes nothing"
+                f"no confidence interval: a class has fewer than {FEWEST} images, or resampling them changes nothing"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without what is only drawn."""
+        """Plain values, without the curves, which are only drawn."""
         return {
             **asdict(replace(self, curves=None)),
             "label": self.label,
@@ -132,7 +127,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Judged:
-    """The winner on validation, the tested model on test; and why something is missing."""
+    """The winner on the validation set and the tested model on the test set, with remarks on what is missing."""
 
     parts: tuple[Judgement, ...]
     gap: Gap | None
@@ -142,7 +137,7 @@ class Judged:
         return next((each for each in self.parts if each.part == name), None)
 
     def briefly(self) -> Iterator[str]:
-        """What `analysis test` says of the test part beside its rates."""
+        """What `analysis test` prints about the test set besides the rates."""
         yield from self.remarks
         judgement = self.part("test")
         if judgement is not None:
@@ -164,10 +159,10 @@ class Judged:
 
 
 def judge(run: Source) -> Judged:
-    """The judgement of the run; nothing where it has no winner yet.
+    """The judgement of the run; empty if it has no winner yet.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     config, folder = read.config, read.folder
@@ -218,11 +213,11 @@ def judge_part(
     """One model on one part, from `predictions` (file, label, logit) and the table indexed by file, if there is one.
 
     Raises:
-        RequestError: no prediction, or one that is not a number.
+        RequestError: there is no prediction, or one is not a number.
     """
     if predictions.empty or predictions["logit"].isna().any():
         raise RequestError(
-            f"each {part} image must have a prediction that is a number, but trial {trial_id} has other ones"
+            f"each {part} image must have a prediction that is a number, but some of trial {trial_id} have none"
         )
     ranked = ranking_of(predictions)
     surest = most_confident(predictions)
@@ -249,7 +244,7 @@ def read_test_predictions(run: RunFolder, opening: Opening) -> pd.DataFrame:
     """file, label, logit of every test image, as the opening wrote them.
 
     Raises:
-        RequestError: the file is gone, or another one.
+        RequestError: the file is missing or was changed.
     """
     assert opening.result is not None
     content = read_checked(run.test_predictions.name, run, opening.result.predictions_sha256)

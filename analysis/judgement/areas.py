@@ -1,4 +1,4 @@
-"""How well a model ranks images, whatever the threshold: ROC and precision–recall curves and their areas."""
+"""How well a model ranks images, independent of the threshold: ROC and precision–recall curves and their areas."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from analysis.judgement.bootstrap import Estimate, areas_and_bands
 from analysis.judgement.predicted import labels_of, sigmoid
 from analysis.wording import number, percent
 
-FAR: Final = 1e300  # what stands for an infinite logit: finite, and beyond any that a model gives
+FAR: Final = 1e300  # stands for an infinite logit: finite, and beyond any that a model outputs
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,29 @@ class Operating:
     false_positive_rate: float
     recall: float
     precision: float | None
-    """None where nothing is called positive."""
+    """None if no image is predicted positive."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well the model puts positive images above negative ones, whatever the threshold."""
+    """How well the model ranks positive images above negative ones, independent of the threshold."""
 
     auc: Estimate
-    """Area under the ROC curve: the chance that a positive image has the higher score."""
+    """Area under the ROC curve: the probability that a positive image has a higher score than a negative one."""
     average_precision: Estimate
     positive_share: float
-    """The average precision of a model that knows nothing."""
+    """Share of positive images, which is the average precision of a model without skill."""
     operating: Operating
 
     def said(self) -> Iterator[str]:
         """In sentences."""
         yield f"ROC AUC {self.auc.said()}"
         yield (
-            f"average precision {self.average_precision.said()}; without any skill {number(self.positive_share)}"
+            f"average precision {self.average_precision.said()}; without skill, it would be "
+            f"{number(self.positive_share)}"
         )
         yield (
-            f"at threshold 0.5, which was fixed before and not tuned: recall {percent(self.operating.recall)}, "
+            f"at threshold 0.5, which was fixed in advance and not tuned: recall {percent(self.operating.recall)}, "
             f"false positive rate {percent(self.operating.false_positive_rate)}, "
             f"precision {percent(self.operating.precision)}"
         )
@@ -50,7 +51,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class RankingCurves:
-    """What is drawn of a ranking; shares in 0…1, thresholds are probabilities."""
+    """The curves to be drawn; shares in 0…1, thresholds are probabilities."""
 
     roc: pd.DataFrame
     """false_positive_rate, recall, threshold."""
@@ -61,7 +62,7 @@ class RankingCurves:
 
 
 def ranking_of(predictions: pd.DataFrame) -> tuple[Ranking, RankingCurves] | None:
-    """From `predictions` (label, logit), no logit NaN; None where a class has no image."""
+    """From `predictions` (label, logit), no logit NaN; None if a class has no image."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     labels = labels_of(predictions)

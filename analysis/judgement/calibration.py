@@ -1,4 +1,4 @@
-"""Are the probabilities true? Bins, Brier score, expected calibration error."""
+"""Is the model calibrated? Bins, Brier score, expected calibration error."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from analysis.statistics import CONFIDENCE, Interval, wilson
 from analysis.wording import counted, number, percent, points
 
 BINS: Final = 10
-"""Of the predicted probability, each a tenth wide, as is usual (Guo et al. 2017 take 15)."""
+"""Of the predicted probability, each a tenth wide, as is usual (Guo et al. 2017 use 15)."""
 
 
 @dataclass(frozen=True)
@@ -27,54 +27,54 @@ class Bin:
     probability: float
     """Mean predicted probability of these images."""
     share: float
-    """Of them that are positive."""
+    """Share of these images that are positive."""
     interval: Interval
-    """Of the share (Wilson)."""
+    """Confidence interval of the share (Wilson)."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Does what is called 80 % happen in 80 % of cases? Shares and probabilities in 0…1."""
+    """Are images predicted with 80 % positive in 80 % of cases? Shares and probabilities in 0…1."""
 
     bins: tuple[Bin, ...]
-    """Those that hold an image."""
+    """Those that contain an image."""
     brier: Estimate
     """Mean squared difference of probability and label (Brier 1950)."""
     brier_of_share: float
-    """Of always giving the positive share itself."""
+    """The Brier score of always predicting the share of positives."""
     error: float
     """Expected calibration error over `bins`: mean distance of probability and share, weighted by images."""
     error_by_chance: Interval
-    """What a model whose probabilities are true would show on these images: its middle 95 %."""
+    """The middle 95 % of what a perfectly calibrated model with these probabilities would show on these images."""
     confidence: float
-    """Mean probability that the model gives to what it predicts."""
+    """Mean probability that the model assigns to the class that it predicts."""
     accuracy: float
 
     def said(self) -> Iterator[str]:
         """In sentences."""
         yield (
-            f"Brier score {self.brier.said()}; always giving the positive share would score "
+            f"Brier score {self.brier.said()}; always predicting the share of positives would score "
             f"{number(self.brier_of_share)}"
         )
         low, high = self.error_by_chance.low, self.error_by_chance.high
         beyond = self.error > high
         yield (
-            f"expected calibration error {_points(self.error)} over {counted(len(self.bins), 'bin')} a tenth wide; "
-            f"with true probabilities chance alone would make it {_points(low)} to {_points(high)}, so "
-            + ("the probabilities are off" if beyond else "no miscalibration is shown")
+            f"expected calibration error {_points(self.error)} over {counted(len(self.bins), 'bin')} of width 0.1; "
+            f"with perfect calibration, chance alone would give {_points(low)} to {_points(high)}, so "
+            + ("the model is miscalibrated" if beyond else "there is no evidence of miscalibration")
         )
         excess = self.confidence - self.accuracy
         yield (
-            f"it is {percent(self.confidence)} sure on average and right in {percent(self.accuracy)} of cases"
+            f"mean confidence is {percent(self.confidence)}, accuracy {percent(self.accuracy)}"
             + (
-                f": too {'sure' if excess > 0 else 'unsure'} by {_points(abs(excess))}"
+                f": {'over' if excess > 0 else 'under'}confident by {_points(abs(excess))}"
                 if beyond
                 else ""
             )
         )
 
     def frame(self) -> pd.DataFrame:
-        """One row a bin: low, high, images, probability, share, share_low, share_high."""
+        """One row per bin: low, high, images, probability, share, share_low, share_high."""
         rows = [
             (b.low, b.high, b.images, b.probability, b.share, b.interval.low, b.interval.high)
             for b in self.bins
@@ -116,7 +116,7 @@ def calibration_of(predictions: pd.DataFrame) -> Calibration:
 
 
 def _error_by_chance(probability: Floats, place: "np.ndarray[Any, Any]") -> Interval:
-    """Calibration errors where labels are drawn with the predicted probabilities: BOOTSTRAPS draws, always the same."""
+    """The calibration error if labels are drawn with the predicted probabilities: BOOTSTRAPS draws, always the same."""
     random, images = np.random.default_rng(0), len(probability)
     inside = (place[:, None] == np.unique(place)).astype(float)
     expected, errors = probability @ inside, []

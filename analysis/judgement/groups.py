@@ -1,4 +1,4 @@
-"""Accuracy within groups of other attributes: of men and of women, of the young and of the others."""
+"""Accuracy within groups of other attributes: men and women, young people and others."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from trainable.errors import RequestError
 from trainable.records.manifest import Manifest
 
 FEWEST: Final = 20
-"""Images of a group that its accuracy is given for, at least; assumed."""
+"""The fewest images of a group for which its accuracy is reported; assumed."""
 SAID: Final = {True: "yes", False: "no"}
 
 
@@ -34,15 +34,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute with two values: the larger one first."""
+    """An attribute with two values, the larger one first."""
 
     name: str
     having: Group
     lacking: Group
     versus: Difference
-    """Accuracy of `having` less that of `lacking`."""
+    """Accuracy of `having` minus that of `lacking`."""
     p_holm: float
-    """Of Fisher's exact test, among all attributes."""
+    """Of Fisher's exact test, corrected for all attributes."""
 
     @property
     def differs(self) -> bool:
@@ -51,7 +51,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Groups:
-    """Every attribute whose two groups are large enough, the surest difference first."""
+    """Every attribute whose two groups are large enough, the most significant difference first."""
 
     each: tuple[Attribute, ...]
     left_out: tuple[str, ...]
@@ -65,21 +65,21 @@ class Groups:
             yield (
                 f"accuracy is {percent(each.having.accuracy)} where {each.name} is {each.having.value} and "
                 f"{percent(each.lacking.accuracy)} where it is {each.lacking.value}: "
-                f"{points(each.versus.difference)} (95 % interval {points(low)} to {points(high)}, "
-                f"p = {each.p_holm:.2g} after Holm)"
+                f"{points(each.versus.difference)} (95 % confidence interval {points(low)} to {points(high)}, "
+                f"p = {each.p_holm:.2g} after Holm's correction)"
             )
         if self.each and not found:
             yield (
-                f"no difference in accuracy between the groups of {counted(len(self.each), 'attribute')} can be told "
-                "from chance (Fisher's exact test, Holm)"
+                f"no significant difference in accuracy between the groups of {counted(len(self.each), 'attribute')} "
+                "(Fisher's exact test, Holm's correction)"
             )
         if self.left_out:
             yield (
-                f"{counted(len(self.left_out), 'attribute')} left out: a group of fewer than {FEWEST} images"
+                f"{counted(len(self.left_out), 'attribute')} left out: one group has fewer than {FEWEST} images"
             )
 
     def frame(self) -> pd.DataFrame:
-        """One row an attribute: attribute, difference, low, high (shares), differs."""
+        """One row per attribute: attribute, difference, low, high (shares), differs."""
         rows = [
             {
                 "attribute": each.name,
@@ -94,9 +94,9 @@ class Groups:
 
 
 def groups_of(predictions: pd.DataFrame, attributes: pd.DataFrame, target: str) -> Groups:
-    """Each column of `attributes` (indexed by file) with two values, the target apart, over `predictions`.
+    """Each column of `attributes` (indexed by file) with two values, except the target, over `predictions`.
 
-    `predictions` has file, label, logit. Images without a value are in neither group. Files are joined by their names
+    `predictions` has file, label, logit. Images without a value are in neither group. Files are matched by their names
     as they were when the run began.
     """
     right = rights(predictions)
@@ -137,7 +137,7 @@ def read_attributes(config: SweepConfig, manifest: Manifest) -> pd.DataFrame:
     """The run's image table, indexed by file, if it is still the one that the run began with.
 
     Raises:
-        RequestError: it is gone, or has changed.
+        RequestError: it is missing, or has changed.
     """
     path = _table(config, manifest)
     recorded = manifest.digests.table
@@ -145,22 +145,22 @@ def read_attributes(config: SweepConfig, manifest: Manifest) -> pd.DataFrame:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise RequestError(
-            f"accuracy within groups takes the table {path}, but reading it says: {error.strerror}; "
-            "`sweep resume RUN data.table=PLACE` says where it lies now"
+            f"accuracy within groups needs the table {path}, but it can't be read: {error.strerror}; "
+            "give its new place with `sweep resume RUN data.table=PLACE`"
         ) from None
     if digest != recorded:
         raise RequestError(
-            f"accuracy within groups takes the table {path} as it was when the run began (SHA-256 {recorded}), "
+            f"accuracy within groups needs the table {path} as it was when the run began (SHA-256 {recorded}), "
             "but it has changed"
         )
     return attributes_by_file(path, manifest.file_column)
 
 
 def _table(config: SweepConfig, manifest: Manifest) -> Path:
-    """Where the table is: as recorded, as configured, or beside the images, where a zip is not extracted for it."""
+    """Where the table is: as recorded, as configured, or beside the images; a zip is not extracted to find it."""
     if manifest.digests.table is None:
         raise RequestError(
-            "accuracy within groups takes a table of attributes, and this run has none: folders gave its classes"
+            "accuracy within groups needs a table of attributes, but this run has none: its classes come from folders"
         )
     named = manifest.table or config.data.table
     if named:

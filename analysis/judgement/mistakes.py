@@ -1,6 +1,6 @@
-"""The images that a model was most sure of and wrong about, and small pictures of them.
+"""A model's most confident mistakes, with thumbnails of them.
 
-Nothing here opens a part of the split by itself: whoever asks hands over the opened images.
+Nothing here opens a part of the split by itself: the caller passes the opened images.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ QUALITY: Final = 80  # of JPEG: 2 to 5 KB a picture; by eye
 
 
 def most_confident(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Up to SHOWN rows of `predictions` (file, label, logit) that are wrong at threshold 0.5, the surest first."""
+    """Up to SHOWN rows of `predictions` (file, label, logit) that are wrong at threshold 0.5, most confident first."""
     wrong = predictions[~rights(predictions)]
     order = wrong.assign(sure=wrong["logit"].abs()).sort_values(
         ["sure", "file"], ascending=[False, True]
@@ -46,7 +46,7 @@ def thumbnail(path: Path, sha256: str) -> bytes:
 
 
 def thumbnails_still_there(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
-    """Thumbnails by file, of those in `digests` that are in the folder of images as they were."""
+    """Thumbnails by file, of the files in `digests` that are still in the image folder, unchanged."""
     found = {}
     for file, sha256 in digests.items():
         try:
@@ -71,10 +71,10 @@ def as_parquet(mistakes: pd.DataFrame, images: LabelledImages) -> bytes:
 
 
 def read_test_mistakes(run: RunFolder, sha256: str) -> dict[str, bytes]:
-    """Thumbnails by file that the opening with this digest wrote.
+    """The thumbnails, by file, that the opening of the test set wrote with this digest.
 
     Raises:
-        RequestError: the file is gone, or another one.
+        RequestError: the file is missing or was changed.
     """
     content = read_checked(run.test_mistakes.name, run, sha256)
     frame = pd.read_parquet(BytesIO(content))
@@ -82,17 +82,17 @@ def read_test_mistakes(run: RunFolder, sha256: str) -> dict[str, bytes]:
 
 
 def read_checked(name: str, run: RunFolder, sha256: str) -> bytes:
-    """What a file beside test.json holds, if it is the one that the newest opening wrote.
+    """The content of a file beside test.json, if it is the one that the newest opening wrote.
 
     Raises:
-        RequestError: it is gone, or another one.
+        RequestError: it is missing or was changed.
     """
     path = run.path / name
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(
-            f"{path} must be what the newest opening of the test set wrote, but reading it says: {error.strerror}"
+            f"{path} must be as the newest opening of the test set wrote it, but it can't be read: {error.strerror}"
         ) from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:

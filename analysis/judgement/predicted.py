@@ -1,4 +1,4 @@
-"""What a frame of predictions (file, label, logit) says of each image."""
+"""Label, correctness and probability of each image, from a frame of predictions (file, label, logit)."""
 
 import numpy as np
 import pandas as pd

@@ -1,1 +1,1 @@
-"""Pages and pictures."""
+"""HTML pages, and plots as picture files."""

@@ -1,4 +1,4 @@
-"""Several runs on one page: what differs between them, who won each, and whether the winners can be told apart."""
+"""Several runs on one page: how they differ, the winner of each, and whether the winners differ significantly."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,19 +25,19 @@ from trainable.records.files import now, write_atomically
 from trainable.records.run_folder import RunFolder
 
 UNTOLD: Final = ("name", "storage")
-"""Differ between any two runs."""
+"""Keys that differ between any two runs."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the page says."""
+    """The content of the page."""
 
     runs: pd.DataFrame
-    """As `analysis.findings.runs.compare` gives it, with a name of its own for each."""
+    """As `analysis.findings.runs.compare` returns it, with a unique name for each run."""
     settings: tuple[str, ...]
-    """Of each winner, those in which its run's trials differ, in words; "" without one."""
+    """For each winner, the settings in which its run's trials differ, in words; "" without a winner."""
     differences: tuple[tuple[str, tuple[str, ...]], ...]
-    """What was asked: key of the configuration, its value in each run."""
+    """Keys of the configuration that differ, each with its value in each run."""
     said: tuple[str, ...]
 
 
@@ -45,14 +45,14 @@ def compare_runs(given: Sequence[Source]) -> Comparison:
     """The runs side by side.
 
     Raises:
-        RequestError: one of them is no run folder, is given twice, or has a damaged record.
+        RequestError: one of them is not a run folder, is given twice, or has a damaged record.
     """
     read = [Snapshot.of(run) for run in given]
     paths = [run.folder.path for run in read]
     resolved = [path.resolve() for path in paths]
     for path in paths:
         if resolved.count(path.resolve()) > 1:
-            raise RequestError(f"each RUN must be another one, but {path} was given twice")
+            raise RequestError(f"each RUN must be a different one, but {path} was given twice")
     runs = compare(read)
     runs["name"] = pd.array(_names(runs), dtype="string")
     return Comparison(
@@ -64,7 +64,7 @@ def compare_runs(given: Sequence[Source]) -> Comparison:
 
 
 def _names(runs: pd.DataFrame) -> list[str]:
-    """The sweeps' names; with the folder where two have the same."""
+    """The sweeps' names, with the folder added if two have the same name."""
     names = runs["name"].tolist()
     return [
         name if names.count(name) == 1 else f"{name} ({run})"
@@ -82,7 +82,7 @@ def _winner_setting(run: Snapshot) -> str:
 
 
 def differences(asked: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Keys, with dots, whose values are not the same everywhere, with each one's value; "–" where there is none."""
+    """Dotted keys whose values are not the same in all runs, with the value in each run; "–" where there is none."""
     flat = [dict(_flat(facts)) for facts in asked]
     for key in dict.fromkeys(key for facts in flat for key in facts):
         values = tuple(facts.get(key, "–") for facts in flat)
@@ -100,11 +100,11 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
 
 
 def _said(read: Sequence[Snapshot], runs: pd.DataFrame) -> Iterator[str]:
-    """What the winners' validation predictions tell, where they are of the same images."""
+    """What follows from the winners' validation predictions, if they are for the same images."""
     for column, noun in (("target", "attributes"), ("metric", "metrics")):
         if runs[column].nunique() > 1:
             found = ", ".join(dict.fromkeys(runs[column]))
-            yield f"the runs have different {noun} ({found}): their values are not of one kind"
+            yield f"the runs have different {noun} ({found}): their values can't be compared"
     won = [
         (row["name"], run, row["winner"])
         for (_, row), run in zip(runs.iterrows(), read, strict=True)
@@ -125,8 +125,8 @@ def _said(read: Sequence[Snapshot], runs: pd.DataFrame) -> Iterator[str]:
     first = next(iter(frames.values()))
     if any(not frame[keys].equals(first[keys]) for frame in frames.values()):
         yield (
-            "the runs were validated on different images or labels, so only intervals can be compared, "
-            "and no winner's with another's image by image"
+            "the runs were validated on different images or labels, so their winners can't be compared image by image, "
+            "only by their intervals"
         )
         return
     yield from _paired({name: rights(frame) for name, frame in frames.items()})
@@ -139,16 +139,17 @@ def _paired(right: Mapping[str, Right]) -> Iterator[str]:
     for name, pair, p in zip(others, pairs, holm([pair.p for pair in pairs]), strict=True):
         by = points(float(right[best].mean() - right[name].mean()))
         split = (
-            right_alone(best, pair.only_first, name, pair.only_second) + f"; p = {p:.2g} after Holm"
+            right_alone(best, pair.only_first, name, pair.only_second)
+            + f"; p = {p:.2g} after Holm's correction"
         )
         if p < ALPHA:
             yield f"the winner of {best} beats the winner of {name} on these images by {by} ({split})"
         else:
-            yield f"the winners of {best} and {name} can't be told apart on these images: {by} ({split})"
+            yield f"the winners of {best} and {name} do not differ significantly on these images: {by} ({split})"
     images = counted(len(right[best]), "validation image")
     yield (
-        f"this compares trained models on the {images} they were selected on (the best reaches "
-        f"{percent(float(right[best].mean()))} there); it says nothing about settings: another seed may reverse the "
+        f"this compares trained models on the {images} that they were selected on (the best reaches "
+        f"{percent(float(right[best].mean()))} there); it says nothing about settings: another seed could reverse the "
         "order"
     )
 
@@ -157,10 +158,10 @@ def _paired(right: Mapping[str, Right]) -> Iterator[str]:
 
 
 def write_comparison(paths: Sequence[Path], out: Path | None = None) -> Path:
-    """One HTML file about several runs: `out`, else compare-NAME-NAME….html in the working directory; its path.
+    """Write one HTML file about several runs to `out`, or to compare-NAME-NAME….html here by default; its path.
 
     Raises:
-        RequestError: one of them is no run folder, is given twice, or has a damaged record; or `out` is no .html.
+        RequestError: one of them is not a run folder, is given twice, or has a damaged record; or `out` is not .html.
     """
     read = [Snapshot.of(path) for path in paths]
     found = compare_runs(read)
@@ -194,7 +195,7 @@ def _page(read: Sequence[Snapshot], found: Comparison) -> str:
 
 
 def _best_by_time(read: Sequence[Snapshot], runs: pd.DataFrame) -> Markup | None:
-    """None where runs have different metrics: they have no common axis."""
+    """None if the runs have different metrics: they have no common axis."""
     if runs["metric"].nunique() > 1:
         return None
     frames = {
@@ -204,6 +205,6 @@ def _best_by_time(read: Sequence[Snapshot], runs: pd.DataFrame) -> Markup | None
 
 
 def _href(folder: RunFolder) -> str | None:
-    """The run's own report, where there is one."""
+    """The address of the run's own report, if there is one."""
     report = folder.report.resolve()
     return report.as_uri() if report.is_file() else None

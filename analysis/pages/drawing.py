@@ -1,4 +1,4 @@
-"""Figures as pictures, through kaleido and a Chrome or Chromium of this machine."""
+"""Draws figures as pictures, with kaleido and the Chrome or Chromium of this machine."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -13,27 +13,27 @@ WIDTH: Final = 900  # pixels; a PNG has twice as many; by eye
 
 
 def draw_pictures(figures: list[go.Figure], kind: str) -> list[bytes]:
-    """The figures as files of KINDS.
+    """The figures as the content of files of one of KINDS.
 
     Raises:
-        RequestError: no browser.
+        RequestError: there is no browser.
     """
     from choreographer.browsers import BrowserDepsError, ChromeNotFoundError
 
     for figure in figures:
         figure.update_layout(paper_bgcolor="white", width=WIDTH)
     try:
-        with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop that runs already
+        with ThreadPoolExecutor(1) as pool:  # a notebook's own thread already runs an event loop
             return pool.submit(asyncio.run, _draw(figures, kind)).result()
     except (ChromeNotFoundError, BrowserDepsError):
         raise RequestError(
-            "pictures are drawn by a Chrome or Chromium, but none was found; install one, or set BROWSER_PATH; "
-            "`analysis report` needs none"
+            "drawing pictures needs Chrome or Chromium, but neither was found; install one, or set BROWSER_PATH; "
+            "`analysis report` needs no browser"
         ) from None
 
 
 async def _draw(figures: list[go.Figure], kind: str) -> list[bytes]:
-    """By one browser. (kaleido's server for synchronous calls waits for ever where there is no browser.)"""
+    """Draw them with one browser. (kaleido's server for synchronous calls waits for ever if there is no browser.)"""
     import kaleido
 
     async with kaleido.Kaleido(n=1) as browser:

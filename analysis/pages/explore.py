@@ -1,6 +1,6 @@
 """The data set before training: table, classes, attributes, sizes, pictures, views, split. Test images stay closed.
 
-Only training images are shown. The audit alone looks at every file, and gives back sizes and digests.
+Only training images are shown. Only the inspection reads every file, and it returns nothing but sizes and digests.
 """
 
 import base64
@@ -26,22 +26,22 @@ from trainable.data.views import look, view
 from trainable.errors import RequestError
 from trainable.records.files import write_atomically
 
-# how many rows, pictures of a class and views of one a page has, and pixels of a picture's height; by eye
+# on a page: rows of the table, pictures, views of one picture; and a picture's height in pixels; by eye
 HEAD: Final = 5
 SHOWN: Final = 5
 VIEWS: Final = 6
 SIDE: Final = 160
 PICTURES: Final = ("sample.png", "training-images.png", "views-*.png")
-"""Files with images of the data set."""
+"""Files that contain images of the data set."""
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """What there is to see."""
+    """What the page shows."""
 
     data: Examined
     attributes: pd.DataFrame
-    """attribute, positive, negative, missing (counts), correlation with the target (Pearson's, signed); see below."""
+    """attribute, positive, negative, missing (counts), correlation with the target (Pearson's); see `attributes`."""
     sizes: pd.DataFrame
     """width, height in pixels, images; the most frequent first."""
 
@@ -60,10 +60,10 @@ def explore(config: SweepConfig, begin: Begin = no_progress) -> Exploration:
 
 
 def attributes(table: pd.DataFrame, label: "pd.Series[int]") -> pd.DataFrame:
-    """One row a column of the table, in its order.
+    """One row per column of the table, in its order.
 
-    Of two values the larger counts as positive; where there are other than two, counts are missing. The correlation is
-    Pearson's with the label (for two values the phi coefficient), and missing where a column is no number or constant.
+    Of two values, the larger counts as positive; if there are not two, the counts are missing. The correlation is
+    Pearson's with the label (for two values the phi coefficient); it is missing if a column is constant or not numeric.
     """
     rows = []
     for name, column in table.items():
@@ -109,7 +109,7 @@ def class_counts(split: pd.DataFrame, classes: Sequence[str], target: str) -> go
             go.Bar(
                 x=list(counts.index),
                 y=counts[column].tolist(),
-                name=f"{target} {name}",
+                name=f"{target} = {name}",
                 marker={"color": colour},
                 text=[f"{count:,.0f}" for count in counts[column]],
                 textposition="outside",
@@ -122,14 +122,14 @@ def class_counts(split: pd.DataFrame, classes: Sequence[str], target: str) -> go
 
 
 def attribute_shares(frame: pd.DataFrame) -> go.Figure:
-    """The share of images that have each attribute, the most frequent on top."""
+    """The share of images that have each attribute, the most frequent at the top."""
     known = frame.dropna(subset="positive").copy()
     known["share"] = known["positive"] / (known["positive"] + known["negative"]) * 100
     return _bars(known.sort_values("share"), "share", "share of images", "%{x:.1f} %", "%")
 
 
 def correlations(frame: pd.DataFrame, target: str) -> go.Figure:
-    """How each attribute goes with the target, signed, the strongest positive on top."""
+    """The correlation of each attribute with the target, the strongest positive one at the top."""
     known = frame[frame["correlation"].notna() & (frame["attribute"] != target)]
     return _bars(
         known.sort_values("correlation"),
@@ -162,13 +162,13 @@ def _bars(frame: pd.DataFrame, column: str, title: str, said: str, unit: str) ->
 
 
 def sample_files(split: pd.DataFrame, seed: int, count: int = SHOWN) -> pd.DataFrame:
-    """`count` training images at random, the same ones for the same seed."""
+    """`count` random training images, the same ones for the same seed."""
     training = split[split["part"] == "train"]
     return training.sample(min(count, len(training)), random_state=seed)
 
 
 def picture(path: Path) -> Image.Image:
-    """The image as it is, upright, SIDE pixels high."""
+    """The whole image, upright, SIDE pixels high."""
     with Image.open(path) as image:
         colours = upright(image)
     width = max(1, round(colours.width * SIDE / colours.height))
@@ -178,14 +178,14 @@ def picture(path: Path) -> Image.Image:
 def views(
     path: Path, file: str, augmentation: Augmentation, seed: int, size: int
 ) -> list[Image.Image]:
-    """What the first VIEWS epochs see of an image under `augmentation`."""
+    """The views of an image in the first VIEWS epochs under `augmentation`."""
     pixels = load_pixels(path, size)
     seen = [look(pixels, view(augmentation, seed, epoch, file)) for epoch in range(1, VIEWS + 1)]
     return [Image.fromarray(each.permute(1, 2, 0).numpy()).resize((SIDE, SIDE)) for each in seen]
 
 
 def side_by_side(images: Sequence[Image.Image], gap: int = 6) -> Image.Image:
-    """One picture of several of the same height."""
+    """One picture made of several of the same height."""
     width = sum(image.width for image in images) + gap * (len(images) - 1)
     sheet = Image.new("RGB", (width, images[0].height), "white")
     x = 0
@@ -205,7 +205,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def figures_of(found: Exploration) -> dict[str, tuple[str, go.Figure]]:
-    """Each plot with its name as a file and its title."""
+    """Each plot by its file name, with its title."""
     table = found.data.table
     return {
         "classes": (
@@ -228,19 +228,19 @@ def write_exploration(
     show: Callable[[str], None] = lambda text: None,
     faces: bool = True,
 ) -> Path:
-    """Write explore.html, and its pictures and plots as PNG, into `folder`; the page.
+    """Write explore.html, and its pictures and plots as PNG, into `folder`; returns the page's path.
 
-    Without `faces` no image is in it, on the page or beside it; those of an earlier exploration go.
+    Without `faces` neither the page nor the folder has images; those of an earlier exploration are deleted.
 
-    `show` is told what was understood of the data, in lines. Plots are drawn by a Chrome or Chromium; where there is
-    none, `say` is told, and the page alone has them.
+    `show` gets the lines that describe how the data was understood. PNG plots need Chrome or Chromium; if there is
+    none, `say` gets a line about it, and only the page has the plots.
 
     Raises:
-        RequestError: the data can't be used, or `folder` is something else.
+        RequestError: the data can't be used, or `folder` has other content.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "explore.html").exists():
         raise RequestError(
-            f"--out must be a new or an earlier exploration's folder, but {folder} holds other files"
+            f"--out must be a new folder or that of an earlier exploration, but {folder} contains other files"
         )
     found = explore(config, begin)
     data, seed = found.data, config.data.split.seed
@@ -272,7 +272,7 @@ def write_exploration(
     try:
         drawn = draw_pictures([figure for _, figure in figures.values()], "png")
     except RequestError as error:
-        say(f"the plots are on the page alone: {error}")
+        say(f"the plots are on the page only: {error}")
     else:
         for name, content in zip(figures, drawn, strict=True):
             write_atomically(folder / f"{name}.png", content)
@@ -318,7 +318,7 @@ def _page(
 
 
 def source_of(path: Path) -> str:
-    """A picture as the source of an <img>."""
+    """A picture as a data URI for an <img>."""
     return f"data:image/png;base64,{base64.b64encode(png(picture(path))).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""A page that opens offline: one HTML file with its style, its script and plotly inside."""
+"""A page that opens offline: one HTML file that contains its style, its script and plotly."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 def render_page(template: str, **facts: Any) -> str:
-    """The page of `template` (explore.html, report/page.html); whatever stands in `facts` is escaped."""
+    """The page of `template` (explore.html, report/page.html); all `facts` are escaped."""
     return (
         _environment()
         .get_template(template)
@@ -35,7 +35,7 @@ def render_page(template: str, **facts: Any) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    """One for all pages of a process, so that each template is compiled once."""
+    """One environment for all pages of a process, so that each template is compiled once."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -58,13 +58,13 @@ def _environment() -> jinja2.Environment:
 
 
 def sentence(text: str) -> Markup:
-    """With a capital first, and what stands in backticks as code."""
+    """The text with a capital first letter, and what is in backticks as code."""
     return Markup(
         re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text[:1].upper() + text[1:])))
     )
 
 
 def figure_json(figure: go.Figure | Mapping[str, Any]) -> Markup:
-    """The figure, or its data and layout, as JSON that can stand inside a script element."""
+    """The figure, or its data and layout, as JSON that is safe inside a script element."""
     text: str = pio.to_json(figure, validate=False)
     return Markup(text.replace("<", "\\u003c"))

@@ -1,4 +1,4 @@
-"""Every plot of a run as a picture."""
+"""Writes every plot of a run as a picture."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +18,10 @@ from trainable.records.files import write_atomically
 
 
 def figures_of(run: Source) -> Iterator[tuple[str, go.Figure]]:
-    """Each plot with its name.
+    """Each plot, with its name.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     drawn = plots.Drawn.of(read, effects_of(read), cost_of(read))
@@ -38,10 +38,10 @@ def figures_of(run: Source) -> Iterator[tuple[str, go.Figure]]:
 
 
 def write_pictures(run: Source, kind: str = "png", out: Path | None = None) -> list[Path]:
-    """Write them into `out`, else into the run's results folder; the paths.
+    """Write them into `out`, or by default into the run's results folder; returns the paths.
 
     Raises:
-        RequestError: another kind than KINDS, no run folder, or no browser.
+        RequestError: the kind is not one of KINDS, or there is no run folder or no browser.
     """
     if kind not in KINDS:
         raise RequestError(f"--format must be {' or '.join(KINDS)}, but it is {kind!r}")

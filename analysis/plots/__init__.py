@@ -1,4 +1,4 @@
-"""Each plot: frame in, figure out."""
+"""The plots: each takes a data frame and returns a figure."""
 
 from analysis.plots.curves import (
     accuracy,

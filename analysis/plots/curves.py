@@ -1,4 +1,4 @@
-"""Epochs and settings against the metric: frame in, figure out."""
+"""The metric by epoch and by setting. Each plot takes a data frame and returns a figure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def validation_by_epoch(
     settings: Sequence[str],
     winner: str | None,
 ) -> go.Figure:
-    """The metric by epoch, one line a trial: pruned ones faded, the winner strong, other early ends marked."""
+    """The metric by epoch, one line per trial: pruned ones faded, the winner bold, other early ends marked."""
     figure = go.Figure()
     lines = dict(list(epochs.groupby("trial_id", sort=False)))
     crowd = len(lines) > CROWD
@@ -80,7 +80,7 @@ def validation_by_epoch(
 
 
 def _sizes(count: int, row: TrialRow, role: str) -> list[int]:
-    """Small points; a larger one at the end of a trial that ended before its time."""
+    """Marker sizes: small, and a larger one at the end of a trial that ended early."""
     last = 10 if row["status"] in MARKED else 5 if role == "winner" or count == 1 else 3
     return [5 if role == "winner" else 3] * (count - 1) + [last]
 
@@ -93,7 +93,7 @@ def _symbols(count: int, row: TrialRow, role: str) -> list[str]:
 def best_by_setting(
     trials: pd.DataFrame, metric: Metric, name: str, settings: Sequence[str], winner: str | None
 ) -> go.Figure:
-    """The best value of each trial by one setting, points of the same value side by side."""
+    """The best value of each trial by one setting; points of the same setting are spread sideways."""
     column = f"config/{name}"
     seen = valued(trials, metric)
     known = seen[seen[column].notna()]
@@ -159,12 +159,12 @@ def accuracy(epochs: pd.DataFrame, best_epoch: int | None) -> go.Figure:
 
 
 def loss_drawn(epochs: pd.DataFrame, best_epoch: int | None) -> Drawn:
-    """`loss` as plotly's data and layout: of the hundreds in a report, each takes 0.2 ms, and a figure 7."""
+    """`loss` as plotly's data and layout: this takes 0.2 ms, a figure 7 ms, and a report has hundreds of them."""
     return _curves(epochs, "loss", "loss in nats", best_epoch, rate=False)
 
 
 def accuracy_drawn(epochs: pd.DataFrame, best_epoch: int | None) -> Drawn:
-    """`accuracy` in the same way."""
+    """`accuracy` as plotly's data and layout."""
     return _curves(epochs, "accuracy", "accuracy", best_epoch, rate=True)
 
 

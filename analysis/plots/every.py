@@ -1,4 +1,4 @@
-"""Every plot of a sweep with its name: what the report shows and `analysis plots` writes is this one list."""
+"""Every plot of a sweep with its name: the report and `analysis plots` both use this list."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from trainable.metric import Metric
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the plots of a sweep are drawn from."""
+    """The data that the plots of a sweep show."""
 
     all_trials: pd.DataFrame
     all_epochs: pd.DataFrame
     shown: Shown
-    """Which of them are drawn one by one."""
+    """Which trials are drawn one by one."""
     decisions: pd.DataFrame
-    """Of ASHA, on those."""
+    """ASHA's decisions on those."""
     metric: Metric
     settings: Sequence[str]
-    """In which trials differ."""
+    """The settings in which trials differ."""
     winner: str | None
     effects: Effects
     cost: Cost
@@ -53,17 +53,17 @@ class Drawn:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """Those that are drawn one by one."""
+        """The trials that are drawn one by one."""
         return self.shown.of(self.all_trials)
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """Of those."""
+        """The epochs of those trials."""
         return self.shown.of(self.all_epochs)
 
 
 def sweep_figures(drawn: Drawn) -> Iterator[tuple[str, go.Figure]]:
-    """Name and figure of all that can be drawn of a sweep as a whole."""
+    """Name and figure of every plot of a sweep as a whole."""
     trials, metric = drawn.trials, drawn.metric
     settings, winner = drawn.settings, drawn.winner
     yield "curves", validation_by_epoch(drawn.epochs, trials, metric, settings, winner)

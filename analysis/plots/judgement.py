@@ -1,4 +1,4 @@
-"""One trained model on one part of the split: calibration, curves, groups. Frame in, figure out."""
+"""One trained model on one part of the split: calibration, curves, groups. Each plot returns a figure."""
 
 import html
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from analysis.plots.style import COLOURS, TEMPLATE, whiskers
 from analysis.wording import NARROW
 
 REFERENCE: Final[dict[str, Any]] = {"color": "rgba(128,128,128,0.7)", "width": 1, "dash": "dot"}
-BAND: Final = "rgba(64,154,214,0.28)"  # seen on light and on dark paper; by eye
-BIN_ROOM: Final = 0.8  # of a bin's width that its bar takes; by eye
+BAND: Final = "rgba(64,154,214,0.28)"  # visible on light and dark backgrounds; by eye
+BIN_ROOM: Final = 0.8  # share of a bin's width that its bar takes; by eye
 SHARE: Final = [-2, 102]  # percent, with room for the marks at both ends
 ROOM: Final = 24  # pixels at the right, for half of the last tick's label; by eye
 UNIT: Final = f"{NARROW}%"
 
 
 def reliability(bins: pd.DataFrame, positive: str, part: str) -> go.Figure:
-    """The share that is positive by predicted probability with Wilson's intervals; below, the images of each bin.
+    """The share of positives by predicted probability, with Wilson intervals; below it, the images of each bin.
 
     `bins` has low, high, images, probability, share, share_low, share_high. `positive` names the class.
     """
-    figure = go.Figure([_diagonal("true probabilities"), _shares(bins, part), _counts(bins, part)])
+    figure = go.Figure([_diagonal("perfect calibration"), _shares(bins, part), _counts(bins, part)])
     figure.update_layout(template=TEMPLATE, height=400, margin_r=ROOM)
     figure.update_xaxes(
         title_text=f"predicted probability of {html.escape(positive)}",
@@ -55,7 +55,7 @@ def reliability(bins: pd.DataFrame, positive: str, part: str) -> go.Figure:
 
 
 def _shares(bins: pd.DataFrame, part: str) -> go.Scatter:
-    """The share that is positive in each bin, at its mean probability."""
+    """The share of positives in each bin, at its mean probability."""
     return go.Scatter(
         x=_percent(bins["probability"]),
         y=_percent(bins["share"]),
@@ -66,7 +66,7 @@ def _shares(bins: pd.DataFrame, part: str) -> go.Scatter:
         ),
         mode="markers",
         marker={"color": COLOURS[part], "size": 8},
-        name="share, 95 % interval",
+        name="observed share, 95 % interval",
         meta={"role": part},
         customdata=bins[["images"]].to_numpy().tolist(),
         hovertemplate=(
@@ -77,7 +77,7 @@ def _shares(bins: pd.DataFrame, part: str) -> go.Scatter:
 
 
 def _counts(bins: pd.DataFrame, part: str) -> go.Bar:
-    """How many images lie in each bin."""
+    """How many images are in each bin."""
     return go.Bar(
         x=_percent((bins["low"] + bins["high"]) / 2),
         y=bins["images"].tolist(),
@@ -110,7 +110,7 @@ def precision_recall(
     no_skill = 100 * positive_share
     figure = go.Figure(_reference([0, 100], [no_skill, no_skill], "no skill"))
     _add_band(figure, curves.band, "precision")
-    # precision holds back to the last recall, as average precision sums it
+    # precision is constant back to the previous recall, as average precision sums it
     _add_curve(figure, curves.precision_recall, "recall", "precision", part, shape="vh")
     if operating.precision is not None:
         _add_operating(figure, operating.recall, operating.precision, part)
@@ -118,15 +118,15 @@ def precision_recall(
 
 
 def groups(frame: pd.DataFrame, part: str) -> go.Figure:
-    """Accuracy of an attribute's larger value less that of the other, with intervals, the surest difference on top.
+    """Accuracy of an attribute's larger value minus that of the other, with intervals, most significant at the top.
 
     `frame` has attribute, difference, low, high (shares), differs.
     """
     shown = frame.iloc[::-1].assign(name=lambda rows: rows["attribute"].map(html.escape))
     figure = go.Figure()
     for differs, name, symbol in (
-        (True, "differ (Holm)", "circle"),
-        (False, "can't be told apart", "circle-open"),
+        (True, "significant (Holm)", "circle"),
+        (False, "not significant", "circle-open"),
     ):
         rows = shown[shown["differs"] == differs]
         figure.add_trace(
@@ -148,7 +148,7 @@ def groups(frame: pd.DataFrame, part: str) -> go.Figure:
     figure.add_vline(0, line=REFERENCE)
     figure.update_layout(template=TEMPLATE, height=110 + 20 * len(shown))
     figure.update_xaxes(
-        title_text="accuracy with the attribute less without it, in percentage points"
+        title_text="accuracy with minus accuracy without the attribute, percentage points"
     )
     figure.update_yaxes(
         categoryorder="array",
@@ -161,7 +161,7 @@ def groups(frame: pd.DataFrame, part: str) -> go.Figure:
 
 
 def judgement_figures(judgement: Judgement, positive: str) -> Iterator[tuple[str, str, go.Figure]]:
-    """Name, title and figure of all that can be drawn of a judgement; `positive` names class 1."""
+    """Name, title and figure of every plot of a judgement; `positive` names class 1."""
     part = judgement.part
     bins = judgement.calibration.frame()
     yield "reliability", "Calibration", reliability(bins, positive, part)
@@ -195,7 +195,7 @@ def _diagonal(name: str) -> go.Scatter:
 
 
 def _add_band(figure: go.Figure, band: pd.DataFrame, what: str) -> None:
-    """Between the lower and the upper end, there and back."""
+    """Fill the area between the lower and the upper end."""
     if band.empty:
         return
     places, there = _percent(band["place"]), _percent(band[f"{what}_low"])
@@ -206,7 +206,7 @@ def _add_band(figure: go.Figure, band: pd.DataFrame, what: str) -> None:
             fill="toself",
             fillcolor=BAND,
             mode="none",
-            name="95 % at each place",
+            name="pointwise 95 % band",
             hoverinfo="skip",
         )
     )
@@ -215,7 +215,7 @@ def _add_band(figure: go.Figure, band: pd.DataFrame, what: str) -> None:
 def _add_curve(
     figure: go.Figure, curve: pd.DataFrame, x: str, y: str, part: str, shape: str = "linear"
 ) -> None:
-    """Column `y` of `curve` by column `x`, both shares; its column `threshold` is said where one points."""
+    """Column `y` of `curve` by column `x`, both shares; its column `threshold` is shown on hover."""
     said = f"{_words(x)} %{{x:.1f}}{UNIT}, {_words(y)} %{{y:.1f}}{UNIT}"
     figure.add_trace(
         go.Scatter(

@@ -1,4 +1,4 @@
-"""Several runs side by side. Frame in, figure out."""
+"""Several runs side by side. Each plot takes data frames and returns a figure."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -15,8 +15,8 @@ DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 def accuracies(runs: pd.DataFrame) -> go.Figure:
-    """Each winner's validation accuracy, less what being chosen made of it where that is known, and its test accuracy
-    where there is one, with 95 % intervals."""
+    """Each winner's validation accuracy (corrected for selection if that is known) and its test accuracy (if there is
+    one), with 95 % confidence intervals."""
     figure = go.Figure()
     names = runs["name"].tolist()
     for kind, column, symbol, colour, aside in (
@@ -56,7 +56,7 @@ def accuracies(runs: pd.DataFrame) -> go.Figure:
 
 
 def best_by_time(trials: Mapping[str, pd.DataFrame], metric: Metric) -> go.Figure:
-    """The best value that each run had seen after so much of its trials' time, in the order in which trials ended."""
+    """Each run's best value so far by cumulative trial time, in the order in which trials ended."""
     figure, rate = go.Figure(), is_rate(metric)
     for place, (name, frame) in enumerate(trials.items()):
         known = valued(frame, metric).sort_values(["ended", "number"])

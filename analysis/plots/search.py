@@ -1,4 +1,4 @@
-"""What the search did: decisions of ASHA, settings of every trial side by side, where the time went."""
+"""The search: decisions of ASHA, the settings of every trial side by side, and where the time went."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ from trainable.metric import Metric
 from trainable.show.wording import duration
 
 VERDICTS: Final = {"go on": "finished", "stop": "pruned"}
-SPREAD: Final = 0.7  # of the room between two rungs that its trials take; by eye
-ASIDE: Final = 0.06  # over which lines through the same value are spread; by eye
+SPREAD: Final = 0.7  # share of the room between two rungs that trials take; by eye
+ASIDE: Final = 0.06  # the width over which lines through the same value are spread; by eye
 BELOW: Final = -0.14
-"""Where a setting stands that does not act in a trial; values are from 0 to 1; by eye."""
+"""The place of a setting that has no effect in a trial; values lie between 0 and 1; by eye."""
 
 
 def rungs(
@@ -48,9 +48,9 @@ def rungs(
     settings: Sequence[str],
     winner: str | None,
 ) -> go.Figure:
-    """Each decision of ASHA: trials at a rung from left to right as they came, and the cutoff that each one met.
+    """Each decision of ASHA: the trials at a rung from left to right in order of arrival, and the cutoff for each.
 
-    Where strategies have rungs of their own, these stand side by side at each epoch.
+    If strategies have their own rungs, these are side by side at each epoch.
     """
     rate, figure = is_rate(metric), go.Figure()
     known = decisions.copy()
@@ -75,7 +75,7 @@ def rungs(
                 y=heights(group["value"], rate),
                 mode="markers",
                 marker=marker_of(role),
-                name={"go on": "went on", "stop": "stopped"}.get(name, name),
+                name={"go on": "continued", "stop": "stopped"}.get(name, name),
                 meta={"role": role},
                 customdata=[
                     [one, setting(rows.loc[one].to_dict(), settings)] for one in group["trial_id"]
@@ -83,9 +83,9 @@ def rungs(
                 hovertemplate=f"%{{customdata[0]}}<br>%{{customdata[1]}}<br>{value_said(metric)}<extra></extra>",
             )
         )
-    finish(figure, f"best {metric_name(metric)} until then", None, 340, rate)
+    finish(figure, f"best {metric_name(metric)} so far", None, 340, rate)
     figure.update_xaxes(
-        title_text="rung: after epoch, trials in the order of arrival",
+        title_text="rung (epoch); trials in order of arrival",
         tickvals=list(range(len(places))),
         ticktext=[str(epoch) if of == "all" else f"{epoch}<br>{of}" for epoch, of in places],
         range=[-0.5, max(len(places), 1) - 0.5],
@@ -94,7 +94,7 @@ def rungs(
 
 
 def _cutoffs(limits: pd.DataFrame, metric: Metric, showlegend: bool) -> go.Scatter:
-    """The line of what trials at one rung had to reach, as they came."""
+    """The line of the values that trials at one rung had to reach, in order of arrival."""
     return go.Scatter(
         x=limits["x"].tolist(),
         y=heights(limits["cutoff"], is_rate(metric)),
@@ -111,7 +111,7 @@ def _cutoffs(limits: pd.DataFrame, metric: Metric, showlegend: bool) -> go.Scatt
 def parallel(
     trials: pd.DataFrame, metric: Metric, settings: Sequence[str], winner: str | None
 ) -> go.Figure:
-    """A line a trial through its settings to what it reached; a setting that does not act in it is at the bottom."""
+    """One line per trial, through its settings to its value; a setting that has no effect in it is at the bottom."""
     known = valued(trials, metric).reset_index(drop=True)
     reached = known[metric.value]
     span = (float(reached.max() - reached.min()) or 1.0) if len(known) else 1.0
@@ -133,7 +133,7 @@ def parallel(
         x: list[float | None] = []
         y: list[float | None] = []
         said: list[str] = []
-        for row in rows:  # one trace a role: None parts its lines
+        for row in rows:  # one trace per role: None separates its lines
             value = metric_value(metric, row[metric.value])
             words = f"{row['trial_id']} · {role}<br>{setting(row, settings)}<br>{value}"
             x += [*map(float, range(len(axes))), None]
@@ -162,7 +162,7 @@ def parallel(
 
 @dataclass(frozen=True)
 class Axis:
-    """One of the upright lines: where trials cross it, between 0 and 1, and what stands beside it."""
+    """One of the vertical axes: where trials cross it, between 0 and 1, and its tick labels."""
 
     name: str
     places: "pd.Series[float]"
@@ -171,8 +171,8 @@ class Axis:
 
 
 def _axis(name: str, column: "pd.Series[Any]", number: "pd.Series[int]") -> Axis:
-    """A list of values from the first at the bottom, lines through one of them side by side; a range by size, or by
-    logarithm where it is wide."""
+    """Listed values start with the first at the bottom, with lines through the same value side by side; a range is
+    linear, or logarithmic if it is wide."""
     aside = (number.astype(float) * GOLDEN % 1 - 0.5) * ASIDE
     present = column.dropna()
     if present.dtype.kind in "if" and present.nunique() > LISTED:
@@ -195,7 +195,7 @@ def _axis(name: str, column: "pd.Series[Any]", number: "pd.Series[int]") -> Axis
 
 
 def _add_axes(figure: go.Figure, axes: Sequence[Axis]) -> None:
-    """Upright lines side by side, each with its name below and its ticks beside it."""
+    """Vertical axes side by side, each with its name below it and its tick labels beside it."""
     for number, axis in enumerate(axes):
         figure.add_vline(x=number, line={"color": "rgba(128,128,128,0.5)", "width": 1})
         for tick, text in zip(axis.ticks, axis.texts, strict=True):
@@ -214,7 +214,7 @@ def _add_axes(figure: go.Figure, axes: Sequence[Axis]) -> None:
 
 
 def costs(seconds: Mapping[str, float]) -> go.Figure:
-    """Hours of trials by what became of them, and what was saved, the first on top."""
+    """Hours of trials by status, and hours saved, the first at the top."""
     shown = {name: value for name, value in seconds.items() if value > 0}
     names = list(shown)[::-1]
     figure = go.Figure(

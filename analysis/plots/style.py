@@ -1,4 +1,4 @@
-"""What all plots share: colours by role, so that a page can give a role another one in the dark; axes; words."""
+"""What all plots share: colours by role, so that a page can change them in dark mode; axes; wording."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from trainable.records.rows import BROKEN, Status
 from trainable.show import colours
 
 COLOURS: Final = {role: colour.plot for role, colour in colours.COLOURS.items()}
-"""Of plots; shapes say the same again."""
+"""Colours in plots; symbols convey the same information."""
 SYMBOLS: Final = {
     "winner": "star",
     "finished": "circle",
@@ -28,10 +28,10 @@ SYMBOLS: Final = {
 }
 MARKED: Final = (*BROKEN, Status.FAILED, Status.INTERRUPTED)
 FADED: Final = {"pruned": 0.4, "winner": 1}  # opacity, by eye
-CROWD: Final = 40  # lines; more of them are drawn finer; by eye
+CROWD: Final = 40  # with more lines than this, they are drawn thinner; by eye
 GOLDEN: Final = (
     math.sqrt(5) - 1
-) / 2  # the golden ratio's fraction: multiples of it spread points evenly, the same way each time
+) / 2  # fractional part of the golden ratio: its multiples spread points evenly and reproducibly
 
 TrialRow = dict[str, Any]
 
@@ -65,13 +65,13 @@ TEMPLATE: Final = go.layout.Template(
 
 
 def marker_of(role: str) -> dict[str, Any]:
-    """One trial's point; the winner's is larger."""
+    """The marker of one trial; the winner's is larger."""
     size = 13 if role == "winner" else 8
     return {"color": COLOURS[role], "symbol": SYMBOLS[role], "size": size}
 
 
 def whiskers(above: list[float], below: list[float], width: int) -> dict[str, Any]:
-    """An interval around each point, so far above and below it."""
+    """Error bars: an interval around each point, with its distances above and below."""
     sides = {"array": above, "arrayminus": below}
     return {"type": "data", "symmetric": False, "thickness": 1.4, "width": width, **sides}
 
@@ -81,12 +81,12 @@ def value_said(metric: Metric) -> str:
 
 
 def y_said(rate: bool) -> str:
-    """How plotly is to say a height."""
+    """plotly's hover format for a y value."""
     return f"%{{y:.2f}}{NARROW}%" if rate else "%{y:.4f}"
 
 
 def heights(values: Iterable[float], rate: bool) -> list[float]:
-    """Heights of points: rates in percent."""
+    """y values of points; rates are in percent."""
     return [value * 100 if rate else value for value in values]
 
 
@@ -102,12 +102,12 @@ def role_of(row: TrialRow, winner: str | None) -> str:
 
 
 def valued(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Trials that have a value; no audits, each of which is a trial that is there already."""
+    """Trials that have a value, without audits, which repeat a trial that is already there."""
     return trials[trials[metric.value].notna() & (trials["origin"] != "audit")]
 
 
 def winner_last(trials: pd.DataFrame, winner: str | None) -> list[TrialRow]:
-    """Rows so that what matters most is drawn last: pruned, others, winner."""
+    """Rows in drawing order, the most important last: pruned, others, winner."""
     rows: list[TrialRow] = trials.to_dict(orient="records")  # type: ignore[assignment]
     return sorted(rows, key=lambda row: (row["trial_id"] == winner, row["status"] != "pruned"))
 
@@ -120,7 +120,7 @@ def by_role(trials: pd.DataFrame, winner: str | None) -> Iterator[tuple[str, lis
 
 
 def span_of(values: Sequence[float]) -> list[float] | None:
-    """The same heights for every setting, with room for the marks at both ends."""
+    """A common y range for all settings, with room for the markers at both ends."""
     if not values:
         return None
     room = 0.08 * (max(values) - min(values)) or 0.05 * abs(values[0])
@@ -134,13 +134,13 @@ def decades_around(low: float, high: float) -> list[float]:
 
 
 def in_order(name: str, values: Iterable[Any]) -> list[Any]:
-    """As TrialConfig lists them, where it does (strategies: from the head down), else by size or alphabet."""
+    """In the order of TrialConfig if it lists them (strategies: from the head down), else by size or alphabet."""
     listed = get_args(TrialConfig.model_fields[name].annotation)
     return sorted(values, key=lambda value: (listed.index(value) if value in listed else 0, value))
 
 
 def layout_of(title: str, longest: int | None, height: int, rate: bool) -> dict[str, Any]:
-    """How a plot looks: the title of its y axis, and where x is an epoch, how far that goes."""
+    """A plot's layout: the title of its y axis, and if x is the epoch, up to which epoch it goes."""
     found = {
         "template": TEMPLATE,
         "height": height,
@@ -161,5 +161,5 @@ def layout_of(title: str, longest: int | None, height: int, rate: bool) -> dict[
 def finish(
     figure: go.Figure, title: str, longest: int | None, height: int, rate: bool
 ) -> go.Figure:
-    """`figure` in the layout that layout_of gives."""
+    """`figure` with the layout of `layout_of`."""
     return figure.update_layout(layout_of(title, longest, height, rate))

@@ -1,4 +1,4 @@
-"""A sweep as a whole: how it went, where its time went. Frame in, figure out."""
+"""A sweep as a whole: its history, and where its time went. Each plot takes a data frame and returns a figure."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -24,13 +24,13 @@ from analysis.plots.style import (
 from analysis.wording import NARROW, is_rate, metric_name, setting, setting_value
 from trainable.metric import Metric
 
-BINS: Final = 6  # of a learning rate that is drawn from a range; by eye
+BINS: Final = 6  # bins of a learning rate that is drawn from a range; by eye
 
 
 def history(
     trials: pd.DataFrame, metric: Metric, settings: Sequence[str], winner: str | None
 ) -> go.Figure:
-    """The best value of each trial in the order of suggestion, and the best of all until then as steps."""
+    """The best value of each trial in the order of suggestion, and the best so far as a step line."""
     known = valued(trials, metric).sort_values("number")
     figure = go.Figure()
     values = known[metric.value]
@@ -67,7 +67,7 @@ def history(
 
 
 def timeline(trials: pd.DataFrame, settings: Sequence[str], winner: str | None) -> go.Figure:
-    """From when to when each trial was under way, a row for each slot (a worker process) that it ended on."""
+    """When each trial ran; one row per slot (a worker process), a trial being in the row of the slot it ended on."""
     known = trials[trials["started"].notna() & trials["ended"].notna()].copy()
     known["slot"] = known["slot"].fillna(known["host"]).fillna("")
     slots = sorted(known["slot"].unique())
@@ -102,7 +102,7 @@ def timeline(trials: pd.DataFrame, settings: Sequence[str], winner: str | None) 
 
 
 def heat_map(trials: pd.DataFrame, metric: Metric) -> go.Figure:
-    """The best value by strategy and learning rate; a rate drawn from a range is put into decades' parts."""
+    """The best value by strategy and learning rate; rates drawn from a range are put into logarithmic bins."""
     known = valued(trials, metric).copy()
     strategies = in_order("strategy", known["config/strategy"].unique())
     rates = sorted(known["config/lr"].unique())

@@ -1,1 +1,1 @@
-"""The winner in use: loaded and checked, asked about images, written for programs that lack this project."""
+"""The winner in use: loading and checking it, predicting images, exporting it for programs without this project."""

@@ -1,4 +1,4 @@
-"""The card beside an exported winner: what it is, what it was given, how good it is, and how to use it."""
+"""The model card of an exported winner: what it is, its input, how good it is, and how to use it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,28 +20,28 @@ from trainable.records.manifest import Manifest
 from trainable.show.terminal import printable
 
 CELEBA_TERMS: Final = (
-    "CelebA is for non-commercial research alone (its authors' agreement: "
+    "CelebA is for non-commercial research only (its authors' agreement: "
     "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), and this model was trained on it"
 )
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is said of an exported winner."""
+    """The content of the card of an exported winner."""
 
     title: str
     facts: Mapping[str, str]
-    """What a program must know to use the file, which holds it too."""
+    """What a program must know to use the file; the file contains it too."""
     rows: tuple[tuple[str, str], ...]
     snippet: str
 
     def text(self, sha256: str, difference: float | None) -> str:
-        """The card in Markdown; `difference`, of a probability, is what onnxruntime showed."""
+        """The card in Markdown; `difference` is how far onnxruntime's probabilities differed from torch's."""
         rows = [*self.rows, ("SHA-256 of the file", sha256)]
         if difference is not None:
             said = (
-                f"differs by at most {difference:.1g} from the model's in torch on images of noise; "
-                f"{TOLERANCE:g} would have been refused"
+                f"differs by at most {difference:.1g} from torch's on images of random noise; "
+                f"more than {TOLERANCE:g} would have been refused"
             )
             rows.append(("a probability in onnxruntime", said))
         table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
@@ -49,12 +49,12 @@ class Card:
 
 
 def _cell(value: str) -> str:
-    """Text that no reader of Markdown obeys."""
+    """Text without characters that Markdown interprets."""
     return printable(value).replace("|", "\\|").replace("<", "&lt;")
 
 
 def is_celeba(manifest: Manifest) -> bool:
-    """Is it CelebA, by the name that its table or its folder of images has in every layout that is known?"""
+    """Is it CelebA, judging by the name that its table or image folder has in every known layout?"""
     places = (manifest.image_folder, *([manifest.table] if manifest.table else []))
     return any("celeba" in part.casefold() for place in places for part in place.parts[-2:])
 
@@ -76,7 +76,7 @@ def card_of(winner: WinnerModel, file: str) -> Card:
     }
     side = settings.image_size
     onnx = file.lower().endswith(".onnx")
-    inside = "inside the file" if onnx else "to be done before"
+    inside = "done inside the file" if onnx else "to be done before the network"
     rows = (
         ("file", file),
         ("target", manifest.target),
@@ -85,7 +85,7 @@ def card_of(winner: WinnerModel, file: str) -> Card:
         (
             "image size",
             f"{side} × {side} px RGB, upright (EXIF), resized bilinearly by Pillow"
-            + (", before the file's network" if onnx else ""),
+            + (", to be done before the network" if onnx else ""),
         ),
         ("normalisation", f"pixels / 255, minus {MEAN}, divided by {STD}; {inside}"),
         *_trained(winner),
@@ -104,7 +104,7 @@ def _trained(winner: WinnerModel) -> Iterator[tuple[str, str]]:
     manifest, settings = winner.run.manifest, winner.settings
     yield (
         "network",
-        f"VGG-16, {settings.width:g} of its channels, one logit; from weights {Path(settings.weights).name}",
+        f"VGG-16, {settings.width:g} of its channels, one logit; trained from weights {Path(settings.weights).name}",
     )
     yield "trained", f"epoch {winner.winner.epoch} of trial {winner.winner.trial_id}: {acting}"
     commit = f", commit {manifest.git_commit}" if manifest.git_commit else ""
@@ -112,7 +112,7 @@ def _trained(winner: WinnerModel) -> Iterator[tuple[str, str]]:
 
 
 def _judged(winner: WinnerModel) -> Iterator[tuple[str, str]]:
-    """How good it is, by validation and by test."""
+    """How good it is, on validation and test images."""
     read, selection = winner.run, select(winner.run)
     assert selection.winner is not None
     images = len(read.labels)
@@ -120,7 +120,7 @@ def _judged(winner: WinnerModel) -> Iterator[tuple[str, str]]:
     yield "validation accuracy", _accuracy(correct, images)
     chosen = chosen_among(read, selection)
     if chosen is not None:
-        yield "the same, corrected", "; ".join(chosen.said())
+        yield "the same, corrected for selection", "; ".join(chosen.said())
     yield "test accuracy", _tested(winner, read.openings)
     yield (
         "openings",
@@ -172,7 +172,7 @@ print(model.eval()(F.normalize(image / 255, {list(MEAN)}, {list(STD)})).sigmoid(
 
 
 def onnx_snippet(file: str, side: int) -> str:
-    """The same with onnxruntime, numpy and Pillow."""
+    """The same lines with onnxruntime, numpy and Pillow."""
     return f"""\
 import numpy as np
 import onnxruntime
@@ -186,7 +186,7 @@ print(probability[0])
 
 
 def _channels(features: nn.Sequential) -> str:
-    """As torchvision's `make_layers` takes them."""
+    """The channels in the form that torchvision's `make_layers` takes."""
     found = [
         layer.out_channels if isinstance(layer, nn.Conv2d) else "M"
         for layer in features

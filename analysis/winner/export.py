@@ -1,4 +1,4 @@
-"""The winner as one file with trained and frozen layers, for programs without this project, and a card beside it."""
+"""Exports the winner as one file with trained and frozen layers, for programs without this project, with a card."""
 
 from pathlib import Path
 from typing import Final
@@ -15,14 +15,14 @@ SUFFIXES: Final = (".safetensors", ".onnx")
 
 
 def export_winner(run: Source, path: Path) -> tuple[Path, Path]:
-    """Write the winner to `path` and its card to `path`.md; these two paths.
+    """Write the winner to `path` and its card to `path`.md; returns both paths.
 
-    A .safetensors has its parameters in float32 under torchvision's names; an .onnx is a network from uint8 pixels to
-    logit and probability, compared with the model in onnxruntime before it gets its name.
+    A .safetensors file has the parameters in float32 under torchvision's names; an .onnx file is a network from uint8
+    pixels to logit and probability, checked against the model in onnxruntime before it gets its name.
 
     Raises:
-        RequestError: no run folder, no winner, its weights are gone or changed; `path` is of another kind, or there
-            already; an .onnx can't be made.
+        RequestError: there is no run folder or no winner, its weights are missing or were changed, `path` has another
+            suffix or exists already, or an .onnx file can't be made.
     """
     beside = path.with_name(f"{path.name}.md")
     refuse_written(path, "--model", SUFFIXES)
@@ -53,7 +53,7 @@ def _safetensors(winner: WinnerModel, card: Card) -> bytes:
 
 
 def _onnx(winner: WinnerModel, card: Card) -> tuple[bytes, float]:
-    """With the largest difference of a probability from the model's that onnxruntime showed."""
+    """The file's content, and the largest difference of a probability between onnxruntime and the model."""
     from analysis.winner.onnx_file import largest_difference, onnx_bytes
 
     size = winner.settings.image_size

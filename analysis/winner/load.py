@@ -1,4 +1,4 @@
-"""The winner's model from the records: who it is, its checked weights, and the settings to compute with here."""
+"""Loads the winner's model from the records: which trial it is, its checked weights, and the settings to use here."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from trainable.records.run_folder import RunFolder
 
 
 def chosen_winner(run: RunFolder, selection: Selection) -> Winner:
-    """The winner by validation with the digest of its weights, as the ledger of openings has it.
+    """The winner by validation with the digest of its weights, as the ledger of openings records it.
 
     Raises:
-        RequestError: there is none, or nothing of its weights is on record.
+        RequestError: there is no winner, or its weights are not on record.
     """
     found = selection.winner
     if found is None:
@@ -33,15 +33,15 @@ def chosen_winner(run: RunFolder, selection: Selection) -> Winner:
 
 
 def settings_here(run: Run) -> RunSettings:
-    """What the trials shared, on this machine's device; the number format goes with the kind of device.
+    """The settings that all trials shared, with this machine's device and a number format for it.
 
     Raises:
-        RequestError: no session began, so nothing was shared.
+        RequestError: no session has begun, so there are no such settings.
     """
     settings = run.settings
     if settings is None:
         raise RequestError(
-            f"{run.folder.manifest} must have the settings of the trials, but it has none: no session began"
+            f"{run.folder.manifest} must have the settings of the trials, but it has none: no session has begun"
         )
     device = "cuda" if has_gpu() else "cpu"
     precision = settings.precision if device == settings.device else "float32"
@@ -52,21 +52,21 @@ def winner_model(run: Run, winner: Winner, settings: RunSettings) -> TransferVGG
     """The model with the winner's trained parameters and the frozen ones below them, on the device of `settings`.
 
     Raises:
-        RequestError: either of them are gone, or have not the digest that was recorded.
+        RequestError: some of them are missing, or don't have the recorded digest.
     """
     record = run.folder.trial(winner.trial_id)
     best = record.load_best(record.rows()[winner.epoch - 1])
     if settings.weights not in ("imagenet", "none") and not Path(settings.weights).exists():
         raise RequestError(
-            f"model.weights must be in {settings.weights}, where they were, but there is no such file; "
-            f"`sweep resume {run.folder.path} model.weights=PLACE` says where they lie now"
+            f"model.weights must be in {settings.weights}, as recorded, but there is no such file; "
+            f"give their new place with `sweep resume {run.folder.path} model.weights=PLACE`"
         )
     backbone = load_backbone(settings.weights, settings.width)
     digest, recorded = backbone.digest(), run.manifest.digests.weights
     if digest != recorded:
         raise RequestError(
             f"model.weights {settings.weights} must have the digest {recorded} that was recorded at the start, "
-            f"but they have {digest}: the winner was trained on others"
+            f"but they have {digest}: the winner was trained with other weights"
         )
     model = build_model(record.asked.settings, backbone)
     model.set_trained(best.weights)

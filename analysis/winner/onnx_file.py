@@ -1,4 +1,4 @@
-"""The winner as an ONNX network: from uint8 pixels to logit and probability, normalisation inside, resizing outside."""
+"""The winner as an ONNX network from uint8 pixels to logit and probability; it normalises, but does not resize."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,28 +11,30 @@ from trainable.data.views import MEAN, STD, normalise
 from trainable.errors import RequestError
 from trainable.network.model import POOLED, TransferVGG16
 
-OPSET: Final = 17  # of 2022, and the file's format 8 with it: read by every onnxruntime since 1.12
+OPSET: Final = 17  # from 2022, like file format 8: every onnxruntime since 1.12 reads both
 FORMAT: Final = 8
-MOST_BYTES: Final = 2**31 - 2**20  # what a protobuf holds, less room for what is not weights
+MOST_BYTES: Final = (
+    2**31 - 2**20
+)  # the most that a protobuf can hold, minus room for what is not weights
 TOLERANCE: Final = 1e-5
-"""Of a probability, against the model in torch in float32: other kernels add in another order (docs/winner.md)."""
+"""How far a probability may differ from torch's in float32: other kernels add in another order (docs/winner.md)."""
 CHECKED_IMAGES: Final = 3
 
 
 def refuse_without_onnx() -> None:
-    """Raises RequestError where the packages for it are not installed."""
+    """Raises RequestError if the packages for ONNX are not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise RequestError(
-            f"an .onnx needs the package {error.name}, which is not installed; "
-            "pip install 'face-attribute-sweep[onnx]', or export a .safetensors"
+            f"an .onnx file needs the package {error.name}, but it is not installed; "
+            "pip install 'face-attribute-sweep[onnx]', or export a .safetensors file"
         ) from None
 
 
 class _Graph:
-    """Nodes one after another, each of which takes what the one before gave, and the constants that they hold."""
+    """A chain of nodes, each of which takes the output of the one before, and their constants."""
 
     def __init__(self, start: str) -> None:
         self.nodes: list[Any] = []
@@ -48,7 +50,7 @@ class _Graph:
     def add(
         self, kind: str, *others: str, gives: str = "", first: str = "", **attributes: Any
     ) -> None:
-        """A node of `kind` over what the last one gave and `others`; a constant `first` comes before that."""
+        """Append a node of `kind` with the inputs `first` (if given), the last node's output, and `others`."""
         from onnx import helper
 
         output = gives or f"{kind} {len(self.nodes)}"
@@ -58,17 +60,20 @@ class _Graph:
 
 
 def onnx_bytes(model: TransferVGG16, size: int, facts: Mapping[str, str]) -> bytes:
-    """`pixels` (batch, 3, `size`, `size`) uint8 to `logit` and `probability` (batch,) float32; `facts` go with it.
+    """A network from `pixels` (batch, 3, `size`, `size`) uint8 to `logit` and `probability` (batch,) float32.
+
+    `facts` are stored as its metadata.
 
     Raises:
-        RequestError: it would be larger than such a file may be.
+        RequestError: the file would be larger than the format allows.
     """
     from onnx import TensorProto, checker, helper
 
     parameters = sum(p.numel() * 4 for p in model.parameters())
     if parameters > MOST_BYTES:
         raise RequestError(
-            f"an .onnx holds at most 2 GB, but the winner has {parameters / 1e9:.1f} GB; export a .safetensors"
+            f"an .onnx file holds at most 2 GB, but the winner has {parameters / 1e9:.1f} GB; export a .safetensors "
+            "file"
         )
     graph = _Graph("pixels")
     graph.add("Cast", to=TensorProto.FLOAT)
@@ -114,14 +119,14 @@ def _add_layers(graph: _Graph, name: str, layers: nn.Sequential) -> None:
                 graph.add("Relu")
             case nn.MaxPool2d():
                 graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
-            case nn.Dropout():  # does nothing in use
+            case nn.Dropout():  # has no effect in evaluation
                 pass
             case _:
                 raise AssertionError(f"{name}.{number} is {layer}")
 
 
 def _add_pooling(graph: _Graph, side: int) -> None:
-    """VGG's adaptive pooling of maps of this side, which ONNX lacks: a matrix of means along rows and along columns."""
+    """VGG's adaptive pooling of maps with this side, which ONNX lacks: averaging matrices for rows and columns."""
     if side == POOLED:
         return
     means = nn.functional.adaptive_avg_pool1d(torch.eye(side), POOLED).numpy()  # (side, POOLED)
@@ -148,7 +153,7 @@ def largest_difference(content: bytes, model: TransferVGG16, size: int) -> float
     found = float(np.abs(given - own).max())
     if not found <= TOLERANCE:
         raise RequestError(
-            f"the .onnx must give the winner's probabilities within {TOLERANCE:g}, but in onnxruntime one differs by "
-            f"{found:.2g}; export a .safetensors"
+            f"the .onnx file must give the winner's probabilities within {TOLERANCE:g}, but one differs by {found:.2g} "
+            "in onnxruntime; export a .safetensors file"
         )
     return found

@@ -1,6 +1,7 @@
-"""What the winner says of images that a person gives: the same logits as on record, bit by bit on a CPU.
+"""Predicts images that a user gives with the winner; on a CPU the logits equal the recorded ones bit by bit.
 
-Here images are opened that no split names. They may be test images, so the seal is asked before any is decoded.
+This module opens images that are not from the split. They may be test images, so the seal is checked before any image
+is decoded.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from trainable.network.model import TransferVGG16
 
 @dataclass(frozen=True)
 class WinnerModel:
-    """The winner of a run, ready to be asked."""
+    """The winner of a run, ready to predict."""
 
     run: Snapshot
     winner: Winner
@@ -47,9 +48,9 @@ class WinnerModel:
 
     @property
     def batch_size(self) -> int:
-        """Images in a batch when the logits on record were made: 64, or all validation images where they are fewer.
+        """Images in a batch when the recorded logits were made: 64, or all validation images if there are fewer.
 
-        What is left over of them, 3,000 % 64 for example, made a last batch of its own size.
+        The remainder, such as 3,000 % 64, was a last batch of its own size.
         """
         return min(EVALUATION_BATCH, len(self.run.labels))
 
@@ -63,16 +64,16 @@ class WinnerModel:
         """file, logit, probability (of class 1) and class (a value of the target) of each image, in order.
 
         `images`: a path (a file, a folder or a zip of images), a Pillow image, a tensor (3, height, width) or (n, 3,
-        height, width) of uint8, or several of these. They are turned upright, made square and normalised here, as for
-        the training.
+        height, width) of uint8, or several of these. They are turned upright, made square and normalised here, as in
+        training.
 
-        A last batch is filled up to `batch_size`. So on a CPU a logit's last bits depend on its image, on `batch_size`
-        and on torch's `threads`, and not on what else is asked; by default these are the run's own, and the logit is
-        the one on record. A `batch_size` of 1 is quick for one image.
+        The last batch is filled up to `batch_size`. So on a CPU a logit's last bits depend on its image, on
+        `batch_size` and on torch's `threads`, but not on the other images; by default both are those of the run, and
+        the logit equals the recorded one. A `batch_size` of 1 is fastest for one image.
 
-        Until the test set was opened for this winner, test images are refused. They are known by their files'
-        content: a tensor, or a picture that Pillow did not open from a file, is no file, and can't be told.
-        `begin(text, total)` gives a callback that is told how many more images are done.
+        Until the test set has been opened for this winner, test images are refused. They are recognised by their files'
+        content: a tensor, or a picture that Pillow did not open from a file, can't be recognised.
+        `begin(text, total)` returns a callback that takes the number of images done since its last call.
 
         Raises:
             RequestError: an image can't be read or decoded, or is a sealed test image.
@@ -80,7 +81,7 @@ class WinnerModel:
         size = self.batch_size if batch_size is None else batch_size
         if size < 1 or (threads is not None and threads < 1):
             raise RequestError(
-                f"batch size and threads must be 1 or more, but they are {size} and {threads}"
+                f"batch size and threads must be at least 1, but they are {size} and {threads}"
             )
         given = given_images(images)
         names = [each.name for each in given]
@@ -101,10 +102,10 @@ class WinnerModel:
 
 
 def load_winner(run: Source) -> WinnerModel:
-    """The winner by validation, its weights checked against the record, on a GPU where there is one.
+    """The winner by validation, its weights checked against the record, on a GPU if there is one.
 
     Raises:
-        RequestError: no run folder, no winner, or its weights are gone or changed.
+        RequestError: there is no run folder or no winner, or its weights are missing or were changed.
     """
     read = Snapshot.of(run)
     winner, settings = chosen_winner(read.folder, select(read)), settings_here(read)
@@ -113,7 +114,7 @@ def load_winner(run: Source) -> WinnerModel:
 
 def _digests(given: list[GivenImage], begin: Begin) -> list[str | None]:
     """SHA-256 of each image's file."""
-    advance, found = begin("looking at every image", len(given)), []
+    advance, found = begin("checking every image", len(given)), []
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for digest in pool.map(GivenImage.digest, given):
             found.append(digest)
@@ -122,7 +123,7 @@ def _digests(given: list[GivenImage], begin: Begin) -> list[str | None]:
 
 
 def _decodable(given: list[GivenImage], digests: list[str | None], size: int) -> LabelledImages:
-    """As the project's own images: what is decoded here stands for what is kept elsewhere."""
+    """The given images in the form of the data set's; they are decoded here instead of read from the store."""
     return LabelledImages(
         folder=Path(),
         files=tuple(each.name for each in given),
@@ -134,7 +135,7 @@ def _decodable(given: list[GivenImage], digests: list[str | None], size: int) ->
 
 
 def _told(batches: Batches, advance: Progress) -> Batches:
-    """The same batches; `advance` is told of each image once, also of the last one, which fills up its batch."""
+    """The same batches; reports each image to `advance` once, also the last one, which fills up its batch."""
     for places, hidden in batches:
         yield places, hidden
         advance(len(places.unique()))
@@ -142,7 +143,7 @@ def _told(batches: Batches, advance: Progress) -> Batches:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """So many threads of torch; before and after, as many as its user has set."""
+    """Let torch use this many threads, and restore its user's number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

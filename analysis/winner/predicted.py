@@ -23,24 +23,24 @@ def as_text(found: "pd.DataFrame", suffix: str) -> str:
 
 
 def write_predictions(found: "pd.DataFrame", path: Path) -> None:
-    """Write them to `path`, wholly or not at all, in UTF-8."""
+    """Write them to `path` in UTF-8, completely or not at all."""
     write_atomically(path, as_text(found, path.suffix.lower()).encode())
 
 
 def check_out(path: Path) -> None:
-    """Raises RequestError where predictions can't be written to `path`."""
+    """Raises RequestError if predictions can't be written to `path`."""
     refuse_written(path, "--out", SUFFIXES)
 
 
 def refuse_written(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
-    """Raises RequestError where `path` has none of the suffixes, is there already, or lies in no folder."""
+    """Raises RequestError if `path` has none of the suffixes, exists already, or its folder does not exist."""
     if path.suffix.lower() not in suffixes:
         raise RequestError(
             f"{option} must be a file that ends in {' or '.join(suffixes)}, but it is {path}"
         )
     if path.exists() or path.is_symlink():
         raise RequestError(
-            f"{option} must be a new file, but {path} is there already; nothing is written over"
+            f"{option} must be a new file, but {path} exists already; give another name: nothing is overwritten"
         )
     if not path.parent.is_dir():
-        raise RequestError(f"{option} must lie in a folder that is there, but {path.parent} is not")
+        raise RequestError(f"{option} must be in a folder that exists, but {path.parent} does not")

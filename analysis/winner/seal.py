@@ -1,7 +1,7 @@
-"""Test images stay unseen by the winner until the test set was opened for it: files are known by their content.
+"""Keeps test images from the winner until the test set has been opened for it. Files are recognised by their content.
 
-The seal knows files. A picture in memory is known by the file that Pillow opened it from; one without, such as a
-tensor, can't be told from any other: split.parquet has digests of files alone.
+A picture in memory is recognised by the file that Pillow opened it from; one without a file, such as a tensor, can't be
+recognised: split.parquet has digests of files only.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from trainable.errors import RequestError
 def refuse_sealed(
     run: Snapshot, winner: Winner, names: Sequence[str], digests: Sequence[str | None]
 ) -> None:
-    """Raises RequestError where a digest is that of a test image, and the test set was not opened for `winner`."""
+    """Raises RequestError if a digest is that of a test image, and the test set was not opened for `winner`."""
     sealed = set(read_split(run.folder.split, ("test",))["sha256"])
     found = [name for name, sha in zip(names, digests, strict=True) if sha in sealed]
     if not found:
@@ -28,9 +28,9 @@ def refuse_sealed(
         raise RequestError(f"{said}: {error} (`{command}`)") from None
     if step is NextStep.OPEN:
         raise RequestError(
-            f"{said}, and its test set has not been opened; leave them out, or open it, once: `{command}`"
+            f"{said}, but its test set has not been opened; leave them out, or open it, once, with `{command}`"
         )
     if step is NextStep.COMPLETE:
         raise RequestError(
-            f"{said}, and the opening of its test set was interrupted; `{command}` completes it"
+            f"{said}, but the opening of its test set was interrupted; `{command}` completes it"
         )

@@ -284,7 +284,7 @@ def test_reopening_what_was_never_opened_or_without_a_reason_is_refused(run: Pat
     with pytest.raises(RequestError, match="this one has not"):
         final_test(run, reopen="to be sure")
     final_test(run)
-    with pytest.raises(RequestError, match="must say why"):
+    with pytest.raises(RequestError, match="must give the reason"):
         final_test(run, reopen=" ")
     assert len(ledger(run)) == 1
 

@@ -1,8 +1,8 @@
-"""What mattered in a search: who learned, what settings do, the edge of the space, how curves ended.
+"""What mattered in a search: which trials learned, effects of settings, edges of the space, how curves ended.
 
-`learning` parts trials and says at which moment they are compared, `audited` whether audits tell of the end, `model`
-is the linear model, `fitted` what trials came to by it, `verdicts` what follows, `claims` its form, `said` the
-sentences, all of them pure functions; here is what reads them from a run.
+`learning` divides trials into groups and decides at which epoch they are compared, `audited` decides whether audits
+show the end of training, `model` is the linear model, `fitted` its estimates, `verdicts` the conclusions, `claims`
+their data types, `said` the sentences. All of these are pure functions; this module reads their input from a run.
 """
 
 from collections import Counter
@@ -36,21 +36,21 @@ class Endings:
 
     finished: int
     rise: Rise | None
-    """None where their curves are too short."""
+    """None if their curves are too short."""
     gap_best: float | None
-    """Training minus validation accuracy at the best epoch, mean over them."""
+    """Training minus validation accuracy at the best epoch, averaged over them."""
     gap_last: float | None
 
 
 @dataclass(frozen=True)
 class Effects:
-    """All of it, for one run."""
+    """All findings of this package for one run."""
 
     metric: Metric
     mattered: Mattered
-    """At the first rung; at the end where ASHA is off or stopped nobody."""
+    """At the first rung; at the end if ASHA is off or stopped no trial."""
     at_the_end: Mattered | None
-    """With ASHA, once audits of every strategy are enough; see Audited."""
+    """With ASHA, once there are enough audits of every strategy; see Audited."""
     audited: Audited
     edges: tuple[Edge, ...]
     endings: Endings
@@ -69,9 +69,10 @@ class Effects:
         rise = self.endings.rise
         if rise is not None and rise.is_seen:
             yield (
-                f"over the last {rise.epochs} epochs {metric_name(self.metric)} still gets better by "
-                f"{self._step(rise.slope)} an epoch ({self._step(rise.low)} to {self._step(rise.high)}) in the mean of "
-                f"{counted(rise.trials, 'finished trial')}: more epochs (`sweep extend --epochs`) may do more"
+                f"over the last {rise.epochs} epochs, {metric_name(self.metric)} still improved by "
+                f"{self._step(rise.slope)} per epoch (95 % confidence interval {self._step(rise.low)} to "
+                f"{self._step(rise.high)}), averaged over {counted(rise.trials, 'finished trial')}: more epochs "
+                "(`sweep extend --epochs`) could improve it further"
             )
         if self.endings.gap_best is not None and self.endings.gap_last is not None:
             yield (
@@ -80,12 +81,12 @@ class Effects:
             )
 
     def mattered_most(self) -> str | None:
-        """The clearest claim on a setting, of the end where that is known; None where nothing is claimed."""
+        """The most significant effect of a setting, at the end of training if that is known; None if there is none."""
         return Saying(self.metric, self.at_the_end_or_first).most()
 
     @property
     def at_the_end_or_first(self) -> Mattered:
-        """What is known of the end of training, else of the first rung."""
+        """What is known about the end of training, or else about the first rung."""
         return self.at_the_end or self.mattered
 
     def _step(self, difference: float) -> str:
@@ -100,7 +101,7 @@ def effects_of(run: Source) -> Effects:
     """What mattered in the run.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     config, labels = read.config, validation_labels(read)
@@ -129,7 +130,7 @@ def effects_of(run: Source) -> Effects:
 
 
 def curve_of(trial: ReadTrial, metric: Metric, stands_for: float = 1.0) -> LearningCurve:
-    """A trial on record as the comparison takes it."""
+    """A recorded trial in the form that the comparison uses."""
     scores = np.array([metric.score(value) for value in trial.epochs.column(metric.value)])
     areas = np.array(trial.epochs.column("val_auc"), dtype=float)
     settings = trial.asked.settings.effective()
@@ -139,7 +140,7 @@ def curve_of(trial: ReadTrial, metric: Metric, stands_for: float = 1.0) -> Learn
 def _mattered(
     read: Snapshot, trials: Sequence[tuple[ReadTrial, float]], moment: Moment, labels: Labels
 ) -> Mattered:
-    """Of trials, each with how many it stands for."""
+    """What mattered, from trials that are each given with the number of trials they stand for."""
     metric, chance = read.config.metric, flat_until(*validation_classes(read))
     curves = [curve_of(trial, metric, stands_for) for trial, stands_for in trials]
     compared = set(part(curves, moment, chance).compared)
@@ -158,7 +159,7 @@ def _mattered(
 
 
 def weights_of(labels: Labels, metric: Metric) -> Any:
-    """(images,) by which right (1) and wrong (0) are taken, so that the mean over images is the metric."""
+    """(images,): the weights of right (1) and wrong (0) predictions with which the mean over images is the metric."""
     if metric is Metric.VAL_ACCURACY:
         return np.ones(len(labels), np.float32)
     shares = np.bincount(labels, minlength=2) / len(labels)
@@ -168,9 +169,9 @@ def weights_of(labels: Labels, metric: Metric) -> Any:
 def _ends(
     read: Snapshot, trials: Sequence[ReadTrial]
 ) -> tuple[Audited, list[tuple[ReadTrial, float]]]:
-    """What was audited, and all that shows how trials of the search end, each with how many it stands for.
+    """What was audited, and all trials that show how the search's trials end, each with how many it stands for.
 
-    A pruned trial that was not yet learning is drawn from as any other: it may be what comes late.
+    A pruned trial that was not yet learning can be drawn like any other: it may be a late learner.
     """
     pruned = {t.trial_id: t for t in trials if t.state.status is Status.PRUNED}
     audits = [t for t in read.trials if t.asked.audits in pruned]

@@ -1,4 +1,4 @@
-"""Pruned trials that audits ran to their ends: are they enough to compare the end of training, what each stands for."""
+"""Pruned trials that audits ran to the end: are there enough of them, and how many trials does each stand for?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from analysis.findings.pruning import wanted
 class Audited:
     """Trials of the search that ASHA stopped, and their audits, by strategy.
 
-    Within a strategy audits are a simple random draw (`sweep.session.audit`), so that each stands for as many
-    of its pruned trials as there are to an audit (Horvitz and Thompson 1952).
+    Within a strategy, audits are a simple random sample (`sweep.session.audit`), so each stands for pruned / audited
+    of the strategy's pruned trials (Horvitz and Thompson 1952).
     """
 
     pruned: Mapping[str, int]
@@ -20,11 +20,11 @@ class Audited:
     ended: Mapping[str, int]
     """Audits that came to an end of their own: finished, diverged or collapsed."""
     under_way: int = 0
-    """Trials of the search that have not ended: those that ASHA lets go on end after those that it stops."""
+    """Trials of the search that have not ended: those that ASHA lets continue end later than those that it stops."""
 
     @property
     def is_enough(self) -> bool:
-        """Is the end known of as many as say something, of each strategy of which a trial was pruned?"""
+        """Have enough audits ended, of each strategy of which a trial was pruned?"""
         return (
             any(self.ended.values()) and not self.under_way and not wanted(self.pruned, self.ended)
         )
@@ -35,11 +35,11 @@ class Audited:
         return sum(self.ended.values()) == sum(self.pruned.values())
 
     def stands_for(self, strategy: str) -> float:
-        """For how many pruned trials of the strategy an audit that ended stands, its own among them."""
+        """How many pruned trials of the strategy an audit that ended stands for, its own included."""
         return self.pruned[strategy] / self.ended[strategy]
 
     def said(self) -> str:
-        """What makes the end of training comparable."""
+        """Why the end of training can be compared, in a sentence."""
         if self.is_all:
             return "every pruned trial was run to its end by an audit, so the end of training can be compared too"
         each = {name: f"{round(self.stands_for(name), 1):g}" for name in self.pruned}
@@ -55,8 +55,8 @@ class Audited:
         )
 
     def tells(self) -> str:
-        """What would tell of the end where it isn't known, to put behind that."""
+        """What would show the end of training, to be appended to a sentence that it is not known."""
         count = wanted(self.pruned, self.begun)
         if count:
-            return f"; `sweep extend RUN --audit {count}` runs pruned trials to the end and tells"
-        return "; trials that have not ended yet, or failed, would tell" if self.begun else ""
+            return f"; `sweep extend RUN --audit {count}` runs pruned trials to the end to find out"
+        return "; trials that have not ended yet, or failed, would show it" if self.begun else ""

@@ -1,4 +1,4 @@
-"""What is said of settings, as data."""
+"""Conclusions about settings, as data."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ from analysis.statistics import ALPHA
 
 
 class Verdict(StrEnum):
-    """What can be said of two values of a setting."""
+    """The conclusion about two values of a setting."""
 
     BETTER = "better"
     NO_DIFFERENCE = "no difference that matters"
@@ -18,38 +18,38 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Effect:
-    """Two values of a setting, whatever else trials have: the first did better, or seemed to."""
+    """Two values of a setting, averaged over the other settings; the first did better, significantly or not."""
 
     name: str
     first: Any
     second: Any
     difference: float
-    """Of the metric, turned so that higher is better."""
+    """Of the metric, signed so that higher is better."""
     low: float
     high: float
-    """95 % interval."""
+    """95 % confidence interval."""
     p_holm: float
     verdict: Verdict
     visible: float
-    """The smallest difference that is claimed in four of five such runs."""
+    """The smallest difference that such a run detects with 80 % power."""
     pairs: tuple[int, int]
-    """In how many of how many pairs of trials that differ in this alone the first is ahead."""
+    """Pairs of trials that differ only in this setting: in how many the first is ahead, and how many there are."""
     at_best_rates: bool = False
-    """Strategies, each at the learning rate at which it is best."""
+    """Strategies are compared, each at its own best learning rate."""
     not_yet: Count | None = None
-    """Where too many trials of a value were not yet learning: then nothing is told."""
+    """Set if too many trials of a value were not yet learning: then there is no conclusion."""
 
 
 @dataclass(frozen=True)
 class Trend:
-    """A setting from a range, as a parabola."""
+    """A setting from a range, modelled as a parabola."""
 
     name: str
     low: float
     high: float
     """The range that was tried."""
     best: float
-    """Where the parabola is highest within it."""
+    """Where the parabola is highest within the range."""
     p_holm: float
 
     @property
@@ -63,7 +63,7 @@ class Together:
 
     p_holm: float
     best: dict[str, float]
-    """The best rate of each strategy by the model in which they act together."""
+    """The best rate of each strategy, by the model with their interaction."""
 
     @property
     def is_claimed(self) -> bool:
@@ -72,22 +72,22 @@ class Together:
 
 @dataclass(frozen=True)
 class Mattered:
-    """What the trials of a search say of its settings, at one moment of training."""
+    """What the trials of a search show about its settings, at one moment of training."""
 
     moment: Moment
     trials: int
     """That had learned by then, and are compared."""
     broken: int
-    """That did not learn, and are not."""
+    """That did not learn, and are not compared."""
     counts: tuple[Count, ...]
-    """By listed value, how many did not learn, or not yet."""
+    """For each listed value, how many did not learn, or not yet."""
     apart: tuple[Apart, ...]
-    """Settings from a range in which those that did not learn lie apart from the others."""
+    """Settings from a range in which the trials that did not learn are separated from the others."""
     effects: tuple[Effect, ...] = ()
     trends: tuple[Trend, ...] = ()
     together: Together | None = None
-    """None where strategy and rate don't both vary, or trials are too few."""
+    """None if strategy and rate don't both vary, or there are too few trials."""
     lacking: int = 0
-    """Trials that are missing for anything to be said of settings."""
+    """How many more trials are needed for conclusions about settings."""
     with_images: bool = False
-    """Other images were taken into account; else all holds on these images."""
+    """Standard errors cover other images too; if not, conclusions hold on these images only."""

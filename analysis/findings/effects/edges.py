@@ -1,4 +1,4 @@
-"""Does the winner lie at the edge of what was searched, and what to try next?"""
+"""Does the winner lie at the edge of the searched range, and what should be tried next?"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from analysis.wording import SECONDARY, setting_value
 from sweep.request.space import Choice, Dimension
 
 EDGE: Final = 0.1
-"""Share of a range at either end that counts as its edge; assumed."""
+"""The share of a range at either end that counts as its edge; assumed."""
 FEWEST_LISTED: Final = 3
-"""Of two listed values each is at an end, which says nothing."""
+"""Of two listed values, each is at an end, which means nothing."""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """The winner lies at the edge of what was searched."""
+    """The winner lies at the edge of the searched range."""
 
     name: str
     value: float
@@ -30,13 +30,13 @@ class Edge:
         """In a sentence."""
         value, low, high = map(setting_value, (self.value, self.low, self.high))
         return (
-            f"the winner's {self.name} {value} lies at the edge of what was searched ({low} to {high}), so the best "
-            f"may lie beyond: try {self.next_low:.2g} to {self.next_high:.2g} next"
+            f"the winner's {self.name} {value} lies at the edge of the searched range ({low} to {high}), so the best "
+            f"value may lie beyond it: try {self.next_low:.2g} to {self.next_high:.2g} next"
         )
 
 
 def edges_of(settings: Mapping[str, Any], dimensions: Sequence[Dimension]) -> Iterator[Edge]:
-    """Settings in numbers whose value lies at an end of what was searched. Seeds are no settings."""
+    """Numeric settings whose value lies at an end of the searched range. Seeds don't count as settings."""
     for dimension in dimensions:
         value = settings.get(dimension.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -60,14 +60,14 @@ def edges_of(settings: Mapping[str, Any], dimensions: Sequence[Dimension]) -> It
 
 
 def _place(value: float, low: float, high: float, logarithmic: bool) -> float:
-    """Where between 0 (`low`) and 1 (`high`) a value lies."""
+    """The place of a value between 0 (`low`) and 1 (`high`)."""
     if logarithmic:
         value, low, high = np.log([value, low, high])
     return float((value - low) / (high - low))
 
 
 def _shifted(low: float, high: float, logarithmic: bool, upper: bool) -> tuple[float, float]:
-    """A range as wide as low to high, moved by half of it to the edge where the best lies."""
+    """A range as wide as low to high, moved by half its width towards the edge where the best value lies."""
     if logarithmic:
         factor = float(np.sqrt(high / low))
         return (low * factor, high * factor) if upper else (low / factor, high / factor)

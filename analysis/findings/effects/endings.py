@@ -1,4 +1,4 @@
-"""Do curves still rise at their end, beyond their own wobble?"""
+"""Do curves still rise at their end, by more than their own noise?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from analysis.findings.effects.learning import Numbers
 from analysis.statistics import CONFIDENCE
 
 FEWEST_EPOCHS: Final = 3
-"""That a slope is taken over, at least: through two points there is no error; assumed."""
+"""The fewest epochs for a slope: a line through two points has no error; assumed."""
 
 
 @dataclass(frozen=True)
 class Rise:
-    """The slope of curves over their last epochs, one for all of them."""
+    """The common slope of all curves over their last epochs."""
 
     trials: int
     epochs: int
-    """The last ones, so many of each trial: the second half, at least FEWEST_EPOCHS."""
+    """The number of last epochs used of each trial: the second half, at least FEWEST_EPOCHS."""
     slope: float
-    """Of the metric, turned so that higher is better, in an epoch."""
+    """Of the metric per epoch, signed so that higher is better."""
     low: float
     high: float
-    """95 % interval, by how far single epochs lie off the line."""
+    """95 % confidence interval, from the residuals of single epochs."""
 
     @property
     def is_seen(self) -> bool:
@@ -32,9 +32,9 @@ class Rise:
 
 
 def rise_of(curves: Sequence[Numbers]) -> Rise | None:
-    """One slope for all curves (epochs,), each about its own mean, by least squares; None where there is too little.
+    """One least-squares slope for all curves (epochs,), each around its own mean; None if there is too little data.
 
-    Each trial is scored on the same images in every epoch, so what images have in common cancels.
+    Each trial is scored on the same images in every epoch, so the effect of images cancels.
     """
     from scipy.stats import t
 

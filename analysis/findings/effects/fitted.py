@@ -1,4 +1,4 @@
-"""The linear model, fitted: what trials reach by it, and how far that may be off by other seeds and other images."""
+"""The fitted linear model: what trials reach according to it, with standard errors over seeds and images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from analysis.findings.effects.model import (
 from analysis.image_variance import Uncertain, jointly, uncertain
 
 PLACES: Final = 61
-"""Places in a range at which a fitted parabola is looked at for its best: every sixtieth of it; assumed."""
+"""Places in a range at which a fitted parabola is evaluated to find its best: every sixtieth of it; assumed."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model, and what the trials that it was made of came to."""
+    """A model, and what the trials that it was fitted to reached."""
 
     model: Model
     settings: Sequence[Settings]
-    """Of each trial, those that were searched."""
+    """The searched settings of each trial."""
     values: Numbers
     """(trials, images), or (trials, 1) where only the metric is known."""
 
@@ -40,36 +40,36 @@ class Fitted:
         return found
 
     def at(self, point: Settings) -> float:
-        """What trials with these settings come to, the others at their mean."""
+        """What trials with these settings reach, the other settings at their mean."""
         return float(self._coefficients @ self.model.row(point))
 
     def best(self, name: str, places: Sequence[float], point: Settings) -> float:
-        """Where a setting in numbers does best, of `places`."""
+        """The one of `places` at which a numeric setting does best."""
         return float(max(places, key=lambda place: self.at({**point, name: place})))
 
     def lead(self, first: Settings, second: Settings) -> Uncertain | None:
-        """What trials at `first` come to less those at `second`; None where they can't tell it from other settings."""
+        """What trials reach at `first` minus at `second`; None if that is confounded with other settings."""
         weights = self.model.contrast(first, second)
         if weights is None:
             return None
         return uncertain(weights, self.model.design, self.values, self.model.stands_for)
 
     def p_of(self, name: str) -> float | None:
-        """Of the F test that a setting does nothing; None where the trials can't tell it from what others do."""
+        """p-value of the F test that a setting has no effect; None if that is confounded with other settings."""
         return self._p(added_by(self.model, without(self.model, name)))
 
     def p_beyond(self, smaller: Model) -> float | None:
-        """Of the F test that the smaller model is enough; None where it follows all that this one does."""
+        """p-value of the F test that the smaller model is sufficient; None if it fits all that this one can."""
         return self._p(added_by(self.model, smaller.design))
 
     def together(self) -> "Fitted":
-        """With strategy and rate acting together."""
+        """The same with the interaction of strategy and rate."""
         stands_for = self.model.stands_for
         model = model_of(self.settings, self.model.terms, stands_for, together=True)
         return Fitted(model, self.settings, self.values)
 
     def best_rates(self) -> dict[Any, float]:
-        """The rate at which each strategy does best, of those (or within the range) that it was tried with."""
+        """The rate at which each strategy does best, among those (or within the range) that it was tried with."""
         by_name = {term.name: term for term in self.model.terms}
         found = {}
         for strategy in by_name[STRATEGY].values:
@@ -83,7 +83,7 @@ class Fitted:
         return found
 
     def p_at(self, rates: Mapping[Any, float]) -> float:
-        """Of the F test that strategies, each at its own rate, are alike."""
+        """p-value of the F test that strategies, each at its own rate, do equally well."""
         first, *others = ({STRATEGY: strategy, RATE: rate} for strategy, rate in rates.items())
         weights = [self.model.contrast(first, other) for other in others]
         known = [each for each in weights if each is not None]

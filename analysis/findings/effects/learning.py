@@ -1,4 +1,4 @@
-"""Who learned, and which moment of training is compared: pure functions of curves."""
+"""Which trials learned, and at which moment of training they are compared: pure functions of curves."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,30 +11,30 @@ from trainable.records.rows import BROKEN, Status
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 MANY: Final = 0.25
-"""Share of a value's trials that were not yet learning, beyond which the others don't speak for it; assumed."""
+"""If more than this share of a value's trials were not yet learning, the others don't represent it; assumed."""
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """One trial as it was seen."""
+    """One trial as it was observed."""
 
     settings: Mapping[str, Any]
-    """Those that act in it."""
+    """Those that have an effect in it."""
     status: Status
     scores: Numbers
-    """(epochs,): the metric, turned so that higher is better."""
+    """(epochs,): the metric, signed so that higher is better."""
     areas: Numbers
     """(epochs,): area under the ROC curve on the validation images."""
     stands_for: float = 1.0
-    """Of how many trials of the search it is a random draw, itself among them."""
+    """How many trials of the search it represents as a random draw, itself included."""
 
     def best(self, until: int | None = None) -> int | None:
-        """Place of the best of the first `until` epochs, the earlier of two; None before the first."""
+        """Index of the best of the first `until` epochs, the earliest if several are equal; None before the first."""
         seen = self.scores[:until]
         return int(np.argmax(seen)) if len(seen) else None
 
     def is_flat(self, chance: float, until: int | None = None) -> bool:
-        """Is its area at the best of the first `until` epochs one that chance (0.5 and three errors) reaches?"""
+        """Is its area at the best of the first `until` epochs within chance (0.5 plus three standard errors)?"""
         best = self.best(until)
         return best is not None and not self.areas[best] > chance
 
@@ -45,7 +45,7 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Moment:
-    """The epoch that trials are compared at, by the best value until then."""
+    """The epoch at which trials are compared, by their best value until then."""
 
     epoch: int
     epochs: int
@@ -62,24 +62,24 @@ class Moment:
 
 
 def moment_of(rungs: Sequence[int], epochs: int) -> Moment:
-    """The first rung, which every trial reaches unselected; the end of the budget where nothing is pruned."""
+    """The first rung, which every trial reaches without selection; the end of the budget if nothing is pruned."""
     return Moment(min(rungs, default=epochs), epochs)
 
 
 @dataclass(frozen=True)
 class Parted:
-    """Trials by what can be said of them at a moment; places in the given order."""
+    """Trials by their state at a moment; indices in the given order."""
 
     compared: tuple[int, ...]
     """They had learned by then."""
     broken: tuple[int, ...]
     """They collapsed, diverged, or ran to the end and are flat."""
     not_yet: tuple[int, ...]
-    """They were there and still flat, whether they learned later or were pruned."""
+    """They had reached the moment and were still flat, whether they learned later or were pruned."""
 
 
 def part(curves: Sequence[LearningCurve], moment: Moment, chance: float) -> Parted:
-    """Who is compared. Trials that have not come to the moment are in none of the groups."""
+    """Divide trials into groups. Trials that have not reached the moment are in none of them."""
     groups: dict[str, list[int]] = {"compared": [], "broken": [], "not_yet": []}
     for place, curve in enumerate(curves):
         if curve.did_not_learn(chance):
@@ -104,7 +104,7 @@ class Count:
 
 
 def counts_of(curves: Sequence[LearningCurve], parted: Parted, names: Sequence[str]) -> list[Count]:
-    """For each value of each of `names`, in the order in which values come up."""
+    """For each value of each of `names`, in the order in which values first occur."""
     found = []
     for name in names:
         tallies = [
@@ -127,7 +127,7 @@ def counts_of(curves: Sequence[LearningCurve], parted: Parted, names: Sequence[s
 
 @dataclass(frozen=True)
 class Apart:
-    """A setting from a range, in which trials that did not learn lie on one side of all others."""
+    """A setting from a range in which the trials that did not learn lie on one side of all others."""
 
     name: str
     low: float
@@ -137,7 +137,7 @@ class Apart:
 
 
 def apart_of(curves: Sequence[LearningCurve], parted: Parted, names: Sequence[str]) -> list[Apart]:
-    """Of each of `names`, settings in numbers from a range."""
+    """For each of `names`, which are numeric settings from a range."""
     found = []
     for name in names:
         broken, others = (
@@ -152,9 +152,9 @@ def apart_of(curves: Sequence[LearningCurve], parted: Parted, names: Sequence[st
 def slow_values(
     curves: Sequence[LearningCurve], parted: Parted, counts: Sequence[Count]
 ) -> list[Count]:
-    """Values of which too many trials were not yet learning for the others to speak for them.
+    """Values of which too many trials were not yet learning for the others to represent them.
 
-    Where a value has no trial that is compared, those of it are that value's doing and count against no other.
+    If no trial of a value is compared, its trials are put down to that value and count against no other.
     """
     out = {(c.name, c.value) for c in counts if c.broken + c.not_yet == c.trials}
     kept = [

@@ -1,4 +1,4 @@
-"""The linear model of what trials reached: a column for each listed value, a parabola for a range."""
+"""The linear model of what trials reached: indicator columns for listed values, a parabola for a range."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 Settings = Mapping[str, Any]
 STRATEGY, RATE = "strategy", "lr"
 LISTED: Final = 6
-"""Numbers with at most so many values are taken one by one, and drawn as a list of them; assumed."""
+"""Numbers with at most this many values are modelled one by one, and drawn as a list; assumed."""
 LOG_SPAN: Final = 9
-"""Numbers that span more than this factor are taken and drawn by their logarithm: about a decade; assumed."""
+"""Numbers that span more than this factor are modelled and drawn on a log scale: about a decade; assumed."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Term:
 
     name: str
     values: tuple[Any, ...]
-    """Listed values; of a range the lowest and the highest that were tried."""
+    """Listed values; for a range, the lowest and the highest value that was tried."""
     is_listed: bool
     row: Callable[[Any], Numbers]
-    """The columns (columns,) of a trial with this value; 0 in all of them where the setting does not act."""
+    """The columns (columns,) of a trial with this value; all are 0 where the setting has no effect."""
 
     def columns(self, settings: Sequence[Settings]) -> Numbers:
         """(trials, columns)."""
@@ -39,7 +39,7 @@ class Term:
 
 
 def terms_of(settings: Sequence[Settings], dimensions: Sequence[Dimension]) -> list[Term]:
-    """A term for each searched setting with two values or more among these trials. Seeds are no settings."""
+    """A term for each searched setting with two or more values among these trials. Seeds don't count as settings."""
     found = []
     for dimension in dimensions:
         if dimension.name in SECONDARY:
@@ -93,28 +93,28 @@ def _parabola(seen: Sequence[float], logarithmic: bool) -> Callable[[Any], Numbe
 
 @dataclass(frozen=True)
 class Model:
-    """Terms that add up, and strategy with rate where `together`."""
+    """Additive terms, and the interaction of strategy and rate if `together`."""
 
     terms: tuple[Term, ...]
     together: bool
     design: Numbers
     """(trials, parameters), the intercept first."""
     stands_for: Numbers
-    """(trials,): of how many trials each is a random draw; least squares are weighted so."""
+    """(trials,): how many trials each represents as a random draw; the weights of least squares."""
 
     @property
     def spare(self) -> int:
-        """Trials more than the model has parameters."""
+        """The number of trials minus the number of parameters (the rank)."""
         return len(self.design) - int(np.linalg.matrix_rank(self.design))
 
     def row(self, point: Settings) -> Numbers:
-        """(parameters,) of a trial with these settings; the others at their mean."""
+        """(parameters,) of a trial with these settings, the other settings at their mean."""
         return _row(self.terms, self.together, point)
 
     def contrast(self, first: Settings, second: Settings) -> Numbers | None:
-        """Weights (trials,) of what trials at `first` reach less what those at `second` do, other settings alike.
+        """Weights (trials,) of the difference between trials at `first` and at `second`, other settings being equal.
 
-        None where the trials can't tell it from what other settings do.
+        None if the difference is confounded with other settings.
         """
         difference = self.row(first) - self.row(second)
         weights: Numbers = difference @ self._estimator
@@ -152,14 +152,14 @@ def _row(terms: Sequence[Term], together: bool, point: Settings) -> Numbers:
     return np.concatenate([np.ones(1), *parts.values(), products])
 
 
-SMALL: Final = 1e-8  # share of the longest column below which one is a rounding error; assumed
+SMALL: Final = 1e-8  # a column shorter than this share of the longest is a rounding error; assumed
 
 
 def added_by(larger: Model, smaller: Numbers) -> Numbers | None:
-    """Weights (contrasts, trials) that are all 0 where the `smaller` design explains what `larger` does.
+    """Weights (contrasts, trials) that give 0 for all that the `smaller` design can fit.
 
-    An orthonormal basis of what the larger model can follow and the smaller can't, where each trial counts by the root
-    of what it stands for; None where there is nothing.
+    An orthonormal basis of what the larger model can fit and the smaller can't, with each trial weighted by the root
+    of what it stands for; None if there is no such direction.
     """
     root = larger.stands_for**0.5
     base, sizes, _ = np.linalg.svd(smaller * root[:, None], full_matrices=False)
@@ -171,7 +171,7 @@ def added_by(larger: Model, smaller: Numbers) -> Numbers | None:
 
 
 def without(model: Model, name: str) -> Numbers:
-    """The design of the model with one setting left out."""
+    """The design of the model without one setting."""
     start = 1
     for term in model.terms:
         width = len(term.row(term.values[0]))

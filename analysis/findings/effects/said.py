@@ -1,4 +1,4 @@
-"""Verdicts in sentences, none of which claims more than the trials show."""
+"""Verdicts as sentences, none of which claims more than the trials show."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from trainable.metric import Metric
 
 @dataclass(frozen=True)
 class Saying:
-    """Says what mattered in words of the metric."""
+    """Writes what mattered as sentences, in units of the metric."""
 
     metric: Metric
     found: Mattered
     tells: str | None = ""
-    """What would tell of the end of training, to be put behind that it isn't known; None where that is compared too."""
+    """What would show the end of training, appended where it is not known; None if the end is compared too."""
 
     def sentences(self) -> Iterator[str]:
-        """All of it: who did not learn, what settings do, what isn't known."""
+        """All of it: which trials did not learn, the effects of settings, what is not known."""
         found = self.found
         yield from self._did_not_learn()
         if found.lacking:
             yield (
-                f"which settings matter can't be told: {counted(found.trials, 'trial')} had learned "
-                f"{found.moment.said}, and at least {found.lacking} more would be needed for this space"
+                f"there are too few trials to say which settings matter: {counted(found.trials, 'trial')} had learned "
+                f"{found.moment.said}, and this space needs at least {found.lacking} more"
             )
             return
         for effect in found.effects:
@@ -42,7 +42,7 @@ class Saying:
         yield from self._together()
 
     def most(self) -> str | None:
-        """The clearest claim on a setting; None where there is none."""
+        """The most significant effect of a setting; None if there is none."""
         claimed = [e for e in self.found.effects if e.verdict is Verdict.BETTER]
         if claimed:
             return self.effect(min(claimed, key=lambda e: (e.p_holm, -e.difference)))
@@ -55,12 +55,12 @@ class Saying:
         return f"{self.found.moment.said}{images}"
 
     def effect(self, effect: Effect) -> str:
-        """One sentence on two values."""
+        """One sentence about two values."""
         first, second = setting_value(effect.first), setting_value(effect.second)
         slow = effect.not_yet
         if slow is not None:
             return (
-                f"whether {effect.name} {first} or {second} does better can't be told: {slow.not_yet} of "
+                f"it is unclear whether {effect.name} {first} or {second} does better: {slow.not_yet} of "
                 f"{slow.trials} trials with {setting_value(slow.value)} were not yet learning {self.found.moment.said}"
             )
         ends = f"{self._plain(effect.low)} to {self._plain(effect.high)}"
@@ -69,33 +69,36 @@ class Saying:
             ahead, pairs = effect.pairs
             alike = f"; ahead in {ahead} of {pairs} pairs" if pairs and not own else ""
             return (
-                f"{self.when} {effect.name} {first} is ahead of {second}{own} by {self._by(effect.difference)} "
-                f"(95 % interval {ends}{alike})"
+                f"{self.when}, {effect.name} {first} is ahead of {second}{own} by {self._by(effect.difference)} "
+                f"(95 % confidence interval {ends}{alike})"
             )
-        by = f"{self._by(effect.difference)}, 95 % interval {ends}"
+        by = f"{self._by(effect.difference)}, 95 % confidence interval {ends}"
         if effect.verdict is Verdict.NO_DIFFERENCE:
             return (
-                f"{self.when} {effect.name} {first} and {second}{own} show no difference larger than "
+                f"{self.when}, {effect.name} {first} and {second}{own} show no difference larger than "
                 f"{self._by(MATTERS, 0)} ({by})"
             )
-        seen = f"such a run detects a difference of {self._by(effect.visible)} in 4 of 5 cases"
+        seen = f"such a run detects a difference of {self._by(effect.visible)} with 80 % power"
         if is_rate(self.metric) and effect.visible >= 1:
             seen = "such a run detects no difference, however large"
-        return f"{self.when} {effect.name} {first} and {second}{own} can't be told apart ({by}): {seen}"
+        return f"{self.when}, {effect.name} {first} and {second}{own} do not differ significantly ({by}): {seen}"
 
     def _catches_up(self, effect: Effect) -> str:
-        """What a lead before the end of training leaves open."""
+        """What remains open after a lead before the end of training."""
         by_value = {c.value: c for c in self.found.counts if c.name == effect.name}
         first, second = (by_value[value] for value in (effect.first, effect.second))
         for one, then in ((second, "catches up"), (first, "stays ahead")):
             if not one.finished:
                 value = setting_value(one.value)
-                return f"no {value} trial that learned ran to the end: whether {value} {then} isn't known{self.tells}"
+                return (
+                    f"no {value} trial that learned ran to the end, so it is not known whether {value} {then}"
+                    f"{self.tells}"
+                )
         ran = " and ".join(
             f"{c.finished} of {c.trials - c.broken} {setting_value(c.value)} trials"
             for c in (first, second)
         )
-        return f"which is ahead at the end isn't known: {ran} ran to it, and ASHA chose which{self.tells}"
+        return f"it is not known which is ahead at the end: {ran} ran to it, and ASHA chose which{self.tells}"
 
     def _did_not_learn(self) -> Iterator[str]:
         found = self.found
@@ -115,8 +118,8 @@ class Saying:
             if not telling and not found.apart:
                 yield f"{counted(found.broken, 'trial')} did not learn"
             yield (
-                "trials that did not learn (collapsed, diverged, or no better than chance at the end) are in no "
-                "comparison of settings"
+                "trials that did not learn (collapsed, diverged, or no better than chance at the end) are left out of "
+                "all comparisons of settings"
             )
         for count in found.counts:
             if count.not_yet > MANY * (count.trials - count.broken):
@@ -130,23 +133,24 @@ class Saying:
         within = f"{setting_value(trend.low)} to {setting_value(trend.high)}"
         if trend.is_claimed:
             return (
-                f"{self.when} {trend.name} matters within {within} (p = {trend.p_holm:.2g} after Holm): by a parabola "
-                f"it is best at about {setting_value(trend.best)}"
+                f"{self.when}, {trend.name} matters within {within} (p = {trend.p_holm:.2g} after Holm's correction): "
+                f"the fitted parabola is best at about {setting_value(trend.best)}"
             )
-        return f"whether {trend.name} matters within {within} can't be told (p = {trend.p_holm:.2g} after Holm)"
+        p = f"p = {trend.p_holm:.2g} after Holm's correction"
+        return f"{trend.name} has no significant effect within {within} ({p})"
 
     def _together(self) -> Iterator[str]:
         together = self.found.together
         if together is None:
             return
-        p = f"p = {together.p_holm:.2g} after Holm"
+        p = f"p = {together.p_holm:.2g} after Holm's correction"
         if together.is_claimed:
             best = ", ".join(
                 f"{setting_value(rate)} with {name}" for name, rate in together.best.items()
             )
-            yield f"{self.when} which lr is good depends on the strategy ({p}); the best by the model: {best}"
+            yield f"{self.when}, the best lr depends on the strategy ({p}); the model's best: {best}"
         else:
-            yield f"whether the best lr depends on the strategy can't be told ({p})"
+            yield f"it is unclear whether the best lr depends on the strategy: no significant interaction ({p})"
 
     def _by(self, difference: float, digits: int | None = None) -> str:
         if not is_rate(self.metric):
@@ -167,7 +171,7 @@ def _range(low: float, high: float) -> str:
 
 
 def _stands_out(count: Count, counts: tuple[Count, ...]) -> bool:
-    """At least half of a value's trials did not learn, and of the other values' less than half as many."""
+    """Did at least half of a value's trials not learn, and less than half that share of the other values' trials?"""
     others = [c for c in counts if c.name == count.name and c != count]
     rest = sum(c.trials for c in others)
     return (

@@ -1,4 +1,4 @@
-"""What the model says of each setting: better, no difference that matters, or not to be told from these trials."""
+"""The model's verdict on each setting: better, no difference that matters, or not known from these trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,9 +33,9 @@ from analysis.wording import SECONDARY
 from sweep.request.space import Choice, Dimension
 
 FEWEST_SPARE: Final = 4
-"""Trials more than the model has parameters, for anything to be said: degrees of freedom of its error; assumed."""
+"""The fewest degrees of freedom of the error (trials minus parameters) for any conclusion; assumed."""
 MATTERS: Final = 0.01
-"""A difference of a share or area up to here is taken for none that matters: one point; assumed."""
+"""A difference of a share or area up to this does not matter: one point; assumed."""
 TOGETHER: Final = "strategy with lr"
 
 
@@ -49,9 +49,9 @@ def what_mattered(
 ) -> Mattered:
     """Verdicts on all settings.
 
-    curves: the trials of the search. rights: for each of them what each image gave at the best epoch until the moment
-        (images,), whose mean is the score; None where that is not known. chance: the area that chance reaches.
-    matters: a smaller difference is none; None where the metric has no such size.
+    curves: the trials of the search. rights: for each of them each image's value at the best epoch until the moment
+        (images,), with the score as mean; None if not known. chance: the largest area that counts as chance.
+    matters: a smaller difference does not matter; None if the metric has no such size.
     """
     parted = part(curves, moment, chance)
     listed = [d.name for d in dimensions if d.name not in SECONDARY and _is_listed(d, curves)]
@@ -107,7 +107,7 @@ def _unless_slow(effect: Effect, slow: Sequence[Count]) -> Effect:
 def _verdicts(
     added: Fitted, matters: float | None
 ) -> tuple[list[Effect], list[Trend], Together | None]:
-    """Holm's correction runs over one test a setting and that of strategy with rate."""
+    """Holm's correction covers one test per setting, and that of the interaction of strategy and rate."""
     tests = {term.name: p for term in added.model.terms if (p := added.p_of(term.name)) is not None}
     crossed, p_together = _together(added)
     if crossed is None or p_together is None:
@@ -127,7 +127,7 @@ def _holm(tests: Mapping[str, float]) -> dict[str, float]:
 
 
 def _together(added: Fitted) -> tuple[Fitted | None, float | None]:
-    """Strategy and rate acting together, and p of the F test that they add up; None where that can't be told."""
+    """The model with the interaction of strategy and rate, and p of the F test that there is none; None if unknown."""
     if not {STRATEGY, RATE} <= {term.name for term in added.model.terms}:
         return None, None
     crossed = added.together()
@@ -142,7 +142,7 @@ def _of_each(
     tests: int,
     matters: float | None,
 ) -> tuple[list[Effect], list[Trend]]:
-    """Effects and trends of the settings in `holms`, strategies at their `best` rates where these are given."""
+    """Effects and trends of the settings in `holms`; strategies are compared at their `best` rates if given."""
     effects, trends = list[Effect](), list[Trend]()
     for term in fitted.model.terms:
         if term.name not in holms:
@@ -180,7 +180,7 @@ class _Family:
 
 
 def _effects(fitted: Fitted, points: Mapping[Any, Settings], family: _Family) -> list[Effect]:
-    """The best value against each other one; of more than two, p is made larger for all pairs among them."""
+    """The best value against each other one; with more than two values, p is corrected for all pairs of them."""
     ordered = sorted(points, key=lambda value: -fitted.at(points[value]))
     leads = {
         (first, second): lead
@@ -224,9 +224,9 @@ def _effect(
 
 
 def _pairs(fitted: Fitted, name: str, first: Any, second: Any) -> tuple[int, int]:
-    """In how many of how many pairs of trials that differ in this setting alone `first` is ahead; the seed is one.
+    """Pairs of trials that differ only in this setting: in how many `first` is ahead, and how many there are.
 
-    None of none where some trials stand for others: pairs among those that ran would be chosen ones.
+    The seed counts as another setting. (0, 0) if some trials stand for others: the pairs that ran were selected.
     """
     if (fitted.model.stands_for != 1).any():
         return 0, 0

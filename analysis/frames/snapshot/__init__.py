@@ -1,8 +1,8 @@
-"""One read of what a run has on record, passed on to whatever a command says of it.
+"""A single read of a run's records, which a command uses for everything it reports.
 
-Here alone does the analysis read statuses, epochs, decisions, ledger, manifest and configuration, each once: so two
-sentences about a run under way can't be of two moments. What refers to something is written after it
-(docs/run-folder.md), so it is read before it: no status, decision or opening speaks of an epoch that was not read.
+Only here does the analysis read statuses, epochs, decisions, ledger, manifest and configuration, each once, so that
+two sentences about a run under way never refer to two moments. A record is written after what it refers to
+(docs/run-folder.md), so it is read before it: no status, decision or opening refers to an epoch that was not read.
 """
 
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ RunPath = str | PathLike[str]
 
 @dataclass(frozen=True)
 class ReadTrial:
-    """What was on record of one trial."""
+    """The records of one trial."""
 
     record: TrialRecord
-    """For its validation predictions, which are read when they are asked for."""
+    """Used for its validation predictions, which are read on demand."""
     asked: Asked
     state: StatusRecord
     epochs: TrialEpochs
@@ -51,7 +51,7 @@ class ReadTrial:
         return self.epochs.rows
 
     def best(self, metric: Metric) -> Row | None:
-        """The best epoch, if one has ended."""
+        """The best epoch, or None if no epoch has ended."""
         return self.epochs.best(metric)
 
 
@@ -62,48 +62,48 @@ class Snapshot(Run):
     trials: tuple[ReadTrial, ...]
     """In the order of suggestion."""
     epochs: Epochs
-    """Of all trials, in that order."""
+    """The epochs of all trials, in that order."""
     test: bytes | None
     """test.json, if there is one."""
     rungs: bytes
-    """The whole lines of rungs.jsonl."""
+    """The complete lines of rungs.jsonl."""
 
     @staticmethod
     def of(run: "Source") -> "Snapshot":
-        """The run in a folder, read now; a snapshot is given back as it is.
+        """The run in a folder, read now; a snapshot is returned unchanged.
 
         Raises:
-            RequestError: no run folder, or a damaged record.
+            RequestError: there is no run folder, or a record is damaged.
         """
         return run if isinstance(run, Snapshot) else _read(run)
 
     @cached_property
     def openings(self) -> tuple[Opening, ...]:
-        """Of the test set, in order.
+        """The openings of the test set, in order.
 
         Raises:
-            RequestError: test.json is damaged, or of a newer format.
+            RequestError: test.json is damaged, or has a newer format.
         """
         return () if self.test is None else parse_ledger(self.test, self.folder)
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
-        """Of ASHA, in the order in which they were taken, on the trials that were read.
+        """ASHA's decisions on the trials that were read, in the order in which they were taken.
 
         Raises:
             RequestError: rungs.jsonl is damaged.
         """
         path = self.folder.rungs
-        with readable(path, "put the old one back"):
+        with readable(path, "restore the original"):
             found = [Decision.from_json(facts) for facts in parse_json_lines(self.rungs, path)]
         return tuple(one for one in found if one.trial_id in self.by_id)
 
     @cached_property
     def labels(self) -> Labels:
-        """Of the validation images, in the order of the split.
+        """The labels of the validation images, in the order of the split.
 
         Raises:
-            RequestError: split.parquet is gone or damaged.
+            RequestError: split.parquet is missing or damaged.
         """
         found = read_split(self.folder.split, ("validation",))["label"]
         return found.to_numpy(np.int64)
@@ -114,7 +114,7 @@ class Snapshot(Run):
 
     @cached_property
     def standings(self) -> tuple[Standing, ...]:
-        """Of each trial that has finished an epoch, in the order of suggestion."""
+        """The standing of each trial that has finished an epoch, in the order of suggestion."""
         found = (standing(trial, self.config.metric) for trial in self.trials)
         return tuple(each for each in found if each is not None)
 

@@ -1,4 +1,4 @@
-"""Python's garbage collector, paused while very many objects are made that all stay."""
+"""Pauses Python's garbage collector while very many objects are made that all stay alive."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Without it the collector walks what was made so far again and again, and frees nothing: a tenth of the time."""
+    """Otherwise the collector scans all objects again and again and frees nothing, which takes a tenth of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

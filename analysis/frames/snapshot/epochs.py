@@ -1,4 +1,4 @@
-"""The rows of all trials as columns, which Arrow parses in one go; what it can't take is parsed line by line."""
+"""The rows of all trials as columns, which Arrow parses in one go; if it can't, they are parsed line by line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ SCHEMA: Final = pa.schema(
     [(each.name, _TYPES[each.type]) for each in fields(Row) if each.name in ROW_COLUMNS]
 )
 BLOCK_BYTES: Final = 2**24
-"""Parsed at a time by a thread; with Arrow's own 1 MiB it takes half as long again (docs/log.md)."""
+"""What a thread parses at a time; with Arrow's default of 1 MiB it takes half as long again (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Epochs:
     """Every epoch of every trial, one trial after the other."""
 
     table: pa.Table
-    """SCHEMA; nothing is missing."""
+    """With the columns of SCHEMA, without missing values."""
     starts: tuple[int, ...]
-    """Where the rows of each trial begin; last where they all end."""
+    """Where the rows of each trial begin, and finally where the last one's end."""
 
     @cached_property
     def columns(self) -> Mapping[str, list[Any]]:
@@ -39,7 +39,7 @@ class Epochs:
         return {name: self.table[name].to_numpy().tolist() for name in ROW_COLUMNS}
 
     def of(self, place: int) -> "TrialEpochs":
-        """Those of the trial at this place."""
+        """The epochs of the trial at this index."""
         return TrialEpochs(self, self.starts[place], self.starts[place + 1])
 
 
@@ -64,7 +64,7 @@ class TrialEpochs:
         return tuple(Row(*values) for values in zip(*columns, strict=True))
 
     def best(self, metric: Metric) -> Row | None:
-        """The best epoch; only those with the highest value of the metric are made into rows for it."""
+        """The best epoch. Only epochs with the highest value of the metric are made into rows."""
         if not len(self):
             return None
         scores = [metric.score(value) for value in self.column(metric.value)]
@@ -79,10 +79,10 @@ class TrialEpochs:
 
 
 def parse_epochs(records: Sequence[TrialRecord], lines: Sequence[bytes]) -> Epochs:
-    """The epochs in the whole `lines` that were read of each of `records`.
+    """The epochs in the complete `lines` that were read from each of `records`.
 
     Raises:
-        RequestError: a damaged record.
+        RequestError: a record is damaged.
     """
     counts = [each.count(b"\n") for each in lines]
     table = _at_once(b"".join(lines), counts)
@@ -93,7 +93,7 @@ def parse_epochs(records: Sequence[TrialRecord], lines: Sequence[bytes]) -> Epoc
 
 
 def _at_once(lines: bytes, counts: Sequence[int]) -> pa.Table | None:
-    """The table; None where anything is not as a trial writes it."""
+    """The table; None if anything is not as a trial writes it."""
     if not lines:
         return SCHEMA.empty_table()
     if not _is_plain(lines, sum(counts)):
@@ -124,10 +124,10 @@ def _are_times(texts: pa.ChunkedArray) -> bool:
 
 
 def _is_plain(lines: bytes, count: int) -> bool:
-    """One object a line, in ASCII, without null.
+    """Is there one object per line, in ASCII, without null?
 
-    Arrow would also take two objects on a line, one over two lines and bytes that are no text; can't tell null from
-    nothing; and ends the process with a segmentation fault where the first line says null (26.0.1).
+    Arrow would also accept two objects on a line, one object over two lines, and bytes that are not text; it doesn't
+    distinguish null from a missing key; and it crashes the process if the first line contains null (26.0.1).
     """
     return (
         lines.isascii()
@@ -150,13 +150,13 @@ def _line_by_line(record: TrialRecord, lines: bytes) -> pa.Table:
 
 def _whole(value: float) -> int:
     if value != int(value):
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
 
 def _text(value: Any) -> str | None:
     if not isinstance(value, str | None):
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"{value!r} is not text")
     return value
 
 

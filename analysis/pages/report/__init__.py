@@ -1,6 +1,6 @@
-"""One HTML file about a run that opens offline, from the same frames as everything else.
+"""The report: one HTML file about a run that opens offline, made from the same frames as everything else.
 
-Each module here gathers the facts of a few sections; the templates beside them say how they look.
+Each module here collects the facts of a few sections; the templates define how they look.
 """
 
 import shlex
@@ -27,14 +27,14 @@ from trainable.records.files import now, write_atomically
 from trainable.records.rows import Status
 from trainable.show.wording import frozen_work_said
 
-MANY: Final = 30  # trials; a longer table scrolls in a frame of its own; by eye
+MANY: Final = 30  # trials; a longer table scrolls within its own frame; by eye
 
 
 def write_report(run: Source, faces: bool = True) -> Path:
-    """Write report.html into the run's folder; its path. Without `faces` it holds no image of the data set.
+    """Write report.html into the run's folder; its path. Without `faces` it contains no image of the data set.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     write_atomically(read.folder.report, render(read, faces).encode())
@@ -42,10 +42,10 @@ def write_report(run: Source, faces: bool = True) -> Path:
 
 
 def render(run: Source, faces: bool = True) -> str:
-    """The report as HTML that loads nothing from anywhere; without `faces` it holds no image of the data set.
+    """The report as self-contained HTML; without `faces` it contains no image of the data set.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: there is no run folder, or a record is damaged.
     """
     read = Snapshot.of(run)
     found = Conclusions.of(read)
@@ -66,7 +66,7 @@ def render(run: Source, faces: bool = True) -> str:
 
 
 def _asked(run: Snapshot) -> dict[str, Any]:
-    """What the run is, and how far it has come."""
+    """What the run is, and how far it has got."""
     config, manifest = run.config, run.manifest
     return {
         "name": config.name,
@@ -81,7 +81,7 @@ def _asked(run: Snapshot) -> dict[str, Any]:
 
 
 def _opened(run: Snapshot) -> dict[str, Any]:
-    """The test set: how often it was opened, with what result, and what to fear of it."""
+    """The test set: how often it was opened, with which result, and whether the result is suspicious."""
     openings, folder = run.openings, run.folder
     return {
         "openings": openings,
@@ -111,7 +111,7 @@ def _trials(run: Snapshot, found: Conclusions, drawn: Drawn) -> dict[str, Any]:
 
 
 def _concluded(run: Snapshot, found: Conclusions) -> dict[str, Any]:
-    """How sure it is, what mattered, what it cost, and what to heed."""
+    """How certain the result is, what mattered, what it cost, and the notices."""
     lacks = why_unfinished(run)
     return {
         "notices": list(

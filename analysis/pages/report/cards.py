@@ -1,4 +1,4 @@
-"""What the report shows of each trial."""
+"""What the report shows about each trial."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from trainable.metric import Metric
 
 @dataclass(frozen=True)
 class Card:
-    """What the report shows of one trial."""
+    """What the report shows about one trial."""
 
     rank: int | None
     trial_id: str
     facts: dict[str, Any]
-    """Its row of the trial frame; what is missing is None."""
+    """Its row of the trial frame; missing values are None."""
     value: str
     setting: str
     gap: str
@@ -89,7 +89,7 @@ def _card(
 def _matrix(trial: ReadTrial, best_epoch: int | None) -> tuple[Confusion | None, str]:
     """The confusion matrix of the best validation epoch, or why there is none."""
     if best_epoch is None:
-        return None, "no epoch was finished"
+        return None, "no epoch has finished"
     if not trial.record.has_predictions(best_epoch):
         return None, "the validation predictions of its best epoch were not kept"
     try:
@@ -100,7 +100,7 @@ def _matrix(trial: ReadTrial, best_epoch: int | None) -> tuple[Confusion | None,
 
 
 def winner_settings(run: Snapshot, winner: str | None) -> list[tuple[str, str]]:
-    """Every setting that acts in the winner."""
+    """Every setting that has an effect in the winner."""
     if winner is None:
         return []
     settings = run.by_id[winner].asked.settings.effective()

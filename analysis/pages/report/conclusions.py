@@ -1,4 +1,4 @@
-"""What a run tells as a whole: found once, for the summary and for the sections that say more of it."""
+"""The conclusions about a run, computed once for the summary and for the sections with the details."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from analysis.frames.select import Selection, select
 from analysis.frames.snapshot import Snapshot
 from trainable.errors import RequestError
 
-FINALISTS: Final = 5  # each more takes a share of Holm's correction; assumed
+FINALISTS: Final = 5  # each further one makes Holm's correction stricter; assumed
 
 
 @dataclass(frozen=True)
 class Conclusions:
-    """Who wins, how that one does on the test set, how sure it is, what mattered, what it cost."""
+    """The winner, its test result, how certain it is, what mattered, what it cost."""
 
     selection: Selection
     openings: Sequence[Opening]
     finalists: Finalists | None
-    """None where there is no winner, or the predictions are gone."""
+    """None if there is no winner, or predictions are missing."""
     replication: Replication
     effects: Effects
     cost: Cost

@@ -1,4 +1,4 @@
-"""The judgement beyond accuracy, as the page shows it: sentences, plots, the surest mistakes, groups."""
+"""The judgement beyond accuracy, as the page shows it: sentences, plots, the most confident mistakes, groups."""
 
 import base64
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from analysis.wording import percent, positive_said
 from trainable.data import read_split
 from trainable.errors import RequestError
 
-NO_FACES: Final = "the pictures were left out, as --no-faces asks"
+NO_FACES: Final = "the pictures were left out because of `--no-faces`"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Face:
 
     file: str
     source: str | None
-    """A data URI; None where the picture is gone."""
+    """A data URI; None if the picture is missing."""
     label: str
     probability: str
 
@@ -42,9 +42,9 @@ class Shown:
     """Class 1 in words."""
     faces: list[Face]
     note: str
-    """Why a picture is missing; "" where none is."""
+    """Why pictures are missing; "" if none is."""
     has_pictures: bool
-    """Were they asked for?"""
+    """Were pictures asked for?"""
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -86,7 +86,7 @@ def _shown(run: Snapshot, judgement: Judgement, with_faces: bool) -> Shown:
 
 
 def _pictures(run: Snapshot, judgement: Judgement) -> tuple[dict[str, bytes], str]:
-    """Thumbnails by file: of validation images from the folder of images, of test images from their opening alone."""
+    """Thumbnails by file: validation images from the image folder, test images only from what their opening stored."""
     files = [mistake.file for mistake in judgement.mistakes]
     try:
         if judgement.part == "test":
@@ -103,7 +103,7 @@ def _pictures(run: Snapshot, judgement: Judgement) -> tuple[dict[str, bytes], st
     except RequestError as error:
         return {}, str(error)
     lost = [file for file in files if file not in found]
-    return found, f"{len(lost)} of these images can't be read any more" if lost else ""
+    return found, f"{len(lost)} of these images can no longer be read" if lost else ""
 
 
 def _source(jpeg: bytes) -> str:

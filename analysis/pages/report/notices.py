@@ -1,4 +1,4 @@
-"""What must be said beside the numbers, and where the test accuracy lies."""
+"""The notices at the top of the report, and the scale that shows the test accuracy."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,16 @@ def notices(
     lacks: str | None,
     pruning: Pruning,
 ) -> Iterator[str]:
-    """Whatever a reader must know before believing a number of the page, in sentences."""
+    """What a reader must know before trusting a number on the page, in sentences."""
     if lacks is not None:
-        yield f"This sweep is not finished: {lacks}. What stands here can change."
+        yield f"This sweep is not finished: {lacks}. The results on this page can still change."
     yield from (_sentence(remark) for remark in selection.remarks())
     yield from (_sentence(warning) for warning in pruning.warnings())
     if len(openings) > 1:
-        yield how_often(openings) + " Each opening after the first makes its number less of a test."
+        yield (
+            how_often(openings)
+            + " Each opening after the first makes the result less of a held-out test."
+        )
     yield from (_sentence(reason) for reason in reasons(openings))
     if openings and selection.winner is not None:
         tested = openings[-1].winner
@@ -34,7 +37,7 @@ def notices(
         ):
             yield (
                 f"The test set was opened for trial {tested.trial_id} at epoch {tested.epoch}; "
-                f"by validation the winner is now {selection.say(selection.winner)}."
+                f"the winner by validation is now {selection.say(selection.winner)}."
             )
     yield from (_sentence(warning) for warning in manifest.warnings)
 
@@ -45,7 +48,7 @@ def _sentence(text: str) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where interval, test and validation accuracy lie on a bar, in percent of its width; and its two ends."""
+    """Where interval, test and validation accuracy lie on a bar, in percent of its width, and the bar's two ends."""
 
     start: str
     end: str
@@ -56,7 +59,7 @@ class Scale:
 
 
 def scale_of(openings: Sequence[Opening]) -> Scale | None:
-    """A bar that holds the interval and, where it decided, the validation accuracy, with some room."""
+    """A bar that covers the interval and, if it decided, the validation accuracy, with some margin."""
     if not openings or openings[-1].result is None:
         return None
     result, winner = openings[-1].result, openings[-1].winner

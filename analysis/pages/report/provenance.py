@@ -1,4 +1,4 @@
-"""What was asked, of which data, where the run came from, and how to repeat it."""
+"""The configuration and the data, the run's origin, and how to reproduce it."""
 
 import shlex
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Pairs = list[tuple[str, str]]
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """The facts of the sections about configuration, data and origin; what the manifest does not say is left out."""
+    """The facts of the sections on configuration, data and origin; what is not in the manifest is left out."""
     config, manifest = run.config, run.manifest
     return {
         "searched": [_searched(dimension) for dimension in config.space.dimensions],
@@ -69,39 +69,39 @@ def _asked(config: SweepConfig) -> Pairs:
     data, search, asha = config.data, config.search, config.asha
     rungs = asha.rungs(config.epochs) if asha else []
     parts = (
-        "as the official partition says"
+        "the official partition"
         if data.split.official
-        else f"as column {data.split.column!r} says"
+        else f"from column {data.split.column!r}"
         if data.split.column is not None
-        else f"{data.split.validation:g} for validation, {data.split.test:g} for the test, "
+        else f"{data.split.validation:g} for validation, {data.split.test:g} for testing, "
         f"stratified, seed {data.split.seed}"
     )
     limit = f", at most {duration(search.time_limit)}" if search.time_limit else ""
-    first = f", {wording.counted(len(search.first), 'point')} given first" if search.first else ""
+    first = f", {wording.counted(len(search.first), 'given point')} first" if search.first else ""
     collapse = config.guards.collapse_epochs
     return [
-        ("Target", data.target + (f", positive is {data.positive}" if data.positive else "")),
+        ("Target", data.target + (f", positive value {data.positive}" if data.positive else "")),
         ("Images", str(data.images)),
         ("Table", str(data.table) if data.table else "found beside the images"),
         ("Image size", f"{data.image_size} × {data.image_size} pixels"),
         ("Split", parts),
         ("Backbone", f"VGG-16, weights {config.model.weights}, width {config.model.width:g}"),
-        ("Budget", wording.counted(config.epochs, "epoch") + " a trial"),
+        ("Budget", wording.counted(config.epochs, "epoch") + " per trial"),
         (
             "Search",
             f"{search.method}, {wording.counted(config.trials, 'trial')}, seed {search.seed}{first}{limit}",
         ),
-        ("Decided by", wording.metric_name(config.metric)),
+        ("Selection metric", wording.metric_name(config.metric)),
         (
             "Pruning",
             f"ASHA after epochs {', '.join(map(str, rungs))}, reduction factor {asha.reduction_factor}"
-            + (", each strategy by itself" if asha.rungs_of == "strategy" else "")
+            + (", separately for each strategy" if asha.rungs_of == "strategy" else "")
             if asha and rungs
             else "off",
         ),
         (
             "Collapse guard",
-            f"ends a trial after {wording.counted(collapse, 'epoch')} that predict one class"
+            f"stops a trial after {wording.counted(collapse, 'epoch')} that predict only one class"
             if collapse
             else "off",
         ),
@@ -125,36 +125,36 @@ def _larger_class(run: RunFolder) -> float:
 
 
 def _image_facts(images: Images) -> Pairs:
-    """Counts; what was left out for a reason that did not occur is not named."""
+    """Counts of images; reasons for leaving out images are named only if they occurred."""
     unlabelled, unreadable = len(images.unlabelled), len(images.unreadable)
     found = [
         ("images", images.count),
-        ("rows left out for want of an image", len(images.dropped)),
-        *([("images left out for want of a label", unlabelled)] if unlabelled else []),
-        *([("images left out as unreadable", unreadable)] if unreadable else []),
+        ("rows left out because their image is missing", len(images.dropped)),
+        *([("images left out because they have no label", unlabelled)] if unlabelled else []),
+        *([("images left out because they are unreadable", unreadable)] if unreadable else []),
     ]
     return [(label, f"{count:,}") for label, count in found]
 
 
 def _overlap(found: Overlap | None) -> str:
-    """What of the test images the training has seen before, in a sentence; "" where nobody looked."""
+    """How the parts of the split overlap, in a sentence; "" if that was not checked."""
     if found is None:
         return ""
     pictures = (
-        f"{wording.counted(len(found.pairs_across_parts), 'pair')} of the same or nearly the same picture stand in "
+        f"{wording.counted(len(found.pairs_across_parts), 'pair')} of identical or nearly identical pictures across "
         "two parts of the split"
         if found.pairs_across_parts
         else "no picture was found in two parts of the split"
     )
     if found.persons_across_parts is None:
-        persons = "who is on the pictures is not known, so a person may be in several parts"
+        persons = "identities are not known, so the same person may be in several parts"
     elif found.persons_across_parts:
         persons = (
-            f"{wording.counted(found.persons_across_parts, 'person')} are in several parts, with "
-            f"{wording.counted(found.test_images_of_known_persons or 0, 'test image')}"
+            f"{found.persons_across_parts:,} {'person is' if found.persons_across_parts == 1 else 'people are'} in "
+            f"several parts, with {wording.counted(found.test_images_of_known_persons or 0, 'test image')}"
         )
     else:
-        persons = "no person is in two parts"
+        persons = "no person is in more than one part"
     return f"Overlap: {pictures}; {persons}."
 
 
@@ -176,30 +176,30 @@ def _commands(run: Run) -> list[str]:
 
 
 def _origin(manifest: Manifest) -> Pairs:
-    """Where the run came from; what is not known is left out."""
+    """The run's origin; what is not known is left out."""
     settings, granted = manifest.settings, manifest.resources
     dirty = manifest.git_dirty
     found = [
         *(("command", asked.said) for asked in manifest.configurations),
-        ("made", wording.moment(manifest.created)),
-        ("on", manifest.host),
+        ("created", wording.moment(manifest.created)),
+        ("host", manifest.host),
         ("project version", manifest.project_version),
         ("commit", manifest.git_commit),
         (
             "uncommitted changes",
             dirty
             if dirty is None
-            else "yes: the commit alone does not repeat it"
+            else "yes: the commit alone does not reproduce it"
             if dirty
             else "no",
         ),
         ("Python", manifest.python),
         ("device", settings and settings.device),
-        *(("on", said) for said in devices_said(manifest.devices)),
+        *(("hardware", said) for said in devices_said(manifest.devices)),
         ("number format", settings and settings.precision),
         *(_kernels(settings, manifest.graphs) if settings else []),
-        ("threads a trial", settings and settings.threads),
-        ("GPUs a trial", granted and f"{granted.gpus_per_trial:g}"),
+        ("threads per trial", settings and settings.threads),
+        ("GPUs per trial", granted and f"{granted.gpus_per_trial:g}"),
         ("trials at a time", granted and granted.concurrent),
     ]
     return [(label, str(value)) for label, value in found if value is not None]

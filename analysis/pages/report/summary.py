@@ -1,4 +1,4 @@
-"""The report in five lines: who wins, how it does on the test set, is it real, what mattered, what it cost."""
+"""The report in five sentences: the winner, its test result, how certain it is, what mattered, what it cost."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ from trainable.show.wording import duration
 
 
 def summary(found: Conclusions, setting: str) -> list[str]:
-    """Five sentences, fewer where there is nothing to say; `setting` is the winner's, in words."""
+    """Five sentences, or fewer if there is nothing to report; `setting` is the winner's, in words."""
     return [
         sentence
         for line in (
@@ -39,11 +39,11 @@ def _winner(selection: Selection, setting: str, finalists: Finalists | None) -> 
     found = finalists.chosen.excess if finalists is not None else None
     if found is not None:
         corrected = (
-            f"; corrected for being chosen as the best, about {wording.percent(found.corrected)} (95 % interval "
-            f"{wording.percent(found.interval.low)} to {wording.percent(found.interval.high)})"
+            f"; corrected for its selection as the best, about {wording.percent(found.corrected)} (95 % confidence "
+            f"interval {wording.percent(found.interval.low)} to {wording.percent(found.interval.high)})"
         )
     yield (
-        f"the winner, by {selection.ground}, is trial {won.trial_id} ({setting}): "
+        f"the winner, chosen by {selection.ground}, is trial {won.trial_id} ({setting}): "
         f"{wording.metric_name(selection.metric)} {value} at epoch {won.best.epoch}{corrected}"
     )
 
@@ -54,19 +54,19 @@ def _test(openings: Sequence[Opening]) -> Iterator[str]:
         yield (
             "the test set has not been opened"
             if not openings
-            else "the test set was opened and has no result yet"
+            else "the test set was opened, but there is no result yet"
         )
         return
     ends = result.accuracy_interval
     yield (
         f"its test accuracy is {wording.percent(result.accuracy)} on {wording.counted(result.images, 'image')} "
-        f"(95 % interval {wording.percent(ends.low)} to {wording.percent(ends.high)}); the test set was opened "
-        f"{wording.times(len(openings))}"
+        f"(95 % confidence interval {wording.percent(ends.low)} to {wording.percent(ends.high)}); the test set was "
+        f"opened {wording.times(len(openings))}"
     )
 
 
 def _sure(finalists: Finalists | None, replication: Replication) -> Iterator[str]:
-    """Of settings where they were replicated, else of trained models."""
+    """About settings if they were replicated, else about trained models."""
     compared = [each for each in replication.each if each.versus is not None]
     if compared:
         yield next(replication.said())
@@ -76,9 +76,9 @@ def _sure(finalists: Finalists | None, replication: Replication) -> Iterator[str
     others = finalists.each[1:]
     beaten = sum(other.p_holm is not None and other.p_holm < ALPHA for other in others)
     yield (
-        f"on the validation images the winner's model is significantly better than {beaten} of "
-        f"{'1 runner-up' if len(others) == 1 else f'{len(others)} runners-up'}; to test whether its setting is better: "
-        "`sweep replicate RUN`"
+        f"on the validation images, the winner's model is significantly better than {beaten} of "
+        f"{'1 runner-up' if len(others) == 1 else f'{len(others)} runners-up'}; `sweep replicate RUN` tests whether "
+        "its setting is better"
     )
 
 

@@ -1,7 +1,7 @@
 "use strict";
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
-/* The figure in the colours that its roles have on this page, in light or dark. */
+/* The figure in this page's colours for its roles, light or dark. */
 function themed(text) {
   const figure = JSON.parse(text), layout = figure.layout;
   Object.assign(layout.template.layout.font ??= {}, {color: colour("soft"), family: getComputedStyle(document.body).fontFamily});
@@ -25,7 +25,7 @@ function draw(plot) {
   sizes.observe(plot);
 }
 
-/* On paper, where nothing can be drawn anew, a plot shrinks as a picture does. */
+/* In print, where nothing can be redrawn, a plot scales like a picture. */
 function scalable(where) {
   for (const svg of where.querySelectorAll("svg.main-svg"))
     svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);

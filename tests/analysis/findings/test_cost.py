@@ -112,7 +112,7 @@ def test_what_a_full_store_saved_is_a_sentence_without_a_figure(run: RunFolder) 
         (record.folder / "epochs.jsonl").write_text("".join(f"{line}\n" for line in lines))
     found = cost_of(run.path)
     assert found.shared_seconds is None and found.to_json()["shared_seconds"] is None
-    assert "it was in the store before" in " ".join(found.said())
+    assert "were already in the store" in " ".join(found.said())
     assert results.trials(run.path)["saved_seconds"].isna().all()
     assert compare([run.path])["saved_seconds"].isna().all()
     assert "(all of it was in the store before)" in frozen_work_said(results.work(run.path))

@@ -99,7 +99,7 @@ def test_what_matters_is_told_from_what_does_not(run: Path) -> None:
     (rate,) = found.mattered.trends
     assert rate.is_claimed and rate.best == pytest.approx(rate.high)
     said = "\n".join(found.said())
-    assert "after 3 epochs on these images strategy block5 is ahead of head by" in said
+    assert "after 3 epochs on these images, strategy block5 is ahead of head by" in said
     assert "augmentation" in said and "no difference larger than 1" in said
     assert found.mattered_most() == next(iter(found.said()))
 
@@ -195,7 +195,7 @@ def test_the_end_is_compared_once_every_stopped_trial_was_audited(run: Path) -> 
     ends = [stop(record) for record in stopped]
     found = effects_of(run)
     assert found.mattered.moment.epoch == 1 and found.at_the_end is None
-    assert any("isn't known" in text for text in found.said())
+    assert any("is not known" in text for text in found.said())
     for record, rows in zip(stopped, ends, strict=True):
         assert effects_of(run).at_the_end is None
         audit(folder, record, rows)
@@ -207,7 +207,7 @@ def test_the_end_is_compared_once_every_stopped_trial_was_audited(run: Path) -> 
         "every pruned trial was run to its end by an audit, so the end of training can be compared too"
         in said
     )
-    assert not any("isn't known" in text for text in said)
+    assert not any("is not known" in text for text in said)
     broken = next(t for t in folder.trials() if t.status().status is Status.FINISHED)
     broken.write_status(replace(broken.status(), status=Status.COLLAPSED))
     said = list(effects_of(run).said())
@@ -259,7 +259,7 @@ def test_six_audits_of_each_strategy_speak_for_all_that_were_stopped(run: Path) 
     (strategy,) = (e for e in found.at_the_end.effects if e.name == "strategy")
     assert strategy.verdict is Verdict.BETTER and strategy.pairs == (0, 0)
     assert strategy.difference == pytest.approx(weighted_lead(folder, strategies))
-    assert not any("isn't known" in text for text in found.said())
+    assert not any("is not known" in text for text in found.said())
     assert "pairs" not in str(found.mattered_most())
     json.dumps(found.to_json(), allow_nan=False)
 
@@ -276,6 +276,6 @@ def test_of_a_search_under_way_audits_do_not_tell_the_end(run: Path) -> None:
     found = effects_of(run)
     assert found.at_the_end is None
     assert any(
-        text.endswith("trials that have not ended yet, or failed, would tell")
+        text.endswith("trials that have not ended yet, or failed, would show it")
         for text in found.said()
     )

@@ -112,14 +112,14 @@ def test_a_run_without_bits_says_what_is_not_known(run: Path) -> None:
     found = chosen_among(read, select(read))
     assert found is not None and found.excess is not None
     assert found.best_epochs_only > 0 and found.models == found.best_epochs_only
-    assert "so the real excess is larger" in list(found.said())[-1]
+    assert "so the true excess is larger" in list(found.said())[-1]
 
 
 def test_a_winner_by_area_has_no_excess_from_right_and_wrong(run: Path) -> None:
     read = Snapshot.of(run)
     found = chosen_among(read, replace(select(read), metric=Metric.VAL_AUC))
     assert found is not None and found.excess is None
-    assert "by how much can't be told" in " ".join(found.said())
+    assert "by how much is not known" in " ".join(found.said())
 
 
 def test_copies_of_a_run_have_the_same_excess(run: Path, tmp_path: Path) -> None:

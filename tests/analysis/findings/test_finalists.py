@@ -79,7 +79,7 @@ def test_finalists_are_compared_on_the_images_that_each_got_right(run: Path) -> 
         assert other.versus.only_second == pairs.count((False, True))
     ground, *comparisons, about, bias = found.said()
     assert ground == (
-        f"the winner is {winner.trial_id}, by single runs, as the best of {len(finished)} finished trials"
+        f"the winner is {winner.trial_id}, chosen by single runs, as the best of {len(finished)} finished trials"
     )
     assert len(comparisons) == len(found.each) - 1
     assert all("trained models" in text or "trained model" in text for text in comparisons)

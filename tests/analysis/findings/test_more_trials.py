@@ -30,6 +30,6 @@ def test_full_trials_of_a_strategy_are_counted_and_pruned_ones_are_not(tmp_path:
 def test_what_the_last_doubling_brought_decides_what_is_said() -> None:
     best = {2: 0.90, 4: 0.91, 8: 0.912}
     (little,) = MoreTrials(Metric.VAL_ACCURACY, (Strategy("head", 8, 0, best),)).said()
-    assert "going from 4 to 8 brought +0.20" in little and "hardly have helped" in little
+    assert "going from 4 to 8 gained +0.20" in little and "hardly have helped" in little
     (much,) = MoreTrials(Metric.VAL_ACCURACY, (Strategy("head", 8, 3, best | {8: 0.92}),)).said()
-    assert "more trials may help" in much and "survivors: ASHA stopped 3 others" in much
+    assert "more trials could help" in much and "survivors: ASHA stopped 3 others" in much

@@ -47,4 +47,4 @@ def test_a_folder_that_holds_something_is_refused(unchanged: Path, tmp_path: Pat
 def test_the_command_says_how_to_look_at_it(unchanged: Path, tmp_path: Path) -> None:
     done = RUN.invoke(app, ["export", str(unchanged), "--tensorboard", str(tmp_path / "my events")])
     assert done.exit_code == 0
-    assert "6 trials; tensorboard --logdir '" in done.stdout
+    assert "6 trials; view them: tensorboard --logdir '" in done.stdout

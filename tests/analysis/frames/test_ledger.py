@@ -139,7 +139,7 @@ def test_what_has_changed_since_asks_for_a_reason(
 
 @pytest.mark.parametrize("openings", [[], [DONE]])
 def test_an_empty_reason_is_none(openings: list[Opening]) -> None:
-    with pytest.raises(RequestError, match="must say why"):
+    with pytest.raises(RequestError, match="must give the reason"):
         next_step(openings, WINNER, "d" * 64, " ")
 
 

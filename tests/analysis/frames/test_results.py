@@ -179,7 +179,7 @@ def test_a_trial_without_a_finished_epoch_is_a_row_of_its_own(tmp_path: Path) ->
     assert frame["best_epoch"].isna().tolist() == [False, True, True]
     assert frame["val_accuracy"].isna().tolist() == [False, True, True]
     assert frame["reason"].tolist()[2] == "no memory"
-    assert why_unfinished(run) == "1 trial of it has not ended"
+    assert why_unfinished(run) == "1 of its trials has not ended"
 
 
 def test_a_half_written_last_line_is_left_out(run: Path) -> None:

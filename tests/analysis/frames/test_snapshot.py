@@ -265,7 +265,7 @@ def test_an_odd_line_is_read_or_refused_as_the_parser_of_lines_does_it(lines: by
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ({"gpu_memory_bytes": 1.5}, "1.5 is no whole number"),
+        ({"gpu_memory_bytes": 1.5}, "1.5 is not a whole number"),
         ({"gpu_memory_bytes": 2**63}, "too large"),
         ({"gpu_memory_bytes": float("inf")}, "infinity"),
         ({"ended_at": 3}, "ended_at is 3"),

@@ -69,13 +69,13 @@ def files_of(run: Path, part: str) -> set[str]:
 def test_validation_alone_is_judged_until_the_test_set_is_opened(wrong: Path) -> None:
     found = judge(wrong)
     (validation,) = found.parts
-    assert validation.label == "validation, on which it was selected"
+    assert validation.label == "validation set (used for its selection)"
     assert validation.images == len(files_of(wrong, "validation")) and found.gap is None
     assert {mistake.file for mistake in validation.mistakes} <= files_of(wrong, "validation")
     result = final_test(wrong).opening.result
     after = judge(wrong)
     _, test = after.parts
-    assert result is not None and test.label == "test"
+    assert result is not None and test.label == "test set"
     assert test.mistaken == result.images - result.confusion.correct > 0
     assert test.calibration.accuracy == result.accuracy
     assert test.ranking is not None and test.ranking.auc.value == pytest.approx(result.auc)
@@ -106,7 +106,7 @@ def test_a_table_that_changed_or_is_gone_costs_the_groups_alone(wrong: Path) -> 
     found = judge(wrong)
     assert "No such file" in found.remarks[0] and "\n" not in found.remarks[0]
     assert found.parts[0].groups is None
-    assert "Accuracy within groups takes the table" in page_of(wrong).text
+    assert "Accuracy within groups needs the table" in page_of(wrong).text
 
 
 def test_small_groups_are_left_out_and_counted(wrong: Path) -> None:
@@ -213,7 +213,7 @@ def test_without_the_images_validation_mistakes_are_named_and_test_ones_still_sh
     validation, test = judge(wrong).parts
     page = render(wrong)
     assert page.count('src="data:image/jpeg;base64,') == len(test.mistakes)
-    assert page.count("picture gone") == len(validation.mistakes)
+    assert page.count("picture missing") == len(validation.mistakes)
     assert f"{len(validation.mistakes)} of these images can" in page
 
 
@@ -223,9 +223,9 @@ def test_thumbnails_that_the_opening_did_not_write_are_not_shown(wrong: Path) ->
     pd.read_parquet(path).assign(jpeg=b"x").to_parquet(path, index=False)
     validation, test = judge(wrong).parts
     text = page_of(wrong).text
-    assert text.count("picture gone") == len(test.mistakes)
+    assert text.count("picture missing") == len(test.mistakes)
     assert "test_mistakes.parquet must have the SHA-256" in text
-    assert "Validation, on which it was selected" in text and validation.mistakes
+    assert "Validation set (used for its selection)" in text and validation.mistakes
 
 
 PICTURE = re.compile(r'<img src="data:image/[^>]*>')
@@ -240,7 +240,7 @@ def test_without_faces_the_report_lacks_the_pictures_says_so_and_loses_nothing_e
     page = render(wrong, faces=False)
     assert not [path for path in opened if path.endswith((".jpg", "test_mistakes.parquet"))]
     assert not PICTURE.search(page) and PICTURE.search(full)
-    said = '<p class="soft">The pictures were left out, as --no-faces asks.</p>'
+    said = '<p class="soft">The pictures were left out because of <code>--no-faces</code>.</p>'
     assert page.count(said) == len(judge(wrong).parts)
 
     def rest(html: str) -> str:

@@ -84,9 +84,9 @@ def test_true_probabilities_are_not_called_off_and_too_sure_ones_are() -> None:
     sure = calibration_of(drawn(600, 0, sure=3))
     assert sure.error > sure.error_by_chance.high
     said = " ".join(sure.said())
-    assert "the probabilities are off" in said and "too sure by" in said
+    assert "the model is miscalibrated" in said and "overconfident by" in said
     unsure = " ".join(calibration_of(drawn(600, 0, sure=0.3)).said())
-    assert "too unsure by" in unsure
+    assert "underconfident by" in unsure
 
 
 # ---------------------------------------------------------------- areas
@@ -133,7 +133,7 @@ def test_one_class_alone_can_not_be_ranked_and_a_logit_that_is_not_finite_can() 
 def test_a_perfect_ranking_has_no_interval() -> None:
     found = judgement_of(frame([0] * 50 + [1] * 50, [-1.0] * 50 + [1.0] * 50))
     assert found.ranking is not None and found.ranking.auc.interval is None
-    assert "no interval" in " ".join(found.said())
+    assert "no confidence interval" in " ".join(found.said())
 
 
 # ---------------------------------------------------------------- bootstrap
@@ -209,7 +209,8 @@ def test_the_difference_of_two_shares_is_newcombes_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "word"), [(180, "no more than chance"), (140, "more than chance")]
+    ("right", "word"),
+    [(180, "Newcombe), not significantly different"), (140, "Newcombe), significantly different")],
 )
 def test_the_gap_says_whether_chance_explains_it(right: int, word: str) -> None:
     def of(count: int) -> pd.DataFrame:
@@ -273,7 +274,7 @@ def test_the_whole_judgement_is_plain_json() -> None:
     predictions = drawn(300, 0)
     table = pd.DataFrame({"Male": [1, -1] * 150}, index=predictions["file"])
     facts = json.loads(json.dumps(judgement_of(predictions, table).to_json(), allow_nan=False))
-    assert facts["label"] == "validation, on which it was selected"
+    assert facts["label"] == "validation set (used for its selection)"
     assert any("the threshold" in said or "threshold 0.5" in said for said in facts["said"])
     assert facts["curves"] is None and len(facts["mistakes"]) == 12
 

@@ -50,7 +50,7 @@ def test_winners_are_compared_image_by_image_on_the_same_images(run: Path, other
     p = min(1.0, 2 * binom.cdf(min(counts), sum(counts), 0.5))
     assert f"{counts[0]} images that only " in found.said[0]
     assert f"gets right, {counts[1]} that only " in found.said[0]
-    assert f"does; p = {p:.2g} after Holm" in found.said[0]
+    assert f"does; p = {p:.2g} after Holm's correction" in found.said[0]
     assert "it says nothing about settings" in found.said[-1]
 
 
@@ -81,7 +81,7 @@ def test_the_command_writes_one_page_for_several_runs(
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(lambda run: [run, run], "another one"), (lambda run: [run, run.parent], "no manifest")],
+    [(lambda run: [run, run], "a different one"), (lambda run: [run, run.parent], "no manifest")],
 )
 def test_what_can_not_be_compared_is_refused(run: Path, given: object, said: str) -> None:
     with pytest.raises(RequestError, match=said):

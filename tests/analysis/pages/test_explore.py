@@ -128,7 +128,7 @@ def test_the_page_holds_everything_and_the_pictures_lie_beside_it(
     write_exploration(config, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
-    with pytest.raises(RequestError, match="holds other files"):
+    with pytest.raises(RequestError, match="contains other files"):
         write_exploration(config, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
@@ -163,7 +163,7 @@ def test_the_command_names_the_page_also_where_no_browser_can_draw_pictures(
     assert f"table {faces.table}" in table and str(faces.images) in table
     assert target.startswith("target Male: ") and target.endswith("counts as 1")
     assert split.startswith("split: ")
-    assert remark.startswith("the plots are on the page alone: ")
+    assert remark.startswith("the plots are on the page only: ")
     assert page == str(tmp_path / "out" / "explore.html")
     assert "the target is <b>Male</b>" in (tmp_path / "out" / "explore.html").read_text()
 
@@ -179,7 +179,7 @@ def test_without_faces_neither_the_page_nor_its_folder_has_a_picture(
     assert [path.name for path in page.parent.iterdir()] == ["explore.html"]
     html = page.read_text()
     assert "<img" not in html.partition("<main")[2].partition("<script")[0] and "<img" in full
-    assert "The pictures were left out, as <code>--no-faces</code> asks." in html
+    assert "The pictures were left out because of <code>--no-faces</code>." in html
     after = "<section><h2>Split</h2>"
 
     def rest(text: str) -> str:

@@ -85,9 +85,11 @@ def test_the_report_names_every_trial_its_status_and_the_winner(
         assert f"t-{trial}" in page.ids
         assert status in page.text
     winner = frame["trial_id"][1]
-    ground = "by single runs, as the best of 3 finished trials"
-    assert f"by validation accuracy alone: trial {winner} with 100.00 % at epoch" in page.text
-    assert f"({ground})" in page.text
+    ground = "chosen by single runs, as the best of 3 finished trials"
+    assert (
+        f"Only validation accuracy decided: the winner is trial {winner} with 100.00 %" in page.text
+    )
+    assert f", {ground}." in page.text
     assert "OSError: disk full" in page.text
 
 
@@ -121,7 +123,7 @@ def test_the_report_says_when_the_winner_is_no_longer_the_one_that_was_tested(ru
     set_status(run, frame["trial_id"][1], Status.FAILED)
     text = page_of(run).text
     assert f"The test set was opened for trial {frame['trial_id'][1]}" in text
-    assert f"the winner is now {frame['trial_id'][0]}" in text
+    assert f"the winner by validation is now {frame['trial_id'][0]}" in text
 
 
 def test_the_report_shows_the_leak_alarm(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +205,7 @@ def test_the_report_of_a_run_that_no_session_has_begun_is_whole(tmp_path: Path) 
 
     edit_manifest(RunFolder(run), not_begun)
     page = page_of(run)
-    assert "No trial is on record" in page.text
+    assert "No trials have been recorded" in page.text
     assert "it has not been started" in page.text
     assert page.figures == []
 
@@ -211,8 +213,8 @@ def test_the_report_of_a_run_that_no_session_has_begun_is_whole(tmp_path: Path) 
 def test_the_report_of_a_run_under_way_is_whole(tmp_path: Path) -> None:
     run = make_run(tmp_path, [GOOD, PENDING], how=None)
     page = page_of(run)
-    assert "1 trial of it has not ended" in page.text
-    assert "No epoch was finished" in page.text
+    assert "1 of its trials has not ended" in page.text
+    assert "No epoch has finished" in page.text
 
 
 def test_the_same_role_has_the_same_colour_in_every_figure(page: Page) -> None:

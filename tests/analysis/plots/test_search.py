@@ -45,11 +45,11 @@ def test_every_decision_stands_at_its_rung_in_the_order_of_arrival_with_its_cuto
     figure = rungs(DECISIONS, TRIALS, METRIC, ["strategy"], "a")
     points = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
     assert list(points["stopped"].y) == [60.0]
-    assert sorted(points["went on"].y) == pytest.approx([70, 80])
+    assert sorted(points["continued"].y) == pytest.approx([70, 80])
     assert sorted(points["winner"].y) == pytest.approx([75, 90])
-    first = [points["went on"].x[0], points["stopped"].x[0], points["winner"].x[0]]
+    first = [points["continued"].x[0], points["stopped"].x[0], points["winner"].x[0]]
     assert first == sorted(first) and all(abs(x) < 0.5 for x in first)
-    assert all(0.5 < trace.x[-1] < 1.5 for trace in (points["went on"], points["winner"]))
+    assert all(0.5 < trace.x[-1] < 1.5 for trace in (points["continued"], points["winner"]))
     cutoffs = [list(trace.y) for trace in figure.data if trace.mode == "lines"]
     assert cutoffs == [pytest.approx([70, 68]), pytest.approx([80])]
     assert figure.layout.xaxis.ticktext == ("1", "3")
@@ -63,7 +63,7 @@ def test_rungs_of_strategies_stand_side_by_side_each_with_its_own_cutoffs() -> N
     )
     figure = rungs(of, TRIALS, METRIC, ["strategy"], None)
     assert figure.layout.xaxis.ticktext == ("1<br>head", "1<br>block5", "3<br>head")
-    (points,) = [trace for trace in figure.data if trace.name == "went on"]
+    (points,) = [trace for trace in figure.data if trace.name == "continued"]
     assert [round(x) for x in points.x] == [0, 1, 0, 2, 2]
     lines = [(trace.x, trace.y) for trace in figure.data if trace.mode == "lines"]
     assert [list(y) for _, y in lines] == [pytest.approx([70]), [], pytest.approx([80])]

@@ -127,7 +127,7 @@ def test_progress_tells_of_every_image_once(large: Path) -> None:
         return told[text].append
 
     analysis.load_winner(large).predict(part_of(large, "validation"), begin=begin)
-    assert told.keys() == {"looking at every image", "images"}
+    assert told.keys() == {"checking every image", "images"}
     assert all(sum(each) == 0 for each in told.values())
 
 

@@ -199,7 +199,7 @@ def test_an_interrupted_sweep_that_was_moved_goes_on_is_tested_and_reported_wher
     assert [asked.command[1] for asked in manifest.configurations] == ["run", "resume"]
     result = final_test(run.path).opening.result
     assert result is not None and result.images == 6
-    assert "can't be read any more" not in render(run.path)
+    assert "can no longer be read" not in render(run.path)
 
 
 @pytest.mark.slow

@@ -290,7 +290,7 @@ def test_a_finished_run_is_moved_with_all_it_has_and_is_tested_and_reported_ther
     assert tested.opening.result is not None and tested.opening.result.images == 8
     assert judge(run).remarks == ()
     page = render(run)
-    assert "can't be read any more" not in page
+    assert "can no longer be read" not in page
     assert f"name=smiling-again storage={new_place}" in page, "not where the run was made"
 
 

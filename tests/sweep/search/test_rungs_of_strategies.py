@@ -135,7 +135,9 @@ def test_frames_plot_and_report_say_whose_rung_it_was_and_check_finds_no_fault(
     assert found["rung_of"].tolist() == ["head", "block5"] * 3
     figure = plots.rungs(found, results.trials(run.path), config.metric, ["strategy"], None)
     assert figure.layout.xaxis.ticktext == ("1<br>head", "1<br>block5")
-    assert "ASHA after epochs 1, 2, reduction factor 2, each strategy by itself" in render(run.path)
+    assert "ASHA after epochs 1, 2, reduction factor 2, separately for each strategy" in render(
+        run.path
+    )
     assert [fault for fault in check_run(run.path).faults if "rungs" in fault] == []
 
 

@@ -356,12 +356,12 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
     assert (arm.pruned, arm.audits, arm.ended, arm.better) == (6, 4, 3, 1)
     assert arm.interval == replace(wilson(1, 3), low=1 / 6, high=4 / 6), "the other three are open"
     said = list(found.said())
-    assert said[0] == "of 12 full trials ASHA stopped 6 at epoch 1, 6 ran to the end and learned"
+    assert said[0] == "of 12 full trials, ASHA stopped 6 at epoch 1, 6 ran to the end and learned"
     assert (
-        "of 6 pruned full trials 3 ran to the end in audits, 1 of them better than the best"
+        "of 6 pruned full trials, 3 ran to the end in audits, 1 of them better than the best"
         in said[1]
     )
-    assert "95 % interval of the share among all that were pruned" in said[1]
+    assert "95 % confidence interval of the share among all pruned trials" in said[1]
     assert any("1 audit without an end" in s for s in said)
     (warning,) = found.warnings()
     assert (
@@ -405,7 +405,7 @@ def test_an_audit_that_found_nothing_warns_of_nothing(run: RunFolder) -> None:
 def test_without_audits_it_is_said_that_nobody_knows(run: RunFolder) -> None:
     found = cost_of(run.path).pruning
     assert (
-        "so ASHA may have stopped a better one: `sweep extend RUN --audit 6` looks at a sample"
+        "so ASHA may have stopped a better one: `sweep extend RUN --audit 6` checks a sample"
         in (" ".join(found.said()))
     )
     assert list(found.warnings()) == []
@@ -427,11 +427,11 @@ def test_a_strategy_of_which_no_trial_that_learned_ran_to_the_end_is_a_warning(
     (arm,) = found.arms
     assert (arm.finished, arm.flat) == (0, 6 if how == "flat" else 0)
     (warning,) = found.warnings()
-    assert "how full would have ended isn't known: `sweep extend RUN --audit 6` runs" in warning
-    assert how == "flat" or "how full would have ended isn&#39;t known" in render(run.path)
+    assert "it is not known how full would have ended: `sweep extend RUN --audit 6` runs" in warning
+    assert how == "flat" or "it is not known how full would have ended" in render(run.path)
     ask(run, 6)
     (warning,) = cost_of(run.path).pruning.warnings()
-    assert warning.endswith("its audits will tell")
+    assert warning.endswith("its audits will show it")
     for record in audits(run):
         train(record, [0.6] + [0.7] * (EPOCHS - 1))
     assert list(cost_of(run.path).pruning.warnings()) == []

@@ -167,8 +167,8 @@ def test_the_setting_with_the_best_mean_wins_without_the_run_that_made_it_stand_
     said = compare_replicates(run.path)
     assert [each.mean.mean for each in said.each if each.mean] == pytest.approx([0.87, 0.85])
     first, *_ = said.said()
-    assert "lr 0.003 and lr 0.001 can't be told apart" in first or "beats" in first
-    assert any("had another setting" in sentence for sentence in said.said())
+    assert "lr 0.003 and lr 0.001 do not differ significantly" in first or "beats" in first
+    assert any("had a different setting" in sentence for sentence in said.said())
 
 
 def test_a_setting_is_judged_by_its_collapses_too(run: RunFolder, config: SweepConfig) -> None:
@@ -229,8 +229,8 @@ def test_every_command_names_the_same_winner_and_its_ground(
     assert finalists.each[0].trial_id == won.trial_id == read_results(read)["winner"]
     assert compare([read])["winner"].item() == won.trial_id
     assert compare([read])["winner_ground"].item() == "replicates"
-    assert next(finalists.said()).startswith(f"the winner is {won.trial_id}, by rep")
-    assert f"The winner, by replicates, is trial {won.trial_id}" in render(read)
+    assert next(finalists.said()).startswith(f"the winner is {won.trial_id}, chosen by rep")
+    assert f"The winner, chosen by replicates, is trial {won.trial_id}" in render(read)
 
 
 def predict_all_right(run: RunFolder, record: TrialRecord) -> None:

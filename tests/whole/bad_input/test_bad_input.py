@@ -673,7 +673,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         ["analysis", "export", "RUN", "--model", "winner.pth"],
         "--model must be a file that ends in .safetensors or .onnx",
     ),
-    "an export of nothing": (lambda run: None, ["analysis", "export", "RUN"], "one thing"),
+    "an export of nothing": (lambda run: None, ["analysis", "export", "RUN"], "exactly one of"),
     "a store without limits": (
         lambda run: None,
         ["sweep", "resume", "RUN", "--store-limit", "much"],
