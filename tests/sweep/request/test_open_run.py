@@ -67,7 +67,7 @@ def test_another_metric_in_the_copy_for_reading_is_refused_by_all_who_read(run: 
     assert "metric: val_accuracy" in text
     run.config.write_text(text.replace("metric: val_accuracy", "metric: val_loss"))
     (said,) = refusals(run)
-    assert str(run.config) in said and "it was changed; take the change back" in said
+    assert str(run.config) in said and "it was changed; undo the change" in said
 
 
 def test_another_split_is_refused_by_all_who_read(run: RunFolder) -> None:
