@@ -321,7 +321,7 @@ def test_where_the_store_cannot_be_written_threads_decode_and_it_is_said(
         assert decoders.pids == []
         (_, pixels), *_ = images.pixel_batches([2], 1, 2)
     assert torch.equal(pixels, as_loaded(images, [2]))
-    assert caplog.text.count("processes can't be had") == 1
+    assert caplog.text.count("processes can't be started") == 1
 
 
 def test_one_cpu_needs_no_process(album: Path, store: Path) -> None:

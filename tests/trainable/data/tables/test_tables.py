@@ -198,7 +198,7 @@ def test_blanks_around_names_and_values_are_left_out_and_said_where_values_merge
         ("filename,Smiling\na.jpg,1\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
         (b"\x89PNG\r\n\x1a\n\x00\x01", "no"),
         (b"PAR1 and nothing", "Parquet"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old kind"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel format"),
         (b"filename Smiling\na.jpg 1\n", "commas, semicolons or tabs"),
     ],
     ids=str,
@@ -384,13 +384,13 @@ def without_table(root: Path, name: Callable[[str], str]) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (lambda n: n.upper(), "whatever their case"),
-        (lambda n: n.replace(".jpg", ".png"), "without their suffix"),
-        (lambda n: n.replace(".jpg", ".JPEG"), "without their suffix"),
+        (lambda n: n.upper(), "ignoring case"),
+        (lambda n: n.replace(".jpg", ".png"), "without suffix"),
+        (lambda n: n.replace(".jpg", ".JPEG"), "without suffix"),
         (lambda n: f"images/{n}", "without 1 leading folder"),
         (lambda n: f"/data/celeba/{n}", "without 2 leading folders"),
         (lambda n: f"C:\\celeba\\{n}", "without 2 leading folders"),
-        (lambda n: n.removesuffix(".jpg"), "without their suffix"),
+        (lambda n: n.removesuffix(".jpg"), "without suffix"),
         (lambda n: str(int(n.removesuffix(".jpg"))), "as numbers"),
     ],
 )
@@ -683,7 +683,7 @@ def test_numbers_that_name_all_images_but_one_may_be_another_counting(
     root: Path, refused: Text
 ) -> None:
     table_of(root, [(str(n), s) for n, s in enumerate(SMILING)])
-    assert "counted in another way" in says(root, refused, missing="drop")
+    assert "numbered differently" in says(root, refused, missing="drop")
 
 
 def test_an_index_without_a_name_in_the_header_shifts_no_label(root: Path, refused: Text) -> None:
@@ -861,7 +861,7 @@ def test_attributes_are_found_by_the_name_of_the_file_in_the_column_that_is_said
     assert "filename" in by_number
     with pytest.raises(RequestError) as caught:
         attributes_by_file(put(root, ["id,Smiling", "1,1", "2,-1"], "other.csv"))
-    assert "data.file_column names it" in refused(caught)
+    assert "name it as data.file_column" in refused(caught)
 
 
 def test_names_that_are_no_text_are_refused(tmp_path: Path, refused: Text) -> None:
