@@ -87,7 +87,7 @@ def options(version: Version = False) -> None:
 
 @app.command()
 def plan(config: Config, overrides: Overrides = None, address: Address = "local") -> None:
-    """Check everything that `sweep run` checks, and show what the run would do, without starting Ray."""
+    """Check everything that a run can be refused for, and show what it would do, without starting Ray."""
     asked = load_request(config, overrides or [])
     check_folder(asked)
     with _nodes(asked, address) as look:

@@ -1,4 +1,4 @@
-"""`sweep plan --address`: check everything that a run on the cluster would check, and leave nothing there."""
+"""`sweep plan --address`: check everything that a run on the cluster can be refused for, and leave nothing there."""
 
 import os
 from collections.abc import Callable, Iterator

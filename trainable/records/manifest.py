@@ -102,7 +102,7 @@ class Images(StrictModel):
     overlap: Overlap | None = None
     """None: not checked."""
     dropped: tuple[str, ...] = ()
-    """Rows without an image."""
+    """Names in rows without an image."""
     unlabelled: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
 

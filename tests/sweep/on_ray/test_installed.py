@@ -196,7 +196,7 @@ def test_the_same_code_in_another_place_is_no_other_code() -> None:
     mine = code_here()
     refuse_other_code([mine, mine | {"host": "b", "place": "/elsewhere", "version": "other"}])
     with pytest.raises(
-        RequestError, match=r"but b imports another from /elsewhere \(version 1.0\)"
+        RequestError, match=r"but b imports other code from /elsewhere \(version 1.0\)"
     ):
         refuse_other_code(
             [mine, mine | {"host": "b", "place": "/elsewhere", "version": "1.0", "digest": "0"}]

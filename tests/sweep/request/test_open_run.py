@@ -118,7 +118,7 @@ def test_a_text_that_is_not_the_one_of_its_digest_is_refused(run: RunFolder) -> 
 
     edit_manifest(run, another)
     (said,) = refusals(run)
-    assert "configuration 1 is not the text that its sha256 is of" in said
+    assert "the text of configuration 1 does not match its sha256" in said
 
 
 def test_a_copy_that_is_gone_is_no_matter_and_made_again_by_who_holds_the_run(

@@ -215,7 +215,7 @@ def test_any_other_key_is_refused_by_name_with_all_that_may_be_changed(
         ("data.images=s3://bucket/faces", ["data.images must be a path", "s3"]),
         ("data.images=/data/$USER/faces", ["$USER", "write it out"]),
         ("data.images=/nowhere", ["there is no /nowhere"]),
-        ("data.table=/nowhere.csv", ["SHA-256", "/nowhere.csv is not there"]),
+        ("data.table=/nowhere.csv", ["SHA-256", "/nowhere.csv does not exist"]),
         ("model.weights=/nowhere.pth", ["no file /nowhere.pth"]),
         ("resources.concurrent", ["KEY=VALUE"]),
     ],

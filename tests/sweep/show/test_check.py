@@ -158,7 +158,7 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     ),
     "session's time": (
         lambda run: edit_manifest(run, lambda facts: facts["sessions"][0].update(ended="late")),
-        "'late' is no time",
+        "'late' is not a time",
     ),
     "status's time": (
         lambda run: retimed(kept(run) / "status.json", "ended"),

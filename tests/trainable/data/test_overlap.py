@@ -91,7 +91,7 @@ def test_persons_in_two_parts_are_counted_with_their_test_images() -> None:
     assert (found.persons, found.test_images_of_known_persons) == (2, 2)
     (said,) = [line for line in found.said() if "persons" in line]
     assert said.startswith(
-        "2 persons have images in two parts of the split, 2 test images among them"
+        "2 people have images in two parts of the split, 2 test images among them"
     )
 
 

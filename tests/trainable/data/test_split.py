@@ -100,7 +100,7 @@ def test_folders_that_say_parts_are_not_drawn_over_without_a_word() -> None:
     parts = ["train", "test"] * 6
     folders = table_of(TWELVE, joined, table=None, partition=parts)
     said = refusal(folders, SplitConfig())
-    assert said.startswith("folders train and test part the images, so data.split must say")
+    assert said.startswith("folders train and test split the images, so data.split must say")
     assert "data.split.seed=42 draws others" in said
     asked = {"validation": 0.25, "test": 0.25}
     for table, config in (

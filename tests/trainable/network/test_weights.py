@@ -66,10 +66,10 @@ def prefixed(prefix: str) -> Callable[[State], State]:
 
 
 WRAPPED: dict[str, tuple[Callable[[State], object], str]] = {
-    "DataParallel": (prefixed("module."), "without module. before its names"),
+    "DataParallel": (prefixed("module."), "without the prefix module. of its names"),
     "Lightning": (
         lambda state: {"epoch": 3, "state_dict": prefixed("model.")(state), "loops": {}},
-        "from its key state_dict, without model. before its names",
+        "from its key state_dict, without the prefix model. of its names",
     ),
     "a net within a DataParallel": (prefixed("module.net."), "without module.net. before"),
     "torch.compile": (prefixed("_orig_mod."), "without _orig_mod. before"),

@@ -194,5 +194,5 @@ def test_an_actor_whose_code_is_not_the_drivers_trains_nothing(
         result = other.step()
         assert ("fault" in result) == fault
         if fault:
-            assert "which lies in /elsewhere" in result["fault"]
+            assert "which is in /elsewhere" in result["fault"]
         other.cleanup()

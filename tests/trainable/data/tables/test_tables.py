@@ -515,9 +515,7 @@ def test_identities_and_parts_are_joined_whatever_the_suffix_and_counted(tmp_pat
     assert table.rows["partition"].tolist() == [
         ("train", "train", "train", "validation", "test")[i % 5] for i in range(COUNT)
     ]
-    assert (
-        table.joined["identity"] == "identity_CelebA.txt: 20 of 20 rows (20 without their suffix)"
-    )
+    assert table.joined["identity"] == "identity_CelebA.txt: 20 of 20 rows (20 without suffix)"
 
 
 def test_identities_that_lack_images_are_refused_unless_that_is_allowed(
@@ -833,7 +831,7 @@ def test_a_file_that_is_named_twice_is_refused_with_its_two_rows_however_it_is_w
 ) -> None:
     """Which of two labels is its own can't be known; the first pair of rows is told, and how many more there are."""
     put(root, [*lines(), "21,./000004.jpg,1,1", "22,000002.jpg,1,1", "23,000002.jpg,-1,1"])
-    assert "'./000004.jpg' is in rows 4 and 21 (repeated 3 times in all)" in says(root, refused)
+    assert "'./000004.jpg' is in rows 4 and 21 (repeated 3 times in total)" in says(root, refused)
     assert "rows 4 and 21" in says(root, refused, missing="drop"), "none of them is left out"
 
 
