@@ -5,8 +5,8 @@ python benchmarks/pruning.py [--runs 200] [--images 3000] [--only "crossing at 4
 
 Searches of 24 trials × 8 epochs with a known truth, four at a time; rungs are the project's own
 (`sweep.search.asha.Rungs`). Validation images are drawn too: an image's difficulty is partly common to all models,
-partly to those of one strategy, one trial or one epoch. Every rule meets the same trials. Regret is the true accuracy
-of the trial that would win without pruning, at its best epoch by validation, minus the winner's.
+partly to those of one strategy, one trial or one epoch. Every rule meets the same trials. Regret is the highest
+true accuracy of all trials, had none been pruned, each at its best epoch by validation, minus the winner's.
 """
 
 import argparse

@@ -192,7 +192,7 @@ def resume(
     store_limit: StoreLimit = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Continue a run that was interrupted, killed, moved or out of time; KEY=VALUE changes a setting."""
+    """Continue a run that was interrupted, killed or moved, or hit its time limit; KEY=VALUE changes a setting."""
     overrides = read_overrides(changes or [])
 
     def change(folder: RunFolder, command: list[str], begin: "Begin") -> Change:
@@ -231,7 +231,7 @@ def extend(
         int | None,
         typer.Option(
             metavar="N",
-            help="Finish N pruned trials of each strategy, drawn at random: did ASHA stop a better one?",
+            help="Run N pruned trials, drawn at random within each strategy, to the end: did ASHA stop a better one?",
         ),
     ] = None,
     address: Address = "local",

@@ -56,9 +56,9 @@ def read_overrides(given: Sequence[str]) -> Overrides:
     for key in overrides.keys:
         if key not in CHANGEABLE:
             raise RequestError(
-                f"a change to a run must leave its results unchanged, as {', '.join(CHANGEABLE)} do, but it is "
-                f"{key}{did_you_mean(key, list(CHANGEABLE))}; `sweep extend` adds trials or epochs, and other results "
-                "need another run: sweep run RUN/sweep.yaml name=OTHER KEY=VALUE"
+                f"a change to a run must leave its results unchanged, as {', '.join(CHANGEABLE)} do, but "
+                f"{key} was given{did_you_mean(key, list(CHANGEABLE))}; `sweep extend` adds trials or epochs, and "
+                "other results need another run: sweep run RUN/sweep.yaml name=OTHER KEY=VALUE"
             )
     return overrides
 

@@ -39,7 +39,7 @@ def _reason(driver_cuda: str) -> str:
         return f"CUDA_VISIBLE_DEVICES={hidden!r} hides it from torch; unset it"
     if driver_cuda and _major(driver_cuda) < _major(build):
         return (
-            f"torch {version} is built for CUDA {build}, but the driver supports CUDA {driver_cuda} at most; update "
+            f"torch {version} is built for CUDA {build}, and the driver supports CUDA {driver_cuda} at most; update "
             f"the driver, or install a torch for CUDA {_major(driver_cuda)} (pytorch.org/get-started)"
         )
     return (

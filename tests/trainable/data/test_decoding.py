@@ -234,7 +234,7 @@ def test_what_kills_every_decoder_is_an_error_that_names_it(
     with begun(images, store), pytest.raises(DecoderDied) as caught:
         list(images.pixel_batches(range(9), 4, 2))
     told = str(caught.value)
-    assert f"over {images.folder / images.files[0]} and 3 more it ended with code 1" in told
+    assert f"on {images.folder / images.files[0]} and 3 more it ended with code 1" in told
     assert "and said: no such library" in told
 
 

@@ -71,8 +71,8 @@ WRAPPED: dict[str, tuple[Callable[[State], object], str]] = {
         lambda state: {"epoch": 3, "state_dict": prefixed("model.")(state), "loops": {}},
         "from its key state_dict, without the prefix model. of its names",
     ),
-    "a net within a DataParallel": (prefixed("module.net."), "without module.net. before"),
-    "torch.compile": (prefixed("_orig_mod."), "without _orig_mod. before"),
+    "a net within a DataParallel": (prefixed("module.net."), "without the prefix module.net. of"),
+    "torch.compile": (prefixed("_orig_mod."), "without the prefix _orig_mod. of"),
     "a checkpoint by hand": (
         lambda state: {"model_state_dict": state, "loss": torch.tensor(0.1).item()},
         "from its key model_state_dict",

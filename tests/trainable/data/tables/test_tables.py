@@ -165,7 +165,7 @@ def test_quoted_fields_hold_delimiters_quotes_and_line_ends(root: Path) -> None:
 
 def test_a_header_that_names_a_column_twice_is_refused(root: Path, refused: Text) -> None:
     put(root, lines(head="id,filename,Smiling, Smiling "))
-    assert "'Smiling' is there 2 times" in says(root, refused)
+    assert "'Smiling' occurs 2 times" in says(root, refused)
 
 
 def test_a_table_without_a_header_is_refused(root: Path, refused: Text) -> None:
@@ -560,7 +560,7 @@ def test_a_column_says_the_parts(root: Path, words: tuple[object, ...]) -> None:
     split = make_split(table, config)
     assert split["part"].tolist() == [("train", "validation", "test")[place] for place in places]
     assert split_said(table, config, split).startswith(
-        "12 train / 4 validation / 4 test; as column 'split'"
+        "12 train / 4 validation / 4 test; as given by column 'split'"
     )
 
 
