@@ -1,8 +1,8 @@
-"""Are the conclusions true? Searches with a known truth, and what the project's own functions say of them.
+"""Are the conclusions true? Simulates searches with a known truth, and asks the project's own functions about them.
 
-Trials differ by their settings, by seed (0.45 points), by epoch (0.3 points) and by what each of them makes of the
-validation images, which all share. ASHA decides by `sweep.search.asha`, settings come from `sweep.search.proposals`.
-Prints how often each thing was said, with Wilson's interval, and writes JSON.
+Trials differ by their settings, by seed (0.45 points), by epoch (0.3 points) and by how each of them handles the
+validation images, which all share. ASHA decides with `sweep.search.asha`, settings come from `sweep.search.proposals`.
+Prints how often each conclusion was drawn, with Wilson's interval, and writes JSON.
 
     python benchmarks/conclusions.py [--runs 400] [--first 0] [--only NAME] [--out conclusions.json]
 """
@@ -41,7 +41,7 @@ EPOCHS: Final = 8
 METRIC: Final = Metric.VAL_ACCURACY
 SLOTS: Final = 4
 IMAGE, IN_STRATEGY, IN_TRIAL, IN_EPOCH = 0.86, 0.05, 0.05, 0.04
-"""Parts of the variance of what decides whether an image is right: what trials have in common is most of it."""
+"""Shares of the variance that decides whether an image is right: most of it is common to all trials."""
 COLLAPSED: Final = 0.575
 LISTED: Final = {"lr": [1e-4, 3e-4, 1e-3], "seed": [1, 2]}
 RANGE: Final = {"lr": {"loguniform": [1e-5, 1e-2]}}
@@ -49,26 +49,26 @@ RANGE: Final = {"lr": {"loguniform": [1e-5, 1e-2]}}
 
 @dataclass(frozen=True)
 class Truth:
-    """What settings come to, as shares; rates as powers of ten."""
+    """The true accuracies of settings, as shares; rates as powers of ten."""
 
     base: float = 0.92
     block5: float = 0.0
     """By how much block5 ends above head, each at its best rate."""
     flip: float = 0.0
     curvature: float = 0.0
-    """Lost by a decade off the best rate."""
+    """Loss at one decade off the best rate."""
     best_rate: Mapping[str, float] = field(default_factory=lambda: {"head": -3.5, "block5": -3.5})
     behind: Mapping[str, float] = field(default_factory=lambda: {"head": 0.1, "block5": 0.1})
-    """Before the first epoch."""
+    """Deficit before the first epoch."""
     epochs: Mapping[str, float] = field(default_factory=lambda: {"head": 1.5, "block5": 1.5})
-    """In which what is behind falls by a factor of e."""
+    """Epochs in which the deficit falls by a factor of e."""
     seed: Mapping[str, float] = field(default_factory=lambda: {"head": 0.0045, "block5": 0.0045})
     """Standard deviation over seeds."""
     wobble: float = 0.003
     collapse_above: float = 0.005
 
     def end(self, settings: TrialConfig) -> float:
-        """The share that is right after very many epochs, in the mean of seeds."""
+        """The share that is right after very many epochs, averaged over seeds."""
         off = math.log10(settings.lr) - self.best_rate[settings.strategy]
         return (
             self.base
@@ -91,7 +91,7 @@ class Setup:
     """Grace period and reduction factor."""
 
     def config(self, seed: int) -> SweepConfig:
-        """The sweep that asks for it."""
+        """The sweep's configuration."""
         space = {"strategy": ["head", "block5"], "augmentation": ["none", "flip"], "epochs": EPOCHS}
         asha = self.asha and dict(zip(("grace_period", "reduction_factor"), self.asha, strict=True))
         return SweepConfig.model_validate(
@@ -117,7 +117,7 @@ class Images:
         return self.draw.standard_normal((*shape, self.images), np.float32) * variance**0.5
 
     def right(self, strategy: str, shares: Any) -> Any:
-        """(epochs, images) bool, whose means are `shares` (epochs,) but for chance."""
+        """(epochs, images) bool, whose means are `shares` (epochs,), apart from chance."""
         if strategy not in self.strategies:
             self.strategies[strategy] = self._part(IN_STRATEGY)
         hard = self.common + self.strategies[strategy] + self._part(IN_TRIAL)
@@ -127,7 +127,7 @@ class Images:
 
 @dataclass
 class Trained:
-    """A trial, all of its epochs, and how many of them were run."""
+    """A trial with all its epochs, and how many of them were run."""
 
     settings: TrialConfig
     right: Any
@@ -146,7 +146,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Search:
-    """A search that ran."""
+    """A completed search."""
 
     config: SweepConfig
     trials: Sequence[Trained]
@@ -157,7 +157,7 @@ class Search:
         return [trial.curve() for trial in self.trials]
 
     def mattered(self, with_images: bool = True) -> Mattered:
-        """What the project says of it."""
+        """What the project concludes from it."""
         curves, moment = self.curves(), self.moment
         rights = [t.right[c.best(moment.epoch)] for t, c in zip(self.trials, curves, strict=True)]
         dimensions, half = self.config.space.dimensions, self.images // 2
@@ -170,7 +170,7 @@ class Search:
         return {t.settings.trial_id: t for t in self.trials if t.status is Status.PRUNED}
 
     def audited(self, every: bool = False) -> "Search":
-        """At the end of training, once as many pruned trials were audited as are asked for, or `every` one."""
+        """At the end of training, with as many pruned trials audited as are asked for, or with `every` one."""
         there = self.pruned()
         strategies = {trial_id: trial.settings.strategy for trial_id, trial in there.items()}
         arms = Counter(strategies.values())
@@ -211,7 +211,7 @@ def train(
 
 
 def search(setup: Setup, seed: int) -> Search:
-    """A whole search: settings as they are proposed, SLOTS at a time, stopped by ASHA where it is on."""
+    """A whole search: settings as proposed, SLOTS at a time, stopped by ASHA if it is on."""
     draw = np.random.default_rng(seed)
     config, images = setup.config(seed), Images(draw, setup.images)
     wanted, trials, active = config.trials, list[Trained](), list[int]()
@@ -235,7 +235,7 @@ def search(setup: Setup, seed: int) -> Search:
 def proposer(
     config: SweepConfig, draw: np.random.Generator
 ) -> Callable[[Sequence[Trained]], TrialConfig]:
-    """What comes after these trials. A grid comes in any order, listed once: a search lists it for every trial."""
+    """Proposes the next settings after these trials. A grid is listed once here; a search lists it for every trial."""
     if config.search.method == "grid":
         points = config.space.points()
         order = draw.permutation(len(points))
@@ -261,7 +261,7 @@ def recorded(trials: Sequence[Trained]) -> list[Recorded]:
 
 
 def step(trial: Trained, rungs: Rungs) -> None:
-    """One more epoch, and what follows."""
+    """Run one more epoch, and apply what follows from it."""
     trial.epochs += 1
     if trial.collapses and trial.epochs >= 2:
         trial.status = Status.COLLAPSED
@@ -278,7 +278,7 @@ def step(trial: Trained, rungs: Rungs) -> None:
 
 
 def claims(found: Mattered) -> list[str]:
-    """Names of the settings of which a difference is claimed."""
+    """Names of the settings for which a difference is claimed."""
     return [
         *(effect.name for effect in found.effects if effect.verdict is Verdict.BETTER),
         *(trend.name for trend in found.trends if trend.is_claimed),
@@ -288,7 +288,7 @@ def claims(found: Mattered) -> list[str]:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something was said, against how often it should be."""
+    """How often something was concluded, against how often it should be."""
 
     name: str
     runs: int
@@ -316,7 +316,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Mean:
-    """A figure in the mean of runs."""
+    """A figure averaged over runs."""
 
     name: str
     runs: int
@@ -340,14 +340,14 @@ Found = Rate | Mean
 
 
 def mean_of(name: str, values: Sequence[float], low: float, high: float) -> Mean:
-    """In the mean, with its standard error."""
+    """The mean, with its standard error."""
     found = np.asarray(values)
     error = float(found.std(ddof=1) / len(found) ** 0.5)
     return Mean(name, len(found), float(found.mean()), error, low, high)
 
 
 def lead(found: Mattered) -> tuple[Effect, float, float, float] | None:
-    """Of block5 over head: the effect, the lead and its interval; None where it can't be compared."""
+    """The lead of block5 over head: effect, lead and interval; None if they can't be compared."""
     effect = next((e for e in found.effects if e.name == "strategy"), None)
     if effect is None:
         return None
@@ -368,7 +368,7 @@ CROSSED: Final = Truth(best_rate={"head": -3.0, "block5": -4.0}, curvature=0.02)
 
 
 def equal(seeds: range) -> Iterator[Found]:
-    """Settings that are worth the same: is anything claimed, and does the interval hold 0?"""
+    """Settings that are equally good: is anything claimed, and does the interval contain 0?"""
     for said, how in (
         ("grid 12 × 2", {}),
         ("random 24", RANDOM),
@@ -385,7 +385,7 @@ def equal(seeds: range) -> Iterator[Found]:
 
 
 def covered(name: str, found: Sequence[Mattered], truth: float) -> Rate:
-    """Of those in which strategies were compared."""
+    """Coverage over those searches in which strategies were compared."""
     leads = [one for one in map(lead, found) if one is not None]
     return Rate(
         name, len(leads), sum(low <= truth <= high for *_, low, high in leads), at_least=0.92
@@ -407,10 +407,10 @@ def one_point(seeds: range) -> Iterator[Found]:
 
 
 def visible(seeds: range) -> Iterator[Found]:
-    """A difference as large as is said to be visible.
+    """A difference just as large as is said to be visible.
 
-    Of the best of eight epochs a little is luck, and the less the higher the accuracy: on 200 images the leads that are
-    compared are smaller than the true one by 0.2 points.
+    The best of eight epochs is partly luck, and the less so the higher the accuracy: on 200 images the compared leads
+    are smaller than the true one by 0.2 points.
     """
     at = {200: 0.0325, 3000: 0.0102}
     for images, difference in at.items():
@@ -425,7 +425,7 @@ def visible(seeds: range) -> Iterator[Found]:
 
 
 def slow(seeds: range) -> Iterator[Found]:
-    """block5 learns later and ends one point higher, after eight epochs 0.2 points; ASHA 2/2."""
+    """block5 learns later and ends one point higher (0.2 points after eight epochs); ASHA 2/2."""
     for said, how in (("grid 12 × 2", {}), ("random 24", RANDOM)):
         setup = Setup(SLOW, asha=(2, 2), **how)  # type: ignore[arg-type]
         found = [search(setup, seed).mattered() for seed in seeds]
@@ -442,7 +442,7 @@ def slow(seeds: range) -> Iterator[Found]:
 
 
 def ends(seeds: range) -> Iterator[Found]:
-    """ASHA 2/2, then six audits of each strategy: what is said of the end of training, of which nobody saw all."""
+    """ASHA 2/2, then six audits of each strategy: conclusions about the end of training, which few trials reach."""
     random60 = {**RANDOM, "trials": 60}
     for said, how in (
         ("grid 12 × 2", {}),
@@ -482,7 +482,7 @@ def overtaken(what: str, setup: Setup, seeds: range) -> Iterator[Found]:
 
 
 def collapse(seeds: range) -> Iterator[Found]:
-    """The same search with a rate more, at which every trial collapses; block5 is three points better."""
+    """The same search with one more rate, at which every trial collapses; block5 is three points better."""
     truth = Truth(block5=0.03)
     with_it = {**LISTED, "lr": [1e-4, 3e-4, 1e-3, 0.3]}
     moved, claimed, counted = [], 0, 0
@@ -505,7 +505,7 @@ def without_collapsed(one: Search) -> Search:
 
 
 def together(seeds: range) -> Iterator[Found]:
-    """Does the best rate depend on the strategy? Where it does not, where it does."""
+    """Is it found whether the best rate depends on the strategy? Once it does not, once it does."""
     asha = {"asha": (2, 2)}
     for said, how in (
         ("grid 12 × 2", {}),
@@ -525,7 +525,7 @@ def together(seeds: range) -> Iterator[Found]:
 
 
 def flat_curves(seeds: range) -> Iterator[Found]:
-    """Curves that are flat in their second half, and such that rise by half a point an epoch."""
+    """Curves that are flat in their second half, and curves that rise by half a point per epoch."""
     for name, rise, low, high in (("flat", 0.0, 0.0, 0.05), ("rising", 0.005, 0.9, 1.0)):
         seen = 0
         for seed in seeds:
@@ -543,7 +543,7 @@ PARTS: Final[dict[str, Callable[[range], Iterator[Found]]]] = {
 
 
 def main() -> None:
-    """Print and write them."""
+    """Print and write all results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--first", type=int, default=0, help="seed of the first run")

@@ -1,8 +1,8 @@
-"""How fast are images looked at, decoded, and compared: by one thread, by threads, by processes?
+"""How fast are images inspected, decoded, and compared: by one thread, by threads, by processes?
 
-Draws faces in parallel (examples/demo/faces.py), and times one way after the other, so many rounds of all of them.
-Looking counts from nothing, as a sweep's start does; decoding counts from when the processes answer, which is told
-apart. Prints JSON: every round's seconds, median, and images or hashes a second.
+Draws faces in parallel (examples/demo/faces.py), and times each way in turn, in several rounds. Inspecting counts from
+a cold start, as in a sweep; decoding counts from when the processes answer, which is reported separately. Prints JSON:
+every round's seconds, median, and images or hashes per second.
 
     python benchmarks/decoding.py [--images 3000] [--processes N] [--rounds 3] [--out decoding.json]
 """
@@ -41,7 +41,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def look(images: LabelledImages, cpus: int, by_processes: bool) -> float:
-    """Every image, which no memory knows."""
+    """Inspect every image, with nothing remembered."""
     audit_module.usable_cpus = lambda: cpus  # type: ignore[attr-defined]
     audit_module.WORTH_PROCESSES = 0 if by_processes else sys.maxsize  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as memory:
@@ -49,12 +49,12 @@ def look(images: LabelledImages, cpus: int, by_processes: bool) -> float:
 
 
 def decode(images: LabelledImages, threads: int) -> float:
-    """Batches of every image, each let go at once."""
+    """Decode every image in batches, each freed at once."""
     return seconds(lambda: all(images.pixel_batches(range(len(images)), BATCH, threads)))
 
 
 def decode_by_processes(images: LabelledImages, count: int, store: Path) -> tuple[float, float]:
-    """Seconds until the processes answer, and for every image after that."""
+    """Seconds until the processes answer, and then for all images."""
     part = TrainingData(images, images)
     began = time.perf_counter()
     with part.begin_decoders(count, store):
@@ -66,7 +66,7 @@ def decode_by_processes(images: LabelledImages, count: int, store: Path) -> tupl
 
 
 def hashes(count: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    """At random, one in a hundred of them 0 to 16 bits away from another."""
+    """Random hashes, one in a hundred of them 0 to 16 bits away from another."""
     draw = np.random.default_rng(0)
     bits = np.unpackbits(draw.integers(0, 256, (count, 32), dtype=np.uint8), axis=1)
     for copy in range(count - count // 100, count):

@@ -1,7 +1,7 @@
-"""What the documents show of speed, made from the raw figures in benchmarks/results: tables, and a timeline.
+"""Makes the speed tables and the timeline of the documents from the raw figures in benchmarks/results.
 
-Writes what stands between `<!-- …: made by … -->` and `<!-- end -->` in README.md and docs/sharing.md anew, which a
-test holds against the figures, and docs/pictures/timeline.svg.
+Rewrites what is between `<!-- …: made by … -->` and `<!-- end -->` in README.md and docs/sharing.md, which a test
+compares with the figures, and docs/pictures/timeline.svg.
 
     python benchmarks/documents.py
 """
@@ -53,7 +53,7 @@ Found = Mapping[str, Any]
 
 
 def cases() -> list[Found]:
-    """The measured cases, in the documents' order; of one case the one with fewer images and epochs first."""
+    """The measured cases in the documents' order; within a case, the one with fewer images and epochs first."""
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     compared = [result for result in found if "ours_seconds" in result]
     return sorted(compared, key=lambda result: (_order(result), _work(result)))
@@ -100,7 +100,7 @@ def case_in_words(result: Found) -> str:
 
 
 def command(result: Found) -> str:
-    """What measures it again."""
+    """The command that measures it again."""
     arguments = result["arguments"]
     names = ["images", "validation", "epochs"]
     names += [name for name, usual in USUAL.items() if arguments[name] != usual]
@@ -115,7 +115,7 @@ def seconds(spread: Mapping[str, float], n: int) -> str:
 
 
 def span(result: Found, text: str) -> str:
-    """`text`, which says how far several runs were apart, where there were several."""
+    """`text`, the spread over runs, if there were several."""
     return text if result["arguments"]["repeats"] > 1 else ""
 
 
@@ -124,7 +124,7 @@ def gibibytes(amount: float) -> str:
 
 
 def case_row(result: Found) -> Sequence[str]:
-    """One row under `CASE_COLUMNS`; where the plain script did not run, dashes."""
+    """One row under `CASE_COLUMNS`, with dashes if the plain script did not run."""
     bound = result["floor"]
     peer, memory = [DASH] * 3, DASH
     if "ratio" in result:
@@ -149,7 +149,7 @@ def case_row(result: Found) -> Sequence[str]:
 
 
 def fixed_row(result: Found) -> Sequence[str]:
-    """Where the time went that is not training."""
+    """Where the time outside training went."""
     fixed = result["fixed_seconds"]
     share = sum(fixed.values()) / result["ours_seconds"]["median"]
     return (
@@ -160,7 +160,7 @@ def fixed_row(result: Found) -> Sequence[str]:
 
 
 def speed_row(result: Found) -> Sequence[str]:
-    """The README's: what it means, and what to type."""
+    """A row for the README: what it means, and the command."""
     arguments, ratio = result["arguments"], result["ratio"]
     most = result["floor"]["ceiling_by_time"]
     return (
@@ -174,7 +174,7 @@ def speed_row(result: Found) -> Sequence[str]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
+    """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -197,7 +197,7 @@ def speed_table(found: Sequence[Found]) -> str:
 
 
 def timeline(result: Found) -> go.Figure:
-    """The last run of each side: in each slot a bar for every epoch, over a pale one for the whole trial."""
+    """The last run of each side: in each slot a bar per epoch, over a pale one for the whole trial."""
     runs = {run["side"]: run for run in result["runs"]}
     figure = go.Figure()
     shown: set[str] = set()
@@ -253,7 +253,7 @@ TABLES: Mapping[Path, Mapping[str, Callable[[Sequence[Found]], str]]] = {
 
 
 def renewed(document: Path) -> str:
-    """The document with its tables made anew."""
+    """The document with its tables regenerated."""
     text = document.read_text()
     for name, made in TABLES[document].items():
         before, rest = text.split(f"<!-- {name}: made by benchmarks/documents.py -->\n")

@@ -1,7 +1,7 @@
-"""What does a trial cost the driver, and does it stay the same as trials pile up?
+"""What does a trial cost the driver, and does the cost stay the same as trials accumulate?
 
-A real sweep under a real Ray with trials that write two rows and end at once: everything but training. Prints the
-seconds a trial for the first, a middle and the last tenth of the trials, and writes JSON.
+Runs a real sweep under a real Ray with trials that write two rows and end at once: everything but training. Prints the
+seconds per trial for the first, a middle and the last tenth of the trials, and writes JSON.
 
     python benchmarks/driver.py [--trials 10000] [--method random] [--asha] [--out driver.json]
 """
@@ -50,7 +50,7 @@ def instant(record: TrialRecord) -> Generator[Row, None, Outcome]:
 
 
 class InstantTrial(trial_module.FaceTrial):
-    """Opens and ends its record as every trial does, and trains nothing."""
+    """Opens and ends its record like every trial, but trains nothing."""
 
     def _training(self, record: TrialRecord) -> Generator[Row, None, Outcome]:
         return instant(record)

@@ -1,11 +1,11 @@
-"""Does a sweep that is killed again and again end as one that nobody disturbed?
+"""Does a sweep that is killed again and again end like an undisturbed one?
 
-A calm sweep first: a grid, ASHA on, one trial at a time. Then the same sweep, over and over, each with some SIGKILLs of
-its driver, of the process that trains, or of the Ray node that it runs on: at random moments, one in three while a file
-is being written. A dead driver is followed by `sweep resume`. At the end every trial's rows, its best weights, the
-decisions of ASHA and the winner must equal the calm sweep's to the last bit; a difference ends the program with code 1.
-With several trials at a time ASHA judges them in the order in which they come, so one may be stopped in one sweep and
-not in the other: then every row that both have must be equal, and the weights of those that finished in both.
+First runs a calm sweep: a grid, ASHA on, one trial at a time. Then the same sweep, over and over, each with some
+SIGKILLs of its driver, of the process that trains, or of its Ray node, at random moments, one in three while a file is
+being written. After a dead driver, `sweep resume` follows. At the end every trial's rows, its best weights, ASHA's
+decisions and the winner must equal the calm sweep's to the last bit; a difference ends the program with code 1. With
+several trials at a time, ASHA judges them in the order in which they arrive, so a trial may be stopped in one sweep and
+not in the other: then all rows that both have must be equal, and the weights of trials that finished in both.
 
     python benchmarks/faults.py [--kills 50] [--seed 0] [--at-a-time 1] [--out faults.json]
 """
@@ -58,7 +58,7 @@ class Nodes:
         self.node = self.cluster.add_node(num_cpus=self.at_a_time)
 
     def kill(self) -> None:
-        """The node dies without a word; another takes its place."""
+        """Kill the node abruptly; another takes its place."""
         self.cluster.remove_node(self.node, allow_graceful=False)
         self.node = self.cluster.add_node(num_cpus=self.at_a_time)
 
@@ -115,7 +115,7 @@ def rows_on_record(run: RunFolder) -> int:
 def wait(
     condition: Callable[[], bool], driver: subprocess.Popen[bytes], seconds: float, step: float
 ) -> bool:
-    """Did `condition` come true before the driver ended or `seconds` were over?"""
+    """Did `condition` become true before the driver ended or `seconds` had passed?"""
     until = time.monotonic() + seconds
     while time.monotonic() < until and driver.poll() is None:
         if condition():
@@ -127,7 +127,7 @@ def wait(
 def strike(
     kind: str, draw: random.Random, driver: subprocess.Popen[bytes], run: RunFolder, nodes: Nodes
 ) -> str | None:
-    """Kill something in a while; what was hit, None where the sweep had ended before."""
+    """Kill something after a while; returns what was hit, None if the sweep had already ended."""
     before = rows_on_record(run)
     if not wait(lambda: rows_on_record(run) > before, driver, PATIENCE, 0.05):
         return None
@@ -166,7 +166,7 @@ def outcome(run: RunFolder) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for record in run.trials():
         status = record.status().status
-        # a pruned trial's weights are those of its last kept state, and when that is written goes by the clock
+        # a pruned trial's weights are those of its last kept state, and the clock decides when that is written
         kept = sorted(record.folder.glob("best-*.safetensors"))
         weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in kept]
         found[record.trial_id] = {
@@ -185,7 +185,7 @@ def outcome(run: RunFolder) -> dict[str, Any]:
 
 
 def differences(calm: dict[str, Any], other: dict[str, Any], ordered: bool) -> list[str]:
-    """Where two outcomes part; where trials did not come in the same order, in what both of them have."""
+    """Where two outcomes differ; if trials did not come in the same order, only in what both of them have."""
     found = [key for key in ("decisions", "winner") if ordered and calm[key] != other[key]]
     for trial_id in sorted({*calm["trials"], *other["trials"]}):
         one, two = calm["trials"].get(trial_id), other["trials"].get(trial_id)
@@ -204,7 +204,7 @@ def disturbed(
     """One sweep with these kills: what was hit, how many sessions it took, how it ended.
 
     Raises:
-        SystemExit: a session hung, or ended with another code than 0.
+        SystemExit: a session hung, or ended with a code other than 0.
     """
     run, log, hits = RunFolder(folder / name), folder / f"{name}.log", []
     asked = configuration(name, folder, table, nodes.at_a_time)

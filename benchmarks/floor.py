@@ -1,15 +1,15 @@
 """The least time that a sweep can take on a machine: every piece of unique work once, at rates measured there.
 
 Unique work: the frozen layers once for each image, view and layer that any trial needs; training and validation of what
-a trial trains, for each trial and epoch; the bytes that each optimizer step must move. Beside it the same sweep with
-nothing shared, each trial running its frozen layers for itself: the quotient is the ceiling of what sharing can win.
-Left out on both sides: decoding, starting processes, building models, writing weights.
+a trial trains, for each trial and epoch; the bytes that each optimizer step must move. It is compared with the same
+sweep without sharing, in which each trial runs its own frozen layers: the ratio is the most that sharing can gain.
+Both leave out decoding, starting processes, building models and writing weights.
 
     python benchmarks/floor.py SETTINGS.json --images 24000 --validation 3000 --epochs 10 [--split split.parquet]
         [--image-size 224] [--width 1.0] [--threads 2] [--out floor.json]
     python benchmarks/floor.py --reference
 
-A setting has strategy, augmentation, batch_size, head, optimizer and, where trials end early, epochs.
+A setting has strategy, augmentation, batch_size, head, optimizer and, if trials end early, epochs.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from trainable.network.model import CUTS, Backbone, build_model, feature_layers,
 from trainable.network.model import multiply_adds as multiply_adds_of
 
 LAST = CUTS["head"]
-BOUNDS = sorted(CUTS.values())  # layers between two of them are needed by the same strategies
+BOUNDS = sorted(CUTS.values())  # the same strategies need all layers between two of them
 FORWARD_BATCH = 8  # images, for measuring a rate
 EVALUATION_BATCH = 64
 FLOATS_MOVED = {  # read and written by one step for each parameter
@@ -43,14 +43,14 @@ FLOATS_MOVED = {  # read and written by one step for each parameter
     "adamw": 7,
     "sgd": 5,  # one moment
 }
-DISTURBED = 1.5  # slowest run over fastest, above which a rate is doubtful
+DISTURBED = 1.5  # ratio of slowest to fastest run above which a rate is doubtful
 LARGEST_STEP = 2**26  # parameters, for measuring the optimizer's rate
 multiply_adds = lru_cache(multiply_adds_of)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What of a trial's settings decides how much work it is."""
+    """The settings of a trial that determine its work."""
 
     strategy: Strategy
     augmentation: str
@@ -73,7 +73,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the images and of the backbone."""
+    """Sizes of the data and the backbone."""
 
     images: int
     validation: int
@@ -93,7 +93,7 @@ class Part:
     head: str = ""
     batch_size: int = FORWARD_BATCH
     input_gradient: bool = True
-    """Does the head's first layer pass a gradient on? Not where nothing trains before it."""
+    """Does the head's first layer pass on a gradient? Not if nothing trains before it."""
 
     def __str__(self) -> str:
         layers = f"features {self.first}–{self.last - 1}"
@@ -120,7 +120,7 @@ Work = Counter[Part]
 def distinct_views(
     images: int, epochs_of: tuple[tuple[str, int], ...], files: tuple[str, ...] | None
 ) -> float:
-    """Pairs of image and view that training sees with each augmentation for so many epochs: expected, or of `files`."""
+    """Pairs of image and view that training sees with each augmentation in its epochs: expected, or for `files`."""
     if files is not None:
         return _counted_views(files, epochs_of)
     epochs = dict(epochs_of)
@@ -152,7 +152,7 @@ def _longest(trials: Sequence[Trial]) -> tuple[tuple[str, int], ...]:
 
 
 def frozen_once(trials: Sequence[Trial], sizes: Sizes, files: tuple[str, ...] | None) -> Work:
-    """The frozen layers, each once for every image and view for which a trial needs it."""
+    """The frozen layers, each once for every image and view that a trial needs it for."""
     work = Work()
     for first, last in pairwise(BOUNDS):
         needing = [trial for trial in trials if trial.cut >= last]
@@ -178,10 +178,10 @@ def frozen_each_time(trials: Sequence[Trial], sizes: Sizes) -> Work:
 def trained_work(
     trials: Sequence[Trial], sizes: Sizes, models: "Models", all_gradients: bool = False
 ) -> Work:
-    """What trials train, which nobody can share: convolutions, head, optimizer.
+    """What trials train, which can't be shared: convolutions, head, optimizer.
 
     Backward takes twice the forward pass: the gradient of the weights, and of the input. The first layer that trains
-    needs no gradient of its input; `all_gradients` counts it all the same.
+    needs no gradient of its input; `all_gradients` counts it anyway.
     """
     work = Work()
     for trial in trials:
@@ -218,7 +218,7 @@ class ModelSize:
     """Multiply-adds of one image, and trained parameters."""
 
     first_convolution: int
-    """The first that trains."""
+    """Of the first convolution that trains."""
     first_linear: int
     head: int
     parameters: int
@@ -235,7 +235,7 @@ class Models:
         self._known: dict[tuple[Strategy, str], ModelSize] = {}
 
     def linear(self, head: str) -> list[nn.Linear]:
-        """The layers of a head, from the image's side."""
+        """The layers of a head, from input to output."""
         with torch.device("meta"):
             model = build_model(TrialConfig(strategy="head", head=head), self._backbone)
         return [layer for layer in model.classifier if isinstance(layer, nn.Linear)]
@@ -260,7 +260,7 @@ def count(
     files: tuple[str, ...] | None = None,
     all_gradients: bool = False,
 ) -> tuple[Work, Work]:
-    """Work of the sweep with everything shared that can be, and with nothing shared."""
+    """Work of the sweep with everything shared that can be, and without sharing."""
     own = trained_work(trials, sizes, Models(sizes), all_gradients)
     return frozen_once(trials, sizes, files) + own, frozen_each_time(trials, sizes) + own
 
@@ -274,11 +274,11 @@ def total_multiply_adds(work: Work) -> float:
 
 @dataclass(frozen=True)
 class Rate:
-    """Multiply-adds (bytes for the optimizer) a second."""
+    """Multiply-adds (bytes for the optimizer) per second."""
 
     median: float
     spread: float
-    """The slowest run's time over the fastest one's; far above 1 where the machine had something else to do."""
+    """Ratio of the slowest to the fastest run; far above 1 if the machine had other work."""
 
 
 def measure_rates(
@@ -304,7 +304,7 @@ def measure_rates(
 
 
 def _seconds(run: Callable[[], object], repeats: int) -> list[float]:
-    """Of each run but the two first."""
+    """Seconds of each run, without the first two."""
     times = []
     for _ in range(2 + repeats):
         start = time.perf_counter()
@@ -314,7 +314,7 @@ def _seconds(run: Callable[[], object], repeats: int) -> list[float]:
 
 
 def _maps(layers: nn.Sequential, first: int, batch_size: int, image_size: int) -> torch.Tensor:
-    """Something positive of the shape that `layers[first]` is given."""
+    """Positive random numbers with the input shape of `layers[first]`."""
     channels = next(layer.in_channels for layer in layers[first:] if isinstance(layer, nn.Conv2d))
     pools = sum(isinstance(layer, nn.MaxPool2d) for layer in layers[:first])
     side = image_size >> pools
@@ -329,7 +329,7 @@ def _layers(sizes: Sizes, backbone: Backbone) -> nn.Sequential:
 
 
 Runs = tuple[list[Callable[[], object]], float]
-"""The same work in each memory layout, of which the faster counts, and its amount."""
+"""The same work in each memory layout, the faster of which counts, and its amount."""
 
 
 def _forward(part: Part, sizes: Sizes, backbone: Backbone) -> Runs:
@@ -375,7 +375,7 @@ def _training(part: Part, sizes: Sizes, backbone: Backbone) -> Runs:
 
 
 def _head(part: Part, sizes: Sizes) -> Runs:
-    """The matrix products alone, into memory that is already there: reading weights and writing gradients is in."""
+    """Only the matrix products, into allocated memory, including reading weights and writing gradients."""
     layers = Models(sizes).linear(part.head)
     products: list[Callable[[], object]] = []
     amount = 0
@@ -469,9 +469,7 @@ def show(found: Mapping[str, Any]) -> None:
     )
     disturbed = [part["part"] for part in found["parts"] if part["spread"] > DISTURBED]
     if disturbed:
-        print(
-            f"the machine had something else to do while these were measured: {'; '.join(disturbed)}"
-        )
+        print(f"the machine had other work while these were measured: {'; '.join(disturbed)}")
 
 
 # ---------------------------------------------------------------- the known ceilings
@@ -488,7 +486,7 @@ def grid(
 
 
 BOTH = ("head", "block5")
-REFERENCE = {  # what is known of their ceilings by multiply-adds alone, full width, 224 px, 24,000 and 3,000 images
+REFERENCE = {  # known ceilings by multiply-adds alone, full width, 224 px, 24,000 and 3,000 images
     "12 trials, 2 strategies × 2 lr × 3 augmentations": (
         4.7,
         grid(BOTH, 2, ("none", "flip", "flip_jitter")),
@@ -501,7 +499,7 @@ REFERENCE = {  # what is known of their ceilings by multiply-adds alone, full wi
 
 
 def show_reference() -> None:
-    """Print the ceilings of `REFERENCE`, with a gradient of every layer's input and without the needless ones."""
+    """Print the ceilings of `REFERENCE`, with a gradient of every layer's input, and without the unnecessary ones."""
     sizes = Sizes(24_000, 3_000, 224, 1.0)
     print(f"{'':52}{'known':>8}{'all gradients':>16}{'needed alone':>16}")
     for name, (known, trials) in REFERENCE.items():
@@ -525,7 +523,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--reference", action="store_true", help="print known ceilings, and end")
+    parser.add_argument("--reference", action="store_true", help="print known ceilings, and exit")
     arguments = parser.parse_args()
     if arguments.reference:
         show_reference()

@@ -1,7 +1,7 @@
-"""How long does a slot stand idle between two trials?
+"""How long is a slot idle between two trials?
 
-From Tune's decision that a trial is over to the next `reset_config` on the same actor; and, apart from that, how long
-opening the next record takes, and building its model: in the sweep (quarter width), and here at full width with the
+Measures from Tune's decision that a trial is over to the next `reset_config` on the same actor, and separately how long
+it takes to open the next record and to build its model: in the sweep (quarter width), and here at full width with the
 reference report's head, beside torchvision's own VGG-16. Prints medians and writes JSON.
 
     python benchmarks/gaps.py [--trials 40] [--concurrent 1] [--out gaps.json]
@@ -44,7 +44,7 @@ assert cluster
 
 
 class TimedTrial(trial_module.FaceTrial):
-    """Notes when it is reset and when its first epoch begins."""
+    """Records when it is reset and when its first epoch begins."""
 
     def _note(self, what: str) -> None:
         path = Path(self._run.folder) / f"times-{os.getpid()}.jsonl"
@@ -89,7 +89,7 @@ def tiny_sweep(name: str, width: float, **sections: object) -> SweepConfig:
 
 
 def measure(trials: int, concurrent: int) -> dict[str, Any]:
-    """One sweep of short trials; every gap in seconds."""
+    """Run one sweep of short trials; returns every gap in seconds."""
     config = tiny_sweep(
         "gaps",
         width=0.25,

@@ -1,9 +1,9 @@
-"""Everything about one GPU in ten minutes: is it right there, and how fast is it?
+"""Tests and measures everything on one GPU in ten minutes: are results right there, and how fast is it?
 
-Draws its own images, then runs stages (benchmarks/gpu_stages), the most valuable first, each in a process of its own
-with a time-out; whatever becomes of one, the next one runs. OUT.json is written again after each: status (ok, failed,
-timed out, skipped), seconds, figures, and the end of what a failing one said. Totals of whole sweeps are computed from
-the figures and named so. With `--device cpu` and small sizes the same lines prove themselves where there is no GPU.
+Draws its own images, then runs stages (benchmarks/gpu_stages), the most valuable first, each in its own process with a
+timeout; whatever happens to one, the next one runs. OUT.json is rewritten after each: status (ok, failed, timed out,
+skipped), seconds, figures, and the end of a failing stage's output. Totals of whole sweeps are computed from the
+figures and labelled so. With `--device cpu` and small sizes the same code can be tested without a GPU.
 
     python benchmarks/gpu.py --out gpu.json
     python benchmarks/gpu.py --out gpu.json --only environment,steps
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # it runs without being installed
+sys.path.insert(0, str(ROOT))  # so that it runs without being installed
 
 from benchmarks.gpu_stages.computed import computed  # noqa: E402
 from benchmarks.gpu_stages.job import Job, with_project, write_json  # noqa: E402
@@ -39,7 +39,7 @@ NO_GPU: Final = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 
 
 def run_stage(stage: Stage, job: Job, seconds: float) -> dict[str, Any]:
-    """Run a stage to its end or its time-out, and end all that it started."""
+    """Run a stage to its end or its timeout, and end everything that it started."""
     told, out = job.folder / "job.json", job.folder / f"{stage.name}.json"
     job.write(told)
     log = job.folder / f"{stage.name}.log"
@@ -71,7 +71,7 @@ def run_stage(stage: Stage, job: Job, seconds: float) -> dict[str, Any]:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the stage and to whatever it left behind in its group."""
+    """Send SIGKILL to the stage and to whatever it left behind in its process group."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -82,7 +82,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 def run_all(
     job: Job, stages: Sequence[Stage], whole: float, patience: float, out: Path
 ) -> dict[str, Any]:
-    """Draw, then run the stages in their order until the time is up."""
+    """Draw images, then run the stages in order until time is up."""
     until = time.monotonic() + whole
     found: dict[str, Any] = {
         "asked": {"device": job.device, "training": job.training, "validation": job.validation}
@@ -145,7 +145,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     if arguments.device == "cuda" and subprocess.run([sys.executable, "-c", NO_GPU]).returncode:
         print(
-            "--device cuda needs a GPU that torch sees, but there is none; --device cpu proves the script alone"
+            "--device cuda needs a GPU that torch sees, but there is none; --device cpu only tests the script"
         )
         return 2
     out = arguments.out.absolute()

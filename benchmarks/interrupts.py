@@ -1,7 +1,7 @@
-"""Ctrl-C at random moments of a sweep: how long until it says so, or has ended?
+"""Ctrl-C at random moments of a sweep: how long until it is acknowledged, or the sweep has ended?
 
-Each sweep of a few small trials gets SIGINT once, between 0.2 s and `--latest` seconds after its start: while Python
-imports, while Ray starts, while trials train. It must end with exit code 130 and leave no folder without a name.
+Each sweep of a few small trials gets one SIGINT, between 0.2 s and `--latest` seconds after its start: while Python
+imports, while Ray starts, while trials train. It must end with exit code 130 and leave no hidden folder.
 
     python benchmarks/interrupts.py [--moments 20] [--seed 0] [--latest 45]
 """
@@ -21,11 +21,11 @@ from pathlib import Path
 import yaml
 from gaps import faces
 
-TOLD = ("ending in good order", ": ended", "interrupted (", "ended before it began")
+TOLD = ("stopping cleanly", ": ended", "interrupted (", "ended before it began")
 
 
 def configuration(folder: Path, table: Path) -> Path:
-    """Of a sweep that outlasts any moment."""
+    """The configuration of a sweep that outlasts every moment."""
     facts = {
         "name": "run",
         "storage": str(folder),
@@ -48,7 +48,7 @@ def configuration(folder: Path, table: Path) -> Path:
 
 
 def interrupted(folder: Path, table: Path, moment: float) -> tuple[float, float]:
-    """Seconds from the signal until it was told or the process had ended, and until it had ended."""
+    """Seconds from the signal until it was acknowledged or the process had ended, and until it had ended."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sweep", "run", str(configuration(folder, table))],
         stdout=subprocess.PIPE,
@@ -93,7 +93,7 @@ def main() -> None:
             moment = draw.uniform(0.2, asked.latest)
             wait, end = interrupted(folder, table, moment)
             waits.append(wait)
-            print(f"at {moment:4.1f} s: told after {wait:.2f} s, ended after {end:.1f} s")
+            print(f"at {moment:4.1f} s: acknowledged after {wait:.2f} s, ended after {end:.1f} s")
     print(f"n = {len(waits)}: median {statistics.median(waits):.2f} s, longest {max(waits):.2f} s")
 
 

@@ -1,9 +1,9 @@
-"""Do the tests of a module notice when it is wrong? One comparison, operator, and/or or number is changed at a time.
+"""Do a module's tests notice when it is wrong? Changes one comparison, operator, and/or or number at a time.
 
 python benchmarks/mutate.py [MODULE.py ...] [--count 40] [--seed 0]
 
-Each change is made in a copy of the working tree, whose fast tests of that module run in a fork that has the libraries
-loaded already. Changes that no test noticed are printed: some have no meaning (a message, a pause), so look at each.
+Each change is made in a copy of the working tree; the module's fast tests run there in a fork with the libraries
+already loaded. Changes that no test noticed are printed: some do not matter (a message, a pause), so check each.
 Without MODULE: all modules that decide something, in `TESTS`.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-TESTS: Final = {  # besides the test of its own name, where it has one
+TESTS: Final = {  # besides the test with its own name, if there is one
     "sweep/search/asha.py": [],
     "sweep/search/ranking.py": [],
     "sweep/request/space.py": [],
@@ -45,7 +45,7 @@ TESTS: Final = {  # besides the test of its own name, where it has one
     "analysis/frames/ledger.py": [],
 }
 LEFT_OUT: Final = (".venv", ".git", "runs", "__pycache__", "*_cache", ".hypothesis", "*.egg-info")
-LIBRARIES: Final = (  # that tests import and no change touches
+LIBRARIES: Final = (  # imported by tests and never changed
     "hypothesis",
     "optuna",
     "pandas",
@@ -58,7 +58,7 @@ LIBRARIES: Final = (  # that tests import and no change touches
     "torchvision.transforms.v2",
 )
 SLOWER: Final = (
-    5  # times the tests of the module as it is, and as many seconds: a test that hangs has noticed
+    5  # times the tests' own time, plus as many seconds: a hanging test counts as noticing
 )
 
 OTHER: Final[dict[type[ast.AST], type[ast.AST]]] = {
@@ -95,7 +95,7 @@ def places(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def changed(text: str, place: int) -> tuple[str, str]:
-    """The source with one change, and what that is."""
+    """The source with one change, and a description of it."""
     tree = ast.parse(text)
     node = list(places(tree))[place]
     before = ast.unparse(node)
@@ -109,7 +109,7 @@ def changed(text: str, place: int) -> tuple[str, str]:
 
 
 def tests_of(module: str) -> list[str]:
-    """Files of tests in the current folder, the copy: that of the module's own name, and those of `TESTS`."""
+    """Test files in the current folder, the copy: the one with the module's own name, and those in `TESTS`."""
     path = Path(module)
     own = f"tests/{path.parent}/test_{path.name}"
     found = [*([own] if Path(own).exists() else []), *TESTS.get(module, [])]
@@ -119,7 +119,7 @@ def tests_of(module: str) -> list[str]:
 
 
 def passes(tests: list[str], seconds: float) -> bool:
-    """Run them in a fork, in the folder of the copy; not longer than so many seconds."""
+    """Run tests in a fork, in the copy's folder, for at most `seconds`."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -146,7 +146,7 @@ def _run(tests: list[str]) -> int:
     import pytest
     from hypothesis import Phase, settings
 
-    # of a change that is noticed, nobody asks for the smallest example
+    # no need to shrink the example that notices a change
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile(
         "mutate", deadline=None, max_examples=50, database=None, phases=phases
@@ -156,12 +156,12 @@ def _run(tests: list[str]) -> int:
     code = int(pytest.main(["-x", "-m", only, *without, *tests]))
     import trainable
 
-    assert Path(trainable.__file__).is_relative_to(Path.cwd()), "the copy is not what is tested"
+    assert Path(trainable.__file__).is_relative_to(Path.cwd()), "the tests must run on the copy"
     return code
 
 
 def noticed(module: str, count: int, seed: int, copy: Path) -> tuple[int, int]:
-    """How many of how many changes its tests notice; prints the others."""
+    """How many changes its tests notice, and of how many; prints the others."""
     path, tests = copy / module, tests_of(module)
     text = path.read_text()
     found = range(len(list(places(ast.parse(text)))))
@@ -190,7 +190,7 @@ def noticed(module: str, count: int, seed: int, copy: Path) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", default=list(TESTS))
-    parser.add_argument("--count", type=int, default=40, help="changes a module, drawn")
+    parser.add_argument("--count", type=int, default=40, help="random changes per module")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
-"""A sweep as Ray Tune's and torchvision's own documentation teach to write it: the peer of benchmarks/sharing.py.
+"""A sweep written as Ray Tune's and torchvision's documentation teach: the peer of benchmarks/sharing.py.
 
-It stands alone and takes nothing from this project. What helps and can be had without sharing work between trials is
-in: actors are reused, the backbone is built once and passed on, frozen layers run without gradients, channels lie last
-in memory, the optimizer is fused, worker processes decode ahead, images travel as bytes and are normalised as a batch,
-Tune writes no logs of its own; on a GPU bfloat16 autocast and pinned memory. It writes no weights.
+It is self-contained and uses nothing from this project. It includes everything that helps without sharing work between
+trials: actors are reused, the backbone is built once and passed on, frozen layers run without gradients, channels are
+last in memory, the optimizer is fused, worker processes decode ahead, images travel as bytes and are normalised as a
+batch, Tune writes no logs; on a GPU, bfloat16 autocast and pinned memory. It writes no weights.
 
     python benchmarks/plain_ray_tune.py --images FOLDER --table CSV --target COLUMN --settings FILE.json
         [--split split.parquet] [--epochs 10] [--image-size 224] [--concurrent 2] [--out result.json]
@@ -115,7 +115,7 @@ def train(
     options: argparse.Namespace,
 ) -> None:
     """One trial: train, validate after each epoch, report."""
-    from torch.backends import cudnn  # here, since a function that Ray sends can't refer to it
+    from torch.backends import cudnn  # a function sent by Ray can't refer to it
 
     started = time.time()
     setting = config["setting"]
@@ -206,7 +206,7 @@ def train(
 
 
 class History(tune.Callback):
-    """Every row that a trial reported, since Tune itself keeps the last one."""
+    """Every row that a trial reported, since Tune only keeps the last one."""
 
     columns = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "ended")
 

@@ -1,13 +1,12 @@
-"""What does ASHA lose where a strategy learns slowly and ends higher, and what do exceptions cost? A simulation.
+"""A simulation of what ASHA loses if a strategy learns slowly and ends higher, and of what exceptions cost.
 
 python benchmarks/pruning.py [--runs 200] [--images 3000] [--only "crossing at 4"] [--grace 2] [--reduction 2]
                              [--seed 0] [--out pruning.json]
 
 Searches of 24 trials × 8 epochs with a known truth, four at a time; rungs are the project's own
-(`sweep.search.asha.Rungs`). Validation images are drawn too: a share of what is hard about an image is so for all
-models, a share for those of one
-strategy, of one trial, of one epoch. Every rule meets the same trials. Regret is the true accuracy of the trial that no
-pruning could have missed, at its best epoch by validation, less the winner's.
+(`sweep.search.asha.Rungs`). Validation images are drawn too: an image's difficulty is partly common to all models,
+partly to those of one strategy, one trial or one epoch. Every rule meets the same trials. Regret is the highest
+true accuracy of all trials, had none been pruned, each at its best epoch by validation, minus the winner's.
 """
 
 import argparse
@@ -32,13 +31,13 @@ EPOCHS: Final = 8
 SLOTS: Final = 4
 ASHA: Final = AshaConfig(grace_period=2, reduction_factor=2)
 MUCH: Final = 0.005
-"""Regret from which on a run has lost something: half a point."""
+"""Regret above which a run has lost something: half a point."""
 SEED_NOISE: Final = 0.0045
 """Standard deviation of a trained model's accuracy over seeds."""
 WOBBLE: Final = 0.003
-"""Of its accuracy over epochs, beside the curve."""
+"""Standard deviation of its accuracy over epochs, around the curve."""
 HARDNESS: Final = (0.86, 0.05, 0.05, 0.04)
-"""Shares of the variance of an image's hardness: of all models, of a strategy, a trial, an epoch."""
+"""Shares of the variance of an image's difficulty: common to all models, of a strategy, a trial, an epoch."""
 COLLAPSED: Final = 0.575
 COLLAPSES_ABOVE: Final = 10**-2.3
 """Learning rate."""
@@ -60,11 +59,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Situation:
-    """What is true of the strategies."""
+    """The truth about the strategies."""
 
     curves: Mapping[str, Curve]
     curvature: float = 0.006
-    """Lost per decade squared of the learning rate from 10^-3.5; with 0 every setting is equal and none collapses."""
+    """Loss per squared decade of the learning rate from 10^-3.5; with 0 all settings are equal and none collapses."""
 
 
 STRATEGIES: Final = get_args(Strategy)
@@ -96,7 +95,7 @@ SITUATIONS: Final[Mapping[str, Situation]] = {
 
 @dataclass(frozen=True)
 class Trials:
-    """Trained models, all epochs of them, as if none had been pruned."""
+    """Trained models with all their epochs, as if none had been pruned."""
 
     strategies: tuple[str, ...]
     accuracy: Floats  # (trials, epochs), true
@@ -133,7 +132,7 @@ def train(draw: np.random.Generator, situation: Situation, images: int) -> Trial
 def _predict(
     draw: np.random.Generator, strategies: Sequence[str], accuracy: Floats, images: int
 ) -> Rights:
-    """An image is right where its hardness to the model in this epoch is below what the accuracy allows."""
+    """An image is right if its difficulty for the model in this epoch is below what the accuracy allows."""
     of_all, of_strategy, of_trial, of_epoch = np.sqrt(HARDNESS).astype(np.float32)
 
     def hardness(*shape: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
@@ -154,17 +153,17 @@ def _predict(
 
 @dataclass(frozen=True)
 class Rule:
-    """Which trials go on."""
+    """Which trials continue."""
 
     prunes: bool = True
     grace_periods: int = 1
-    """How many times the grace period is waited."""
+    """The multiple of the grace period to wait."""
     keeps_best: bool = False
-    """The best so far of its strategy at a rung goes on, whatever the cutoff."""
+    """The best trial so far of its strategy at a rung continues, whatever the cutoff."""
     apart: bool = False
-    """Each strategy has rungs of its own: `asha.rungs_of: strategy`."""
+    """Each strategy has its own rungs: `asha.rungs_of: strategy`."""
     finishes_best: bool = False
-    """Of a strategy without a finisher the best pruned trial is run to the end after the search."""
+    """If a strategy has no finished trial, its best pruned one is run to the end after the search."""
 
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -179,15 +178,15 @@ RULES: Final[Mapping[str, Rule]] = {
 
 @dataclass(frozen=True)
 class Search:
-    """What pruning left of the trials."""
+    """What pruning left over."""
 
     epochs: tuple[int, ...]
-    """Of each trial, on record."""
+    """Epochs of each trial."""
     finished: tuple[int, ...]
-    """Places of those that ran to the end, none of which collapsed."""
+    """Places of the trials that ran to the end without collapsing."""
 
     def winner(self, trials: Trials) -> int:
-        """Its place, by the best validation accuracy."""
+        """The winner's place, by the best validation accuracy."""
         best = trials.validation.max(axis=1)
         return max(self.finished, key=lambda place: float(best[place]))
 
@@ -220,7 +219,7 @@ def search(
             stopped = [p for p in pruned if trials.strategies[p] == strategy]
             if stopped and not mine_ended:
                 place = max(stopped, key=lambda p: (epochs[p], best[p, epochs[p] - 1]))
-                epochs[place] += EPOCHS  # run again from the start, as an audit is
+                epochs[place] += EPOCHS  # run again from the start, like an audit
                 finished.append(place)
     return Search(tuple(epochs), tuple(finished))
 
@@ -253,13 +252,13 @@ def _stops(
 
 
 def regret_of(trials: Trials, found: Search) -> float:
-    """How much better the best trial ends, had all run on, than the winner; true accuracies at their best epochs."""
+    """How much better than the winner the best trial would be without pruning; true accuracies at best epochs."""
     true, _ = trials.at_best
     return float(true.max() - true[found.winner(trials)])
 
 
 def looks_too_short(trials: Trials, found: Search) -> bool:
-    """Does `analysis cost` say so once every pruned trial was audited?"""
+    """Does `analysis cost` say so after an audit of every pruned trial?"""
     best, (_, right) = found.winner(trials), trials.at_best
     audits = [
         place
@@ -280,7 +279,7 @@ def looks_too_short(trials: Trials, found: Search) -> bool:
 def measure(
     situation: Situation, runs: int, images: int, seed: int, asha: AshaConfig = ASHA
 ) -> list[dict[str, Any]]:
-    """One row a rule."""
+    """One row per rule."""
     regrets: dict[str, list[float]] = {name: [] for name in RULES}
     epochs: dict[str, list[int]] = {name: [] for name in RULES}
     warned = 0

@@ -1,10 +1,10 @@
-"""How long do ten thousand trials take to read and to report? Frames, against parsing JSON alone; reports by size.
+"""How long does it take to read and report ten thousand trials? Frames against plain JSON parsing; reports by size.
 
 python benchmarks/read.py [--trials 12 1000 10000] [--epochs 10] [--images 3000] [--repeats 3] [--out read.json]
 
-Frames are of the last number of trials, reports of each. Trials are made up, and nothing is trained: two strategies,
-two optimizers, rates from a range; every third is pruned after three epochs; all learn, and have predictions of
-`--images` images.
+Frames are timed for the last number of trials, reports for each. Trials are synthetic, and nothing is trained: two
+strategies, two optimizers, rates from a range; every third is pruned after three epochs; all learn, and have
+predictions for `--images` images.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from trainable.records.trial_folder import TrialRecord
 
 RUNG = 3
 SLOTS = 4
-PREDICTIONS = 50  # different ones; trials beyond share them
+PREDICTIONS = 50  # different ones; further trials share them
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +53,7 @@ BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def write_run(folder: Path, trials: int, epochs: int, images: int) -> None:
-    """A run as a sweep leaves it, with values drawn at random."""
+    """Write a run as a sweep would, with random values."""
     config = configuration(folder, trials, epochs)
     run, draw = RunFolder(folder), np.random.default_rng(0)
     (run.path / "trials").mkdir(parents=True)
@@ -108,7 +108,7 @@ def configuration(folder: Path, trials: int, epochs: int) -> SweepConfig:
 
 
 def split_of(images: int) -> pd.DataFrame:
-    """As many images to train on as to validate, and as many to test."""
+    """Equally many images for training, validation and test."""
     count = 3 * images
     return pd.DataFrame(
         {
@@ -164,7 +164,7 @@ def rows_of(values: Sequence[Sequence[float]], images: int) -> list[Row]:
 
 
 def right_of(rows: Sequence[Row], order: "np.ndarray[Any, np.dtype[np.int64]]") -> bytes:
-    """right.bits: as many right as each row says, those of the first places in `order`, (images,)."""
+    """right.bits: as many right as each row says, those first in `order` (images,)."""
     counts = [round(row.val_accuracy * len(order)) for row in rows]
     return np.packbits(order < np.array(counts)[:, None], axis=1).tobytes()
 
@@ -172,7 +172,7 @@ def right_of(rows: Sequence[Row], order: "np.ndarray[Any, np.dtype[np.int64]]") 
 def write_trial(
     record: TrialRecord, settings: TrialConfig, number: int, rows: Sequence[Row], status: Status
 ) -> None:
-    """Written plainly: a hundred thousand files that survive a power cut would take hours."""
+    """Write a trial without syncing: a hundred thousand synced files would take hours."""
     record.folder.mkdir()
     facts = {"trial_id": settings.trial_id, "number": number, "origin": "search"}
     asked = json.dumps(facts | {"settings": settings.model_dump()})
@@ -195,7 +195,7 @@ def write_trial(
 
 
 def parse_json(folder: Path) -> int:
-    """Lines; what any reader of these files has to do."""
+    """Count lines: the work that any reader of these files must do."""
     rows = 0
     for path in folder.glob("trials/*"):
         json.loads((path / "config.json").read_text())
@@ -205,7 +205,7 @@ def parse_json(folder: Path) -> int:
 
 
 def make_frames(folder: Path) -> int:
-    """Both of them, from one read."""
+    """Make both frames from a single read."""
     from analysis.frames import results
 
     run = results.read(folder)
@@ -213,7 +213,7 @@ def make_frames(folder: Path) -> int:
 
 
 def make_report(folder: Path) -> int:
-    """Bytes of the page."""
+    """Write the report; returns its size in bytes."""
     from analysis.pages.report import write_report
 
     return write_report(folder).stat().st_size
@@ -227,7 +227,7 @@ READERS: dict[str, Callable[[Path], int]] = {
 
 
 def read(reader: str, folder: Path) -> dict[str, Any]:
-    """Seconds in this process by the clock and of a processor, a report's with its imports; peak memory in bytes."""
+    """Wall and processor seconds in this process, with imports for a report; peak memory in bytes."""
     if reader == "frames":
         from analysis.frames import results  # noqa: F401  its imports are not what is measured
     start, used = time.perf_counter(), time.process_time()

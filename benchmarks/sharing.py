@@ -1,10 +1,10 @@
 """How much faster is a sweep that does its frozen work once than a plain Ray Tune script?
 
 Runs this project's `sweep run` and benchmarks/plain_ray_tune.py in turn, each from a cold start in its own process, on
-the same images, split, settings, order and number of epochs, nothing pruned on either side. Every run of ours begins
-with an empty store. Beside the ratio: the floor (benchmarks/floor.py), how busy the slots were, peak memory, and where
-the time went that is not training. Writes CASE.json with everything measured and CASE.html, a timeline, and prints two
-tables; benchmarks/documents.py puts them into the documents.
+the same images, split, settings, order and number of epochs, without pruning on either side. Every run of ours starts
+with an empty store. Besides the ratio, it reports the floor (benchmarks/floor.py), how busy the slots were, the peak
+memory, and where the time outside training went. Writes CASE.json with everything measured and CASE.html, a timeline,
+and prints two tables; benchmarks/documents.py puts them into the documents.
 
     python benchmarks/sharing.py mixed12 --images 240 --validation 32 --epochs 3 [--repeats 3]
     python benchmarks/sharing.py head24 --images 240 --validation 32 --epochs 10 --concurrent 2 --threads 1
@@ -46,8 +46,8 @@ from trainable.records.trial_folder import TrialRecord
 
 HERE = Path(__file__).parent
 TEST_IMAGES = 4  # never opened, but a split needs some
-MEMORY_EVERY = 5.0  # seconds; a look at all pages of a process takes a tenth of one
-BLOCKS = (14, 12)  # colours of a made image, before they are blown up
+MEMORY_EVERY = 5.0  # seconds; checking all pages of a process takes a tenth of one
+BLOCKS = (14, 12)  # colours of a synthetic image, before scaling up
 CASES: dict[str, dict[str, Any]] = {
     "mixed12": {
         "strategy": ["head", "block5"],
@@ -80,7 +80,7 @@ KEYS = ("strategy", "lr", "augmentation", "head", "batch_size", "optimizer")
 
 @dataclass
 class TimedTrial:
-    """When a trial ran, where, and what it found; times are seconds since the epoch."""
+    """When and where a trial ran, and its results; times are seconds since the epoch."""
 
     setting: dict[str, Any]
     slot: str
@@ -91,7 +91,7 @@ class TimedTrial:
     val_loss: list[float]
     building_seconds: float = 0.0
     waited_seconds: float = 0.0
-    """Within its epochs, for features that another trial was computing."""
+    """Time in its epochs spent waiting for features that another trial was computing."""
     frozen_multiply_adds: int = 0
 
     @property
@@ -110,9 +110,9 @@ class Side:
     trials: list[TimedTrial]
     fixed_seconds: dict[str, float]
     peak_rss_bytes: int
-    """Of all trial processes together, forked loaders too; pages that several share count in each."""
+    """Of all trial processes together, including forked loaders; shared pages count in each."""
     peak_pss_bytes: int
-    """The same, a page that n processes share counted as 1/n in each."""
+    """The same, but a page that n processes share counts as 1/n in each."""
     store_bytes: int = 0
     files: tuple[str, ...] = field(default=(), repr=False)
 
@@ -130,7 +130,7 @@ class Side:
 
     @property
     def busy(self) -> float:
-        """Share of the slots' time, from the first trial's start to the last one's end, in which an epoch computed."""
+        """Share of the slots' time, from the first trial's start to the last one's end, that was spent in epochs."""
         epochs = sum(sum(trial.epoch_seconds) - trial.waited_seconds for trial in self.trials)
         return epochs / (self.slots * (self.last - self.first))
 
@@ -147,7 +147,7 @@ class Side:
 
 
 def faces(folder: Path, images: int, validation: int) -> Path:
-    """A table of JPEG files in CelebA's size, smooth colours with noise; those of one class are lighter below."""
+    """A table of JPEG files of CelebA's size: smooth colours with noise, brighter at the bottom for one class."""
     (folder / "faces").mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -173,7 +173,7 @@ def faces(folder: Path, images: int, validation: int) -> Path:
 
 
 class Memory(threading.Thread):
-    """Watches the processes of trials below `process` and keeps their peak."""
+    """Watches the trial processes below `process` and records their peak memory."""
 
     def __init__(self, process: psutil.Process, titles: Sequence[str]) -> None:
         super().__init__(daemon=True)
@@ -209,7 +209,7 @@ class Memory(threading.Thread):
 def run(
     command: Sequence[str], titles: Sequence[str], log: Path, **env: str
 ) -> tuple[float, float, Memory]:
-    """Run a program to its end: when it started, how many seconds it took, and the memory of its trials.
+    """Run a program to its end; returns its start, its seconds, and the memory of its trials.
 
     Raises:
         SystemExit: it failed; the end of its output is printed.
@@ -231,7 +231,7 @@ def run(
 
 
 def run_ours(arguments: argparse.Namespace, folder: Path, table: Path, repeat: int) -> Side:
-    """This project's sweep, with an empty store of its own."""
+    """Run this project's sweep, with its own empty store."""
     store = folder / f"store-{repeat}"
     store.mkdir()
     config = {
@@ -302,8 +302,8 @@ def run_ours(arguments: argparse.Namespace, folder: Path, table: Path, repeat: i
 
 
 def timed(record: TrialRecord) -> TimedTrial:
-    """The trial's log says to the millisecond when it was opened, and when its slot was free for the next one, behind
-    which its weights are written."""
+    """Read from the trial's log, to the millisecond, when it was opened and when its slot was free for the next trial,
+    behind which its weights are written."""
     lines = record.log.read_text().splitlines()
     opened = logged_at(lines[0])
     freed = next(line for line in reversed(lines) if f"trial {record.trial_id}: " in line)
@@ -331,7 +331,7 @@ def logged_at(line: str) -> float:
 def run_peer(
     arguments: argparse.Namespace, folder: Path, settings: Sequence[Mapping[str, Any]], repeat: int
 ) -> Side:
-    """The plain script, on our split and in our order."""
+    """Run the plain script, on our split and in our order."""
     (folder / "settings.json").write_text(json.dumps(settings))
     out = folder / f"peer-{repeat}.json"
     options = {
@@ -384,7 +384,7 @@ def run_peer(
 
 
 def compare(ours: Side, peer: Side) -> dict[str, float]:
-    """Ratios of one repeat; both sides trained the same settings for equally many epochs."""
+    """Ratios of one repeat, in which both sides trained the same settings for the same number of epochs."""
     theirs = {trial.key: trial for trial in peer.trials}
     assert set(theirs) == {trial.key for trial in ours.trials}, "other settings"
     differences = []
@@ -468,7 +468,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def against(peers: Sequence[Side], pairs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """What there is to say where the plain script ran."""
+    """The figures that need runs of the plain script."""
     return {
         "peer_runs": len(peers),
         "peer_seconds": spread([side.wall_seconds for side in peers]),
@@ -480,7 +480,7 @@ def against(peers: Sequence[Side], pairs: Sequence[Mapping[str, float]]) -> dict
 
 
 def processor() -> str:
-    """The processor's name, and whether it has the instructions that make bfloat16 worth while."""
+    """The processor's name, and whether it has the instructions that make bfloat16 worthwhile."""
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return platform.processor()
@@ -515,7 +515,7 @@ def main() -> None:
     parser.add_argument(
         "--peer", action="append", default=[], metavar="--OPTION", help="as --peer=--no-…"
     )
-    parser.add_argument("--name", help="of the files, where it is not the case's")
+    parser.add_argument("--name", help="name of the files, by default the case's")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder")
     arguments = parser.parse_args()
     if arguments.peer_repeats is None:

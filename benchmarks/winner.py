@@ -1,8 +1,8 @@
-"""Is what is said of the winner true? Trained models whose true accuracy is known, and the analysis's own functions.
+"""Are the statements about the winner true? Simulates models with a known accuracy, and asks the analysis about them.
 
-Trials differ by seed (0.45 points), by epoch (0.3 points), and by what each makes of the validation images, which all
-share. Of the best of a search: how much its printed value is too high, what `excess_of_best` says, and how often
-intervals hold its true accuracy. Of replicated settings that are equal: how often any of them is called better.
+Trials differ by seed (0.45 points), by epoch (0.3 points), and by how each handles the validation images, which all
+share. For the best of a search: how much its printed value is too high, what `excess_of_best` says, and how often
+intervals contain its true accuracy. For replicated equal settings: how often one of them is called better.
 
     python benchmarks/winner.py [--runs 200] [--out winner.json]
 """
@@ -23,13 +23,13 @@ from analysis.statistics import ALPHA, holm, welch, wilson
 from trainable.metric import Metric
 
 IMAGE, IN_STRATEGY, IN_TRIAL, IN_EPOCH = 0.86, 0.05, 0.05, 0.04
-"""Parts of the variance of what makes an image hard: most of it all trials have in common."""
+"""Shares of the variance that makes an image hard: most of it is common to all trials."""
 SEED, WOBBLE = 0.0045, 0.003
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def shares(draw: np.random.Generator, ends: Sequence[float], epochs: int) -> Floats:
-    """(trials, epochs): true accuracies of trials that end at `ends` but for seed and wobble, behind by 10 at first."""
+    """(trials, epochs): true accuracies of trials that end near `ends` and start 10 points lower."""
     end = np.asarray(ends) + draw.normal(0, SEED, len(ends))
     behind = 0.1 * np.exp(-np.arange(1, epochs + 1) / 1.5)
     found = end[:, None] - behind + draw.normal(0, WOBBLE, (len(ends), epochs))
@@ -57,7 +57,7 @@ def right(
 
 @dataclass(frozen=True)
 class Best:
-    """Means over searches, in points; how often intervals hold the winner's true accuracy."""
+    """Means over searches, in points; how often intervals contain the winner's true accuracy."""
 
     name: str
     images: int
@@ -76,7 +76,7 @@ def best_of_searches(
     stopped: bool = False,
     epochs: int = 10,
 ) -> Best:
-    """Searches whose trials end at `ends`; with `stopped` the worse half runs but two epochs."""
+    """Searches whose trials end at `ends`; with `stopped`, the worse half runs only two epochs."""
     found = []
     for seed in range(runs):
         draw = np.random.default_rng(seed)
@@ -112,23 +112,23 @@ def best_of_searches(
 
 @dataclass(frozen=True)
 class Again:
-    """How often a setting is called better, and intervals hold the true difference of the first from the others."""
+    """How often a setting is called better, and how often intervals contain the first one's true lead."""
 
     name: str
     images: int
     runs: int
     claimed_by_trials_alone: float
-    """Welch's test, and Holm over what is beside the best."""
+    """By Welch's test, with Holm's correction over all but the best."""
     claimed: float
     meaningful: float
-    """Any is called so (Bouthillier et al. 2021)."""
+    """How often any is called meaningful (Bouthillier et al. 2021)."""
     held: float
 
 
 def replicated(
     name: str, ends: Sequence[float], seeds: int, images: int, runs: int, epochs: int = 8
 ) -> Again:
-    """Settings that end at `ends`, each of a strategy of its own, trained `seeds` times."""
+    """Settings that end at `ends`, each with its own strategy, trained `seeds` times."""
     found = []
     for seed in range(runs):
         draw = np.random.default_rng(seed)
@@ -165,7 +165,7 @@ def equal(trials: int) -> Callable[[np.random.Generator], Sequence[float]]:
 
 
 def wide(draw: np.random.Generator) -> Sequence[float]:
-    """24 rates over three decades, each decade off costing 0.6 points, as random search draws them."""
+    """24 rates over three decades as drawn by random search; each decade off costs 0.6 points."""
     return list(0.92 - 0.006 * draw.uniform(-1.5, 1.5, 24) ** 2)
 
 

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 def _refuse_namesake(name: str) -> None:
-    """Raises ImportError where another module of this name would be imported instead of ours, as a `trainable.py` in
-    the folder where `python -m sweep` is typed; the command ends in that line."""
+    """Raise ImportError if another module of this name would be imported instead of ours, such as a `trainable.py`
+    in the folder where `python -m sweep` is run; that command then ends with this message."""
     found, ours = find_spec(name), Path(__file__).resolve().parent.parent
     if found is not None and found.origin and Path(found.origin).resolve().parent == ours / name:
         return
     other = found.origin if found is not None else None
     said = (
-        f"{name} must be the package in {ours}, but Python finds {other or 'none'}: rename that, or give the installed "
-        "command `sweep`, which does not look for modules where you are"
+        f"{name} must be the package in {ours}, but Python finds {other or 'none'}: rename it, or use the installed "
+        "command `sweep`, which does not look for modules in the current folder"
     )
     if sys.argv[:1] == ["-m"]:
         print(f"sweep: {said}", file=sys.stderr)
@@ -32,12 +32,12 @@ _refuse_namesake("trainable")
 def run(config: "SweepConfig", address: str = "local") -> int:
     """Start a sweep in a new run folder, as `sweep run` does, and return its exit code.
 
-    In any thread. Only the main one hears signals: a sweep in another leaves them to the program, and ends when it is
-    complete, at its time limit, or with the process.
+    Can be called in any thread. Only the main thread gets signals: a sweep in another thread leaves them to the
+    program, and ends when it is complete, at its time limit, or with the process.
 
     Raises:
         RequestError: the configuration, the data or the cluster can't be used.
-        RunFault: the run has a fault: a full disk, a changed image.
+        RunFault: the run has a fault, such as a full disk or a changed image.
     """
     from sweep.__main__ import start
     from sweep.request.config import check_config

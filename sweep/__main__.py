@@ -53,37 +53,41 @@ Changes = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help=f"What is changed from now on, results apart: {', '.join(CHANGEABLE)}.",
+        help=f"Settings to change from now on; none of them changes results: {', '.join(CHANGEABLE)}.",
     ),
 ]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder.", callback=expanded)
 ]
 Address = Annotated[
-    str, typer.Option(help="local starts a Ray here; auto or HOST:PORT joins a running cluster.")
+    str,
+    typer.Option(
+        help="local starts Ray on this machine; auto or HOST:PORT joins a running cluster."
+    ),
 ]
 TakeOver = Annotated[
     bool,
     typer.Option(
-        "--take-over", help="Take the run from a driver that is gone; one that lives stops."
+        "--take-over",
+        help="Take over a run whose driver is gone; a driver that is still running will stop.",
     ),
 ]
 StoreLimit = Annotated[
     str | None,
     typer.Option(
-        metavar="SIZE", help="What shared features may take of a node's disk, such as 200GB."
+        metavar="SIZE", help="Disk space of a node that shared features may use, such as 200GB."
     ),
 ]
 
 
 @app.callback()
 def options(version: Version = False) -> None:
-    """What all commands have."""
+    """Options of all commands."""
 
 
 @app.command()
 def plan(config: Config, overrides: Overrides = None, address: Address = "local") -> None:
-    """Check everything that a run would be refused for, and show what it would do; no Ray is started."""
+    """Check everything that a run can be refused for, and show what it would do, without starting Ray."""
     asked = load_request(config, overrides or [])
     check_folder(asked)
     with _nodes(asked, address) as look:
@@ -101,7 +105,7 @@ def plan(config: Config, overrides: Overrides = None, address: Address = "local"
 
 @contextmanager
 def _nodes(config: SweepConfig, address: str) -> "Iterator[Callable[[Prepared], Machine]]":
-    """Gives what tells how trials would be placed: on this machine, or on the cluster at the address."""
+    """Yield a function that says how trials would be placed: on this machine, or on the cluster at the address."""
     if address == "local":
         from sweep.resources.machine import check_format, check_machine
 
@@ -129,9 +133,10 @@ def run(
 
 
 def start(config: SweepConfig, command: Sequence[str], address: str = "local") -> int:
-    """Make a run folder and run its first session; the exit code. What is refused before it begins leaves nothing.
+    """Make a run folder, run its first session, and return the exit code.
 
-    `command` goes on record as what was asked: words that were typed, or a call from Python in one.
+    A request that is refused before the session begins leaves nothing behind. `command` is recorded as what was asked
+    for: the words that were typed, or a Python call as a single word.
     """
     go_on()
     check_folder(config)
@@ -144,12 +149,12 @@ def start(config: SweepConfig, command: Sequence[str], address: str = "local") -
             prepared = prepare(config, begin)
         show_data(prepared, console)
         with partial_run(config, prepared, command) as begun:
-            del prepared  # the backbone's half a gigabyte is not the driver's to hold
+            del prepared  # the driver need not hold the backbone's half a gigabyte
             return _session(begun, partial(begin_new, begun), address, own)
 
 
 def _check_place(config: SweepConfig, address: str) -> None:
-    """Before anything is read: has this machine what trials are to get, or does anybody listen at the address?"""
+    """Before anything is read: does this machine have what trials need, or does anything listen at the address?"""
     if address == "local":
         from sweep.resources.machine import check_machine
 
@@ -163,7 +168,7 @@ def _check_place(config: SweepConfig, address: str) -> None:
 
 @contextmanager
 def _own_ray(config: SweepConfig, address: str) -> "Iterator[OwnRay | None]":
-    """A Ray on this machine, where the run is to have one: it starts while all else is read and checked."""
+    """Ray on this machine, if the run is to start one: it starts while everything else is read and checked."""
     if address != "local":
         yield None
         return
@@ -172,7 +177,7 @@ def _own_ray(config: SweepConfig, address: str) -> "Iterator[OwnRay | None]":
     asked = config.resources.concurrent
     own = OwnRay(config.trials if asked == "auto" else asked)
     if own.begins_now:
-        console.print("Ray starts beside what follows …", style="bright_black")
+        console.print("Ray is starting in the background …", style="bright_black")
     try:
         yield own
     finally:
@@ -187,7 +192,7 @@ def resume(
     store_limit: StoreLimit = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Go on with a run after any end: interrupted, killed, out of time, or moved; KEY=VALUE says what changes."""
+    """Continue a run that was interrupted, killed or moved, or hit its time limit; KEY=VALUE changes a setting."""
     overrides = read_overrides(changes or [])
 
     def change(folder: RunFolder, command: list[str], begin: "Begin") -> Change:
@@ -206,16 +211,16 @@ def extend(
     changes: Changes = None,
     trials: Annotated[
         str | None,
-        typer.Option(metavar="N", help="+12 for twelve more settings, 36 for as many in all."),
+        typer.Option(metavar="N", help="+12 for twelve more settings, 36 for 36 in total."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a trial in all; finished trials go on.")
+        int | None, typer.Option(help="Epochs of a trial in total; finished trials continue.")
     ] = None,
     space: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="YAML whose `trial` section replaces what it names.",
+            help="YAML file whose `trial` section replaces the settings it names.",
             callback=expanded,
         ),
     ] = None,
@@ -226,14 +231,14 @@ def extend(
         int | None,
         typer.Option(
             metavar="N",
-            help="Run N pruned trials, drawn at random in each strategy, to the end: was a better one stopped?",
+            help="Run N pruned trials, drawn at random within each strategy, to the end: did ASHA stop a better one?",
         ),
     ] = None,
     address: Address = "local",
     store_limit: StoreLimit = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Ask more of a run, finished or not: settings, epochs, another space, an audit of ASHA; then go on with it."""
+    """Add settings, epochs, another space or an audit of ASHA to a run, finished or not, and continue it."""
     overrides = read_overrides(changes or [])
     from sweep.session.extend import Request
     from sweep.session.extend import extend as extend_run
@@ -249,13 +254,13 @@ def extend(
 @app.command()
 def replicate(
     run: RunArgument,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best settings.")] = 3,
-    seeds: Annotated[int, typer.Option(min=2, help="How many new seeds each.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of best settings.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of new seeds for each.")] = 5,
     address: Address = "local",
     store_limit: StoreLimit = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Train the best settings again with other seeds: is it the setting, or was it luck?"""
+    """Train the best settings again with new seeds: was it the setting, or luck?"""
     from sweep.session.replicate import replicate as replicate_best
 
     _change(run, address, store_limit, take_over, lambda f, c, _: replicate_best(f, top, seeds, c))
@@ -268,7 +273,7 @@ def _change(
     take_over: bool,
     change: "Callable[[RunFolder, list[str], Begin], Change]",
 ) -> None:
-    """Hold the run, and go on with it as it is asked for now."""
+    """Lock the run, and continue it as it was changed."""
     go_on()
     held = open_run(folder).folder
     limit = None if store_limit is None else parse_bytes("--store-limit", store_limit)
@@ -285,7 +290,7 @@ def _line(text: str) -> None:
 
 
 def _go_on(change: Change, session: int, address: str, store_limit: int | None) -> int:
-    """A session of a run that is held under this number, where something is left to do."""
+    """Run a session under this number, which holds the run, if anything is left to do."""
     from sweep.search.proposals import nothing_left
     from sweep.session.sessions import finish
     from sweep.show.status import read_status
@@ -327,7 +332,7 @@ def status(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="The run folder; all runs without.", callback=expanded
+            metavar="[RUN]", help="The run folder; without it, all runs.", callback=expanded
         ),
     ] = None,
     storage: Annotated[
@@ -336,7 +341,7 @@ def status(
     ] = STORAGE,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show how a run stands, or which runs there are and how they stand, from their files alone."""
+    """Show the status of a run, or list all runs with theirs, from their files alone."""
     if run is None:
         from sweep.show.runs import read_runs, show_runs
 
@@ -359,7 +364,7 @@ def status(
 def check(
     run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
-    """Verify every record, digest and reference of a run, and its images; nothing is changed. Exit code 2: faults."""
+    """Verify every record, digest, reference and image of a run, and change nothing. Exit code 2 means faults."""
     from sweep.show.check import check_run, show_checked
 
     with progress(console) as begin:
@@ -374,25 +379,25 @@ def check(
 
 @app.command()
 def dashboard(
-    run: RunArgument, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8080
+    run: RunArgument, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080
 ) -> None:
-    """Show the run in optuna-dashboard, live; Ctrl-C ends it, and nothing else."""
+    """Show the run live in optuna-dashboard; Ctrl-C stops the dashboard and nothing else."""
     from sweep.show.dashboard import Dashboard
 
     open_run(run)
     served = Dashboard(run, port)
-    console.print(f"{served.address}/dashboard shows {run}; Ctrl-C ends it", soft_wrap=True)
+    console.print(f"{served.address}/dashboard shows {run}; Ctrl-C stops it", soft_wrap=True)
     served.serve()
 
 
 @app.command()
 def store(
     clear: Annotated[
-        bool, typer.Option("--clear", help="Delete what no process is reading.")
+        bool, typer.Option("--clear", help="Delete everything that no process is reading.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show what trials on this machine share, or clear it; it is made again when it is needed."""
+    """Show the features that trials on this machine share, or delete them; trials compute them again when needed."""
     from sweep.frozen.usage import clear_store, read_store, show_store
 
     if clear:

@@ -1,6 +1,6 @@
-"""Do training steps that are captured and replayed here train as eager ones do? Asked before a run's first trial.
+"""Checks, before a run's first trial, that captured and replayed training steps train as eager ones do.
 
-To be run in a process of its own: one in which a capture failed should not train.
+To be run in a process of its own: a process in which a capture failed should not train.
 """
 
 import tempfile
@@ -25,11 +25,11 @@ from trainable.network.model import (
 )
 from trainable.step import TrainingSteps
 
-WIDTH: Final = 0.05  # as narrow as the tests' models, so that it takes moments; assumed
+WIDTH: Final = 0.05  # as narrow as the tests' models, so that it is quick; assumed
 IMAGES, BATCH, EPOCHS = 85, 8, 2
-"""Ten whole batches, so that most are replayed, and an odd one; assumed."""
+"""Ten full batches, so that most are replayed, and a smaller one; assumed."""
 TOLERANCE: Final = 1e-3
-"""Of a mean loss. A step that was captured wrongly is off by far more; kernels that add in another order by less.
+"""Difference in a mean loss. A wrongly captured step is off by far more; kernels that add in another order by less.
 Assumed."""
 TRIED: Final = tuple(
     TrialConfig(strategy=strategy, head="32", optimizer=optimizer, lr=1e-3, batch_size=BATCH)
@@ -39,7 +39,7 @@ TRIED: Final = tuple(
 
 @dataclass
 class Noise:
-    """Frozen features of no image, held on the device."""
+    """Random features without images, held on the device."""
 
     held: ResidentFeatures
 
@@ -50,14 +50,14 @@ class Noise:
         return self.held
 
     def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
-        raise AssertionError("all is held")
+        raise AssertionError("everything is held")
 
     def validation(self, work: Work) -> Batches:
-        raise AssertionError("all is held")
+        raise AssertionError("everything is held")
 
 
 def problem(device: str, precision: Precision) -> str:
-    """Why no step is to be captured on this machine's `device`; "" where replayed steps train as eager ones."""
+    """Why no step should be captured on this machine's `device`; "" if replayed steps train as eager ones do."""
     backbone = load_backbone("none", WIDTH)
     try:
         for config in TRIED:
@@ -66,10 +66,8 @@ def problem(device: str, precision: Precision) -> str:
             )
             worst = max(abs(a - b) for a, b in zip(eager, replayed, strict=True))
             if not worst <= TOLERANCE:
-                return f"{config.strategy} with {config.optimizer}: a loss of {replayed} where eager steps have {eager}"
-    except (
-        Exception
-    ) as error:  # of the driver, of CUDA, of torch: whatever it is, steps go on without
+                return f"{config.strategy} with {config.optimizer}: a loss of {replayed}, but {eager} with eager steps"
+    except Exception as error:  # from driver, CUDA or torch: train without graphs
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
 
@@ -109,7 +107,7 @@ def losses(
 def noise(
     config: TrialConfig, backbone: Backbone, precision: Precision, place: torch.device
 ) -> ResidentFeatures:
-    """Random features that differ by label, of the shape that the strategy reads at the smallest side."""
+    """Random features that differ by label, with the shape that the strategy reads at the smallest image size."""
     shapes = map_shapes(feature_layers(backbone.width), SMALLEST_IMAGE)
     side, channels = shapes[CUTS[config.strategy]]
     values: Tensor = torch.rand(IMAGES, side, side, channels)

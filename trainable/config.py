@@ -29,16 +29,16 @@ SMALLEST_IMAGE = 32  # pixels: VGG-16 halves an image five times
 
 
 def absolute(given: str | Path, what: str) -> Path:
-    """A path that a person wrote, with `~` as their home and independent of the current folder.
+    """A path as the user wrote it, made absolute, with `~` expanded.
 
     Raises:
-        RequestError: it begins with the home of nobody.
+        RequestError: it begins with the home of an unknown user.
     """
     try:
         return Path(given).expanduser().absolute()
     except RuntimeError:
         raise RequestError(
-            f"{what} must be a path, but {str(given)!r} begins with the home of a user whom nobody knows here"
+            f"{what} must be a path, but {str(given)!r} begins with the home of a user who is unknown here"
         ) from None
 
 
@@ -49,7 +49,7 @@ class StrictModel(BaseModel):
 
 
 HEADS: Final = ("mlp", "pretrained", "linear")
-"""With a name; others are hidden sizes."""
+"""Heads with a name; others are hidden sizes."""
 
 
 def _head(value: object) -> object:
@@ -66,24 +66,24 @@ Head = Annotated[str, BeforeValidator(_head), AfterValidator(_known_head)]
 
 
 CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-"""JSON of which there is one text: keys sorted, no blanks. What digests and identities are taken of."""
+"""Canonical JSON: keys sorted, no blanks. Digests and identities are computed from it."""
 
 
 class TrialConfig(StrictModel):
-    """The settings of one trial that change its result. How many epochs it may train is a budget of the run.
+    """The settings of one trial that change its result. The number of epochs is a budget of the run.
 
-    Whoever adds one gives it a default at which it does nothing, and names it in `later` with that default: at it, the
-    setting is no part of a trial's identity, so that trials on record, which lack it, keep theirs.
+    A new setting needs a default at which it does nothing, and an entry in `later` with that default: at this value the
+    setting is not part of a trial's identity, so that recorded trials, which lack it, keep theirs.
     """
 
     later: ClassVar[Mapping[str, object]] = {}
-    """Settings that the oldest trials on record lack, and the value that means what the code did before there were any.
+    """Settings that the oldest recorded trials lack, each with the value for what the code did before it existed.
 
-    The settings of commit 21d5110 are not among them: each is part of the identity wherever it acts.
+    The settings of commit 21d5110 are not among them: each is part of the identity wherever it has an effect.
     """
 
     strategy: Strategy = "block5"
-    """Which layers train: the head alone, or also VGG-16 from this block on."""
+    """Which layers train: only the head, or also VGG-16 from this block on."""
     augmentation: Augmentation = "none"
     lr: float = Field(1e-4, gt=0, allow_inf_nan=False)
     """Learning rate of the head."""
@@ -100,13 +100,13 @@ class TrialConfig(StrictModel):
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_epochs: float = Field(0.0, ge=0, allow_inf_nan=False)
     schedule_epochs: int | None = Field(None, ge=1)
-    """Length of the cosine; beyond it the last learning rate stays. A sweep fills in its first number of epochs."""
+    """Length of the cosine; the learning rate stays constant after it. A sweep fills in its first number of epochs."""
     seed: int = Field(0, ge=0)
     """Draws initialisation, batch order and dropout."""
     views: int | None = Field(None, ge=1)
-    """flip_jitter draws from a pool of so many views of each image; None: a new one every epoch."""
+    """flip_jitter draws from a pool of this many views of each image; None: a new view every epoch."""
     augmentation_seed: int = Field(0, ge=0)
-    """Draws the views; trials of a sweep share it, so that they see the same pictures."""
+    """Draws the views; trials of a sweep share it, so that they see the same images."""
 
     @model_validator(mode="after")
     def _cosine_has_a_length(self) -> "TrialConfig":
@@ -115,7 +115,7 @@ class TrialConfig(StrictModel):
         return self
 
     def effective(self) -> dict[str, Any]:
-        """The settings that act in this trial: momentum belongs to SGD, a backbone's rate to a trained backbone."""
+        """The settings with an effect in this trial: momentum needs SGD, a backbone's rate needs a trained backbone."""
         idle = {
             "momentum": self.optimizer != "sgd",
             "backbone_lr_ratio": self.strategy == "head",
@@ -129,7 +129,7 @@ class TrialConfig(StrictModel):
         }
 
     def identity(self) -> dict[str, Any]:
-        """The settings that act, less those that came later and stand at what was done before them."""
+        """The effective settings, without those that came later and have the value for what was done before."""
         return {
             name: value
             for name, value in self.effective().items()
@@ -142,7 +142,7 @@ class TrialConfig(StrictModel):
 
     @cached_property
     def setting_id(self) -> str:
-        """What trials that differ in their seed alone have in common."""
+        """The same for trials that differ only in their seed."""
         return self.with_seed(0).trial_id
 
     @cached_property
@@ -152,22 +152,22 @@ class TrialConfig(StrictModel):
 
 
 class SplitConfig(StrictModel):
-    """How the images are parted: stratified by scikit-learn, or as the official partition file or a column says."""
+    """How the images are split: stratified by scikit-learn, or by the official partition file or a column."""
 
-    seed: int = Field(42, ge=0, lt=2**32)  # as scikit-learn's generator takes it
+    seed: int = Field(42, ge=0, lt=2**32)  # the range of scikit-learn's generator
     validation: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, gt=0, lt=1)
     official: bool = False
-    """As list_eval_partition says, or folders train, val and test."""
+    """By list_eval_partition, or by folders train, val and test."""
     column: str | None = None
-    """A column of the table that says each image's part: train, val, test or such words, or 0, 1, 2."""
+    """A column of the table with each image's part: train, val, test or similar words, or 0, 1, 2."""
     group: str | None = None
-    """`identity` (of identity_CelebA.txt beside the table) or a column of the table: images that have it in common,
-    such as those of one person, come into one part."""
+    """`identity` (of identity_CelebA.txt beside the table) or a column of the table: images with the same value,
+    such as those of one person, go into one part."""
 
     @property
     def is_given(self) -> bool:
-        """Are the parts said somewhere, and not drawn?"""
+        """Are the parts given, and not drawn?"""
         return self.official or self.column is not None
 
     @model_validator(mode="after")
@@ -182,7 +182,7 @@ class SplitConfig(StrictModel):
 
 
 def _word(value: object) -> object:
-    """YAML takes true and null for other than text."""
+    """YAML reads true and null as other than text."""
     if value is None:
         raise ValueError('must be text, but it is null; write it in quotes: "null"')
     return _or_text(value)
@@ -200,33 +200,33 @@ def _split(value: object) -> object:
 
 
 class DataConfig(StrictModel):
-    """Where the images and their table are, and which column is learnt."""
+    """Where the images and their table are, and which column is the target."""
 
     images: Annotated[Path, AfterValidator(lambda given: absolute(given, "data.images"))]
     """A folder or a zip; images at its root or in a subfolder."""
     table: Annotated[Path, AfterValidator(lambda given: absolute(given, "data.table"))] | None = (
         None
     )
-    """A CSV, TSV, Parquet or Excel file or CelebA's own .txt; found beside the images where it is not given."""
+    """A CSV, TSV, Parquet or Excel file or CelebA's own .txt; by default found beside the images."""
     file_column: str | None = None
-    """The column of file names, where several might be it."""
+    """The column of file names, if several columns could be it."""
     target: str
     positive: Annotated[str | None, BeforeValidator(_or_text)] = Field(
         None, coerce_numbers_to_str=True
     )
-    """The value of the target column that counts as 1, against all others; the larger of two where it is not given."""
+    """The value of the target column that counts as 1, against all others; by default the larger of two."""
     missing_values: tuple[Word, ...] | None = None
-    """Words that stand for no value, as an empty field always does. None: a word that may be one, such as NA beside
-    two other values, is refused."""
+    """Words that mean a missing value, as an empty field always does. None: a word that could be one, such as NA
+    beside two other values, is refused."""
     image_size: int = Field(224, ge=SMALLEST_IMAGE)
     """Side in pixels of the square that VGG-16 sees."""
     missing: Literal["refuse", "drop"] = "refuse"
     """What to do with rows that have no image or no label."""
     row_count: Literal["refuse", "ignore"] = "refuse"
-    """What to do where CelebA's own .txt has another number of rows than its first line says."""
+    """What to do if the number of rows of CelebA's own .txt differs from its first line."""
     identities: Literal["refuse", "incomplete", "ignore"] = "refuse"
-    """What to do where identity_CelebA.txt lacks images of the table: take each for a person of its own
-    (incomplete), or leave the file alone (ignore)."""
+    """What to do if identity_CelebA.txt lacks images of the table: treat each as a person of its own (incomplete),
+    or do not use the file (ignore)."""
     unreadable: Literal["refuse", "drop"] = "refuse"
     """What to do with images that can't be decoded, found before the start."""
     split: Annotated[SplitConfig, BeforeValidator(_split)] = SplitConfig()
@@ -246,13 +246,13 @@ class ModelConfig(StrictModel):
 
 
 Family = Literal["fixed", "epoch"]
-"""Views of images that come again in every epoch, or that belong to one epoch alone."""
+"""Views of images that recur in every epoch, or that belong to one epoch only."""
 
 
 class Kept(NamedTuple):
     """One thing that is kept on a node: features before layer `cut` of a family of views; at cut 0, decoded images.
 
-    On record it is text, such as `24 fixed`.
+    It is recorded as text, such as `24 fixed`.
     """
 
     cut: int
@@ -263,10 +263,10 @@ class Kept(NamedTuple):
 
     @staticmethod
     def read(given: object) -> object:
-        """From its text; anything else as it is.
+        """Read it from its text; returns anything else unchanged.
 
         Raises:
-            ValueError: a text that is none of it.
+            ValueError: other text.
         """
         if not isinstance(given, str):
             return given
@@ -277,13 +277,13 @@ class Kept(NamedTuple):
 
 
 class Sharing(StrictModel):
-    """Which frozen work is kept on a node: decided by cost before the first trial (sweep.frozen.policy)."""
+    """Which frozen work a node keeps: decided by cost before the first trial (sweep.frozen.policy)."""
 
     kept: frozenset[Annotated[Kept, BeforeValidator(Kept.read), PlainSerializer(str)]] = frozenset()
     resident: bool = False
-    """Features, and pixels behind them, are held in the device's memory where it has room, and no loader runs."""
+    """Features, and after them pixels, are held in the device's memory as far as it has room, without a loader."""
     limit_bytes: int | None = None
-    """What the store may take of the disk; None: half of what is free."""
+    """Disk space that the store may use; None: half of what is free."""
 
 
 class RunSettings(StrictModel):
@@ -302,20 +302,20 @@ class RunSettings(StrictModel):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Precision = "float32"
     tf32: bool = True
-    """float32 convolutions on a GPU may round to TF32 inside; True is torch's own default, which old runs had."""
+    """float32 convolutions on a GPU may round to TF32 internally; True is torch's default, which old runs used."""
     graphs: bool = False
-    """A training step on a GPU is captured once as a CUDA graph, and replayed."""
+    """Training steps on a GPU are captured once as a CUDA graph, and replayed."""
     views_made_on: Literal["host", "device"] = "host"
-    """Where jittered views are made: on a device all of a batch at once, with other last bits than one by one."""
+    """Where jittered views are made: on the device for a whole batch, with other last bits than one by one."""
     gpu_share: float = Field(1.0, gt=0, le=1)
-    """What one trial may take of a GPU's memory."""
+    """Share of a GPU's memory that one trial may use."""
     threads: int = Field(1, ge=1)
-    """Threads of torch in a trial; another number gives other low bits."""
+    """Threads of torch in a trial; another number changes the last bits."""
     workers: int = Field(1, ge=1)
-    """Threads that decode images ahead of the training."""
+    """Threads that decode images ahead of training."""
     store_format: Literal["computed", "float16"] = "computed"
-    """Number format of stored features; float16 rounds them, where they are not shared too."""
+    """Number format of stored features; float16 rounds them, even if they are not shared."""
     sharing: Sharing | None = None
     """None: frozen layers run for every batch."""
     store: Path | None = None
-    """The node's folder for what is shared; None: `SWEEP_STORE`, else the user's cache."""
+    """The node's folder for shared features; None: `SWEEP_STORE`, or else the user's cache."""

@@ -1,6 +1,6 @@
-"""The training loop: straight code, a generator of one row per epoch; ends by itself on divergence or collapse.
+"""The training loop: a generator of one row per epoch; ends by itself on divergence or collapse.
 
-Every draw is a pure function of a seed and a place, so a trial resumed at an epoch equals one that never stopped.
+Every draw is a pure function of a seed and a place in the training, so a resumed trial equals one that never stopped.
 """
 
 import logging
@@ -37,7 +37,7 @@ from trainable.schedule import derive_seed
 from trainable.step import TrainingSteps
 
 LOG = logging.getLogger(__name__)
-# last.pt is written again once this many times its own writing time has passed: at most 2 % of it all; assumed
+# last.pt is written again after this many times its own writing time: at most 2 % of the total; assumed
 WRITING_SHARE = 50
 DISK_BYTES_PER_SECOND = 3e8  # assumed, for the first writing time; then it is measured
 
@@ -47,7 +47,7 @@ class Reached(NamedTuple):
 
     epoch: int
     collapsing: int
-    """Epochs in a row, up to this one, in which one class was predicted."""
+    """Consecutive epochs, up to this one, in which a single class was predicted."""
     best: Best | None
 
 
@@ -66,9 +66,8 @@ def fit(
 
     With `shared`, frozen features come from the node's store: the same numbers, sooner.
 
-    With a `record`, go on from its last.pt, append each row, and write weights and state at the end; the status is
-    written by whoever runs it. Where the record has a `behind`, what is to be written at the end is left there if
-    memory allows.
+    With a `record`, continue from its last.pt, append each row, and write weights and state at the end; the caller
+    writes the status. If the record has a `behind`, weights and state are left to it for writing, if memory allows.
     """
     torch.set_num_threads(run.threads)
     device = device_of(run.device)
@@ -99,7 +98,7 @@ def fit(
             work = Work(tell=tell)
             device.forget_peak()
 
-            # held before the steps are queued: what comes from the host is waited for, and training takes memory
+            # before the steps are queued: copies from the host are waited for, and training takes memory
             held = frozen.resident_validation(work)
             steps.epoch(frozen, epoch, work)
             batches = frozen.validation(work) if held is None else held.in_order(EVALUATION_BATCH)
@@ -143,7 +142,7 @@ def fit(
                 saving.save_where_due(Reached(epoch, collapsing, best))
             yield row
     finally:
-        steps.close()  # also where memory ran out: a step that waits to be captured holds what it reads
+        steps.close()  # also when out of memory: a step to be captured holds its input
     if collapsing >= collapse_epochs:
         first = epoch - collapsing + 1
         reason = f"one class predicted for every validation image in epochs {first} to {epoch}"
@@ -174,7 +173,7 @@ def predict(model: TransferVGG16, batches: Batches, run: RunSettings) -> Tensor:
 
 
 class _Saving:
-    """What a trial leaves on record: its rows, its state now and then, and at the end what is wanted of it."""
+    """Writes a trial's records: its rows, its state from time to time, and at the end what is to be kept."""
 
     def __init__(
         self,
@@ -185,16 +184,16 @@ class _Saving:
     ) -> None:
         self._record, self._validation, self._model, self._steps = record, validation, model, steps
         self._saved_at = time.monotonic()
-        # a first guess, of last.pt and the best weights: parameters four times over (two moments, the best)
+        # first guess for last.pt and the best weights: four times the parameters (two moments, the best)
         parameters = sum(p.numel() for p in model.trained().values())
         self._writing_seconds = 4 * 4 * parameters / DISK_BYTES_PER_SECOND
 
     def append(self, row: Row, logits: Tensor) -> None:
-        """Put a finished epoch on record, and which validation images it got right."""
+        """Record a finished epoch, and which validation images it got right."""
         self._record.append(row, is_right(logits, self._validation.labels).numpy())
 
     def save_where_due(self, reached: Reached) -> None:
-        """Write best epoch and state, if the last time is long enough ago."""
+        """Write best epoch and state if the last time was long enough ago."""
         if time.monotonic() - self._saved_at <= WRITING_SHARE * self._writing_seconds:
             return
         if self._record.behind is not None:
@@ -204,11 +203,11 @@ class _Saving:
         self._saved_at = time.monotonic()
 
     def end(self, status: Status, reached: Reached, metric: Metric) -> None:
-        """Write what is wanted of a trial that has ended so, or leave it to be written behind the next one."""
+        """Write what is kept of a trial that ended with `status`, or leave it to be written behind the next one."""
         record, best = self._record, reached.best
         assert best is not None
         if status is Status.DIVERGED:
-            # the state is worth nothing; the best epoch before it may be
+            # the state is worthless, but the best epoch before it may not be
             self._save_best(best)
         elif not record.is_wanted(best.row, metric):
             self._save_best(best, weights=False)
@@ -224,17 +223,18 @@ class _Saving:
         state = self._state(reached)
         if (
             behind is not None
-            and status is Status.FINISHED  # what leaves the rungs must be on record then
+            and status
+            is Status.FINISHED  # a collapsed trial leaves the rungs: it must be on record at once
             and behind.has_room(tensor_bytes((best.weights, state)))
         ):
-            # on a GPU the next trial needs the memory in which all this lies
+            # on a GPU, the next trial needs the memory that this takes
             best = replace(best, weights=on_host(best.weights))
             behind.leave(partial(self._save, best, on_host(state)))
         else:
             self._save(best, state)
 
     def _state(self, reached: Reached) -> dict[str, Any]:
-        """What a trial goes on from, in the tensors that it trains with."""
+        """What a trial continues from, in the tensors that it trains with."""
         assert reached.best is not None
         return {
             "trial_id": self._record.trial_id,
@@ -246,7 +246,7 @@ class _Saving:
         }
 
     def _save(self, best: Best, state: dict[str, Any]) -> float:
-        """Write the best epoch, then the state that refers to it; the seconds that took."""
+        """Write the best epoch, then the state that refers to it; returns the seconds taken."""
         started = time.monotonic()
         self._save_best(best)
         self._record.save_last(state, best.row.epoch)
@@ -259,14 +259,14 @@ class _Saving:
 
 
 def _resume(record: TrialRecord, model: TransferVGG16, steps: TrainingSteps) -> Reached:
-    """Where to go on from; rows that no state covers are cut and repeated."""
+    """Where to continue from; rows that no state covers are cut, and their epochs repeated."""
     record.forget_unfinished()
     state, rows = record.load_last(), record.rows()
     if state is not None:
         try:
             if len(rows) < state["epoch"]:
                 raise RequestError(
-                    f"its state is of epoch {state['epoch']}, but {len(rows)} epochs are on record"
+                    f"its state is from epoch {state['epoch']}, but only {len(rows)} epochs are on record"
                 )
             best = record.load_best(rows[state["best_epoch"] - 1])
             model.set_trained(state["trained"])
@@ -276,14 +276,14 @@ def _resume(record: TrialRecord, model: TransferVGG16, steps: TrainingSteps) -> 
         else:
             steps.load(state)
             _repeat_after(record, state["epoch"], state["best_epoch"])
-            LOG.info("trial %s goes on after epoch %d", record.trial_id, state["epoch"])
+            LOG.info("trial %s continues after epoch %d", record.trial_id, state["epoch"])
             return Reached(state["epoch"], state["collapsing"], best)
     _repeat_after(record, 0, None)
     return NOTHING
 
 
 def _repeat_after(record: TrialRecord, epoch: int, best_epoch: int | None) -> None:
-    """Drop what was written after `epoch`, since it comes again."""
+    """Drop what was written after `epoch`, since it will be repeated."""
     record.forget_best_but(best_epoch)
     if cut := record.cut(epoch):
         LOG.info(

@@ -1,4 +1,4 @@
-"""Where this project's code lies, and what it is: version, commit, digest. Nothing of it need be installed."""
+"""Where this project's code is, and which: version, commit, digest. It need not be installed."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ NOT_INSTALLED: Final = "not installed"
 
 
 def place() -> Path:
-    """The folder that the three packages lie in: a checkout, or site-packages."""
+    """The folder of the three packages: a checkout, or site-packages."""
     return Path(__file__).resolve().parent.parent
 
 
 def version() -> str:
-    """Of the distribution that this code is of; NOT_INSTALLED where it is of none, as in a checkout by itself."""
+    """The version of the distribution that this code belongs to; NOT_INSTALLED if to none, as in a plain checkout."""
     try:
         found = metadata.distribution(PROJECT)
     except metadata.PackageNotFoundError:
@@ -29,7 +29,7 @@ def version() -> str:
 
 
 def _checkout_of(found: metadata.Distribution) -> Path | None:
-    """Where the code of a distribution lies that was installed with `pip install -e`."""
+    """Where the code of a distribution is that was installed with `pip install -e`."""
     told = json.loads(found.read_text("direct_url.json") or "{}")
     if not told.get("dir_info", {}).get("editable"):
         return None
@@ -37,7 +37,7 @@ def _checkout_of(found: metadata.Distribution) -> Path | None:
 
 
 def version_of(name: str) -> str:
-    """Of another distribution; NOT_INSTALLED where nothing says so."""
+    """The version of another distribution; NOT_INSTALLED if unknown."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -45,14 +45,14 @@ def version_of(name: str) -> str:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the project's checkout and whether it has changes; None for a copy that git does not know."""
+    """Commit of the project's checkout and whether it has changes; None for a copy that git does not track."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(place()), *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    try:  # an installed copy may lie in somebody's own checkout, as a folder that is ignored there
+    try:  # an installed copy may be in a checkout of something else, which ignores it
         git("ls-files", "--error-unmatch", "trainable/__init__.py")
         return git("rev-parse", "HEAD"), git("status", "--porcelain") != ""
     except (OSError, subprocess.CalledProcessError):

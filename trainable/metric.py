@@ -1,6 +1,6 @@
-"""The metric that decides: for ASHA, Optuna, the best epoch and the winner alike.
+"""The metric that decides, for ASHA, Optuna, the best epoch and the winner.
 
-torch and scikit-learn are imported where they are needed: commands that only read records start without them.
+torch and scikit-learn are imported where they are needed, so that commands that only read records start without them.
 """
 
 import math
@@ -29,13 +29,13 @@ class Metric(StrEnum):
         return self is not Metric.VAL_LOSS
 
     def score(self, value: float) -> float:
-        """The value turned so that higher is better; its own inverse."""
+        """The value with its sign turned so that higher is better; its own inverse."""
         return value if self.higher_is_better else -value
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How logits agree with labels; rates and area in 0…1, loss in nats."""
+    """How well logits agree with labels; rates and area in 0…1, loss in nats."""
 
     loss: float
     accuracy: float
@@ -48,7 +48,7 @@ class Measured:
 def is_right(logits: Values, labels: Values) -> Values:
     """(images,) of bool: is the image predicted right? A logit above 0, a sigmoid above 0.5, predicts class 1.
 
-    The one place that says so: of tensors on any device, arrays and columns of frames; labels are 0 and 1.
+    The only place that defines it, for tensors on any device, arrays and data-frame columns; labels are 0 and 1.
     """
     right: Values = (logits > 0) == (labels > 0.5)
     return right
@@ -57,7 +57,7 @@ def is_right(logits: Values, labels: Values) -> Values:
 def measure(logits: "Tensor", labels: "Tensor") -> Measured:
     """Loss and rates of `logits` (n,) against `labels` (n,) of 0 and 1; sigmoid > 0.5 predicts 1.
 
-    Where a logit is not finite, loss and area are NaN: the caller ends such a trial as diverged.
+    If a logit is not finite, loss and area are NaN, and the caller ends the trial as diverged.
     """
     import torch
     from sklearn.metrics import roc_auc_score
@@ -77,10 +77,10 @@ def measure(logits: "Tensor", labels: "Tensor") -> Measured:
 
 
 def is_collapsed(measured: Measured, negatives: int, positives: int) -> bool:
-    """Does a model show nothing of the classes: one class for every image, no loss or order better than chance?
+    """Has a model learnt nothing: one class for every image, and neither loss nor ranking better than chance?
 
-    The loss is not below that of always giving the positive share; the area is one that chance reaches, which a model
-    that learns slowly soon exceeds.
+    The loss is not below that of always predicting the positive share; the area is one that chance reaches, which even
+    a model that learns slowly soon exceeds.
     """
     return (
         measured.one_class
@@ -95,6 +95,6 @@ def chance_area(negatives: int, positives: int) -> float:
 
 
 def constant_loss(positive_share: float) -> float:
-    """Cross-entropy in nats of always giving the positive share itself: what a model without features can reach."""
+    """Cross-entropy in nats of always predicting the positive share: what a model without features can reach."""
     p = positive_share
     return -p * math.log(p) - (1 - p) * math.log(1 - p)

@@ -1,4 +1,4 @@
-"""What is drawn and how fast is learnt, as pure functions of a place in the training."""
+"""Random seeds and learning rates, as pure functions of a place in the training."""
 
 import hashlib
 import math
@@ -13,7 +13,7 @@ def derive_seed(*place: int | str) -> int:
 
 
 def lr_factor(config: TrialConfig, epochs_done: float) -> float:
-    """What the base learning rate is multiplied by after `epochs_done` epochs (a fraction counts steps).
+    """The factor on the base learning rate after `epochs_done` epochs (fractions count steps).
 
     Warm-up is linear; the cosine (Loshchilov and Hutter 2017, without restarts) falls to 1 % and stays there.
     """
@@ -27,6 +27,6 @@ def lr_factor(config: TrialConfig, epochs_done: float) -> float:
 
 
 def learning_rate(config: TrialConfig, group: str, epoch: int, step: int, steps: int) -> float:
-    """Of the optimizer's `group` (classifier, or features) in the `step`-th of an epoch's `steps`; both from 1."""
+    """The rate of the optimizer's `group` (classifier or features) in one of an epoch's `steps`; both from 1."""
     ratio = config.backbone_lr_ratio if group == "features" else 1.0
     return config.lr * ratio * lr_factor(config, epoch - 1 + step / steps)

@@ -1,7 +1,7 @@
-"""A trial's training steps: order, labels, learning rates and sums lie on the device, and the host only queues work.
+"""A trial's training steps: order, labels, learning rates and sums are on the device, and the host only queues work.
 
 On a GPU a whole step, from its features to the optimizer, can be captured once as a CUDA graph and replayed; on a CPU
-the same lines run each time. The device is waited for once an epoch, in `fetch`.
+the same code runs each time. The device is waited for once per epoch, in `fetch`.
 """
 
 import math
@@ -22,17 +22,17 @@ from trainable.schedule import derive_seed, learning_rate
 
 
 class Sums(NamedTuple):
-    """What an epoch's training came to."""
+    """The result of an epoch's training."""
 
     loss: float
-    """Mean over its images, class-weighted where asked, as seen while training."""
+    """Mean over its images, class-weighted if configured, as seen while training."""
     accuracy: float
     skipped_steps: int
-    """Whose gradients in float16 were not finite."""
+    """Steps whose float16 gradients were not finite."""
 
 
 class TrainingSteps:
-    """The training steps of one trial; `close` lets go of what they hold on the device."""
+    """The training steps of one trial; `close` frees what they hold on the device."""
 
     def __init__(
         self, config: TrialConfig, run: RunSettings, model: TransferVGG16, labels: Tensor
@@ -59,7 +59,7 @@ class TrainingSteps:
         self._set_rates()
 
     def epoch(self, frozen: FeatureSource, epoch: int, work: Work) -> None:
-        """Queue every step of an epoch; what the frozen layers take is counted in `work`."""
+        """Queue every step of an epoch; the work of the frozen layers is counted in `work`."""
         generator = torch.Generator().manual_seed(derive_seed(self._config.seed, epoch, "order"))
         order = torch.randperm(len(self._order), generator=generator)
         torch.manual_seed(derive_seed(self._config.seed, epoch, "dropout"))
@@ -75,7 +75,7 @@ class TrainingSteps:
             self._train_on_held(held)
 
     def fetch(self, logits: Tensor) -> tuple[Sums, Tensor]:
-        """The sums of the epoch and `logits` (images,), as float32 on the CPU: the device is waited for once."""
+        """The sums of the epoch and `logits` (images,) as float32 on the CPU, with a single wait for the device."""
         found = torch.cat([self._sums, logits.double()]).cpu()
         loss, correct, skipped = found[:3].tolist()
         images = len(self._order)
@@ -86,7 +86,7 @@ class TrainingSteps:
         return learning_rate(self._config, "classifier", epoch, self._steps, self._steps)
 
     def state(self, epoch: int) -> dict[str, Any]:
-        """What goes on after `epoch`, beside the trained parameters: moments, and the scale of the loss."""
+        """What is needed to continue after `epoch`, besides the trained parameters: moments and the loss scale."""
         found = self._optimizer.state_dict()
         for group in found["param_groups"]:
             last = learning_rate(self._config, group["name"], epoch, self._steps, self._steps)
@@ -95,18 +95,18 @@ class TrainingSteps:
         return {"optimizer": found, **scaler}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave, on this or another kind of device."""
+        """Continue from a `state`, made on this or another kind of device."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._set_rates()
         if self._scaler is not None and "scaler" in state:
             self._scaler.load_state_dict(state["scaler"])
 
     def close(self) -> None:
-        """Let go of the captured step, and with it of the memory that it holds."""
+        """Free the captured step, and with it the memory that it holds."""
         self._replay = self._read = self._input = None
 
     def _set_rates(self) -> None:
-        """Let the optimizer read its learning rates from the device, and be captured where steps are."""
+        """Make the optimizer read its learning rates from the device, and capturable if steps are captured."""
         for group in self._optimizer.param_groups:
             group["lr"] = torch.zeros((), dtype=self._device.rate_format, device=self._device.torch)
             if "capturable" in group:
@@ -124,9 +124,9 @@ class TrainingSteps:
         )
 
     def _train_on_held(self, held: ResidentFeatures) -> None:
-        """Gather each batch on the device; what a captured step reads stays where it was captured.
+        """Gather each batch on the device; a captured step always reads from the same memory.
 
-        Where each epoch has a table of its own, a batch is gathered first and copied to where one capture reads it.
+        If each epoch has its own table, a batch is gathered first and copied to where the captured step reads it.
         """
         self._rows.copy_(held.rows)
         here = replace(held, rows=self._rows)
@@ -146,7 +146,7 @@ class TrainingSteps:
             self._train(here.at, last)
 
     def _train_on_batches(self, batches: Batches) -> None:
-        """Train on features as they come; a captured step reads them where they are copied to."""
+        """Train on features as they arrive; they are copied to where a captured step reads them."""
         whole = self._config.batch_size
         for positions, hidden in batches:
             if self._run.graphs and len(positions) == whole:
@@ -158,16 +158,16 @@ class TrainingSteps:
                 self._train(lambda _, hidden=hidden: hidden, len(positions))  # type: ignore[misc]
 
     def _captured(self, read: Tensor, step: Callable[[], None]) -> Callable[[], None]:
-        """`step`, or what replays it; captured anew where it reads its features from another tensor than before."""
+        """`step`, or what replays it; captured again if it reads its features from another tensor than before."""
         if not self._run.graphs:
             return step
         if self._replay is None or self._read is not read:
-            self._replay = None  # gives back its memory before the next one takes it
+            self._replay = None  # frees its memory before the next one takes some
             self._replay, self._read = self._device.replayed(step), read
         return self._replay
 
     def _train(self, features: Callable[[Tensor], Tensor], size: int) -> None:
-        """One step on the next `size` images of the order; `features` gives those at some positions."""
+        """One step on the next `size` images of the order; `features` returns the features at given positions."""
         rates = self._rates.index_select(0, self._step).squeeze(0)
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"].copy_(rate)
@@ -190,7 +190,7 @@ class TrainingSteps:
         return losses, is_right(logits, labels)
 
     def _update(self, loss: Tensor) -> None:
-        """Gradients, and the optimizer's step; in float16 of the scaled loss, and only where all are finite."""
+        """Gradients and the optimizer's step; in float16 with the scaled loss, and only if all are finite."""
         if self._scaler is None:
             loss.backward()
             self._optimizer.step()

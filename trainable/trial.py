@@ -1,6 +1,6 @@
-"""The loop as a Ray Tune trainable: one actor runs many trials, one after another.
+"""The training loop as a Ray Tune trainable: one actor runs many trials, one after another.
 
-`setup` may run on an actor that never runs the trial, so records are opened in the first `step`.
+`setup` can run on an actor that never runs the trial, so records are opened in the first `step`.
 """
 
 import gc
@@ -45,12 +45,12 @@ LOG = logging.getLogger("trainable")
 
 
 class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
-    """Config: `run` (RunSettings as a dict), `session`, `resources`, `workers` (that one machine may hold), `code` (the
-    driver's, where it lies and its digest), and `trial_id`, under which the record lies."""
+    """Config: `run` (RunSettings as a dict), `session`, `resources`, `workers` (the most on one machine), `code` (path
+    and digest of the driver's), and `trial_id`, which names the record."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """What a trial gets. Said here, the class keeps its name in Ray's dashboard."""
+        """What a trial gets. Defined here, so that the class keeps its name in Ray's dashboard."""
         return tune.PlacementGroupFactory([config["resources"]])
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._writes_behind = bool(config.get("behind", True))
         self._behind = Behind(config.get("workers", 1))
         self._lost = ""
-        """The fault of the run that kept an earlier trial's weights from being written."""
+        """The fault of the run that prevented an earlier trial's weights from being written."""
         self._other_code = _other_code(config.get("code"))
         self._await(config)
 
@@ -94,11 +94,11 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
                 data.training.decoders.close()
 
     def __repr__(self) -> str:
-        """A stable slot name: Ray shows it as it was for the actor's first trial."""
+        """A stable slot name: Ray keeps showing the one from the actor's first trial."""
         return f"slot-{ray.get_runtime_context().get_actor_id()[:6]}"
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; the step after the last one writes weights and status, or lets them be written behind."""
+        """Train one epoch; the step after the last writes weights and status, or leaves them to be written behind."""
         if fault := self._other_code or self._fault or self._lost:
             time.sleep(1)  # the driver is ending the session
             return {"fault": fault}
@@ -109,12 +109,12 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
                 LOG.exception("trial %s failed", self._config["trial_id"])
                 raise
             LOG.warning(
-                "the GPU's memory was full: features are not held there any more, and it is tried once more",
+                "the GPU ran out of memory: features are no longer held there, and the trial is retried once",
                 exc_info=True,
             )
         except CaptureFailed as error:
             self._train_eagerly(error)
-            raise  # this process is suspect: with the error Tune ends it, and tries the trial in a new one
+            raise  # this process can't be trusted: on an error Tune ends it, and retries in a new one
         except StaleSession:
             raise
         except Exception as error:
@@ -123,7 +123,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             if not self._fault:
                 raise
             return {"fault": self._fault}
-        self._emptied = True  # only here is nothing held any more by what was raised
+        self._emptied = True  # only here does the exception hold nothing any more
         if self._shared is not None and self._shared[2] is not None:
             self._shared[2].drop_resident()
         self._let_go()
@@ -151,7 +151,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._emptied = False
 
     def _open(self) -> None:
-        """Take the trial on record, say so there, and begin or go on."""
+        """Open the trial's record, note there that it runs, and start or continue."""
         folder = RunFolder(self._run.folder)
         record = folder.trial(self._config["trial_id"], self._config["session"])
         record.behind = self._behind if self._writes_behind else None
@@ -189,7 +189,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._rows = self._training(record)
 
     def _training(self, record: TrialRecord) -> Generator[Row, None, Outcome]:
-        """The loop over this trial's epochs; what trials share is opened for the first of them."""
+        """The loop over this trial's epochs; what trials share is opened by the first one."""
         run = self._run
         if record.status().eager:
             run = run.model_copy(update={"graphs": False})
@@ -201,8 +201,10 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return fit(record.asked.settings, run, data, backbone, record, shared)
 
     def _train_eagerly(self, error: CaptureFailed) -> None:
-        """Put on record that this trial's steps are not captured again."""
-        LOG.warning("trial %s goes on eagerly: %s", self._config["trial_id"], error, exc_info=True)
+        """Record that this trial's steps are no longer captured."""
+        LOG.warning(
+            "trial %s continues eagerly: %s", self._config["trial_id"], error, exc_info=True
+        )
         assert self._record is not None
         self._record.write_status(replace(self._record.status(), eager=str(error)))
 
@@ -213,7 +215,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return gpus or f"cpu, {self._run.threads} threads"
 
     def _report(self, row: Row) -> dict[str, Any]:
-        """What the driver sees of an epoch; everything else is on record."""
+        """What the driver is sent about an epoch; everything else is on record."""
         assert self._record is not None
         metric = self._run.metric
         values = [getattr(each, metric.value) for each in self._record.rows()]
@@ -235,7 +237,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         }
 
     def _end(self, outcome: Outcome) -> dict[str, Any]:
-        """The status is written last: with it the trial is over. Tune is told at once; the driver waits for it."""
+        """Write the status last: it ends the trial. Tune is told at once; the driver waits for the status."""
         assert self._record is not None
         record, ended = self._record, now()
         LOG.info("trial %s: %s %s", record.trial_id, outcome.status, outcome.reason)
@@ -248,8 +250,8 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return {"done": True, "status": outcome.status.value, "reason": outcome.reason}
 
     def _not_written(self, record: TrialRecord, error: Exception) -> None:
-        """Called by the thread that writes behind: the trial will be tried again. A fault of the run ends the session
-        with this worker's next step. Where not even the status can be written, the worker ends, which the driver sees.
+        """Called by the thread that writes behind: the trial will be retried. A fault of the run ends the session with
+        this worker's next step. If not even the status can be written, the worker exits, which the driver sees.
         """
         try:
             record.say("".join(traceback.format_exception(error)))
@@ -266,7 +268,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             os._exit(1)
 
     def _leave(self) -> None:
-        """Let go of the last trial: its model, and its log. What the next one shares may lie on the device again."""
+        """Let go of the last trial: its model and its log. Shared features may be held on the device again."""
         self._let_go()
         if self._shared is not None and self._shared[2] is not None:
             self._shared[2].hold_resident()
@@ -276,7 +278,7 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._handler = None
 
     def _let_go(self) -> None:
-        """Close the training, and give the GPU's memory back."""
+        """Close the training, and free the GPU's memory."""
         if self._rows is not None:
             self._rows.close()
         self._rows = None
@@ -284,19 +286,19 @@ class FaceTrial(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
 
 def _other_code(drivers: dict[str, str] | None) -> str:
-    """Why this worker must not train: its code is not the driver's, as on a node that joined later; "" where it is."""
+    """Why this worker must not train: its code is not the driver's, as on a node that joined later; otherwise ""."""
     here = str(place())
     if drivers is None or here == drivers["place"] or code_digest() == drivers["digest"]:
         return ""
     return (
-        f"workers must run the code of their driver, which lies in {drivers['place']}, but {socket.gethostname()} has "
-        f"another in {here}; install the same version there"
+        f"workers must run the code of their driver, which is in {drivers['place']}, but {socket.gethostname()} has "
+        f"other code in {here}; install the same version there"
     )
 
 
 def _load(run: RunSettings) -> tuple[TrainingData, Backbone]:
-    """What all trials of an actor share. On a GPU images are decoded by processes, begun before CUDA is touched; on a
-    CPU, where the layers take a hundred times as long, by threads.
+    """What all trials of an actor share. On a GPU images are decoded by processes, started before CUDA is used;
+    on a CPU, where the layers take a hundred times as long, by threads.
     """
     data = open_training_data(RunFolder(run.folder).split, run.images, run.image_size)
     processes = min(run.workers, usable_cpus()) if run.device == "cuda" else 1

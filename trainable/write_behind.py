@@ -1,4 +1,4 @@
-"""What a trial leaves is written while the next one trains: by a thread of its own, one trial's at a time."""
+"""Writes a trial's weights and state while the next one trains: in a thread, for one trial at a time."""
 
 import threading
 from collections.abc import Callable
@@ -7,13 +7,12 @@ from typing import Final
 from trainable.hardware.memory import free_bytes
 
 ROOM: Final = 2
-"""So many times its own size must be free for a state that waits, since the next trial takes as much again, and
-gradients; and that for every worker of the machine, since all of them may come to an end at once.
-Reckoned, not measured."""
+"""A waiting state needs this many times its own size of free memory, since the next trial takes as much again, and
+gradients; and for every worker of the machine, since all of them can end at once. Estimated, not measured."""
 
 
 class Behind:
-    """Holds what one trial at most has left to write, and the thread that writes it."""
+    """Holds what at most one trial has left to write, and the thread that writes it."""
 
     def __init__(self, workers: int = 1) -> None:
         self._workers = workers
@@ -21,11 +20,11 @@ class Behind:
         self._left: Callable[[], object] | None = None
 
     def has_room(self, size: int) -> bool:
-        """May a state of so many bytes wait in this machine's memory?"""
+        """Does this machine's memory have room for a waiting state of `size` bytes?"""
         return free_bytes() >= ROOM * size * self._workers
 
     def leave(self, write: Callable[[], object]) -> None:
-        """Keep `write` for `begin`; nobody else may change what it writes."""
+        """Keep `write` for `begin`; nothing else may change what it writes."""
         self._left = write
 
     @property
@@ -33,7 +32,7 @@ class Behind:
         return self._left is not None
 
     def begin(self, last: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        """Write what was left, then do `last`; where either raises, `failed`. Without anything left, `last` at once."""
+        """Write what was left, then call `last`; if either raises, `failed`. If nothing was left, call `last` now."""
         write, self._left = self._left, None
         if write is None:
             last()
@@ -50,7 +49,7 @@ class Behind:
         self._thread.start()
 
     def wait(self) -> None:
-        """Hold this thread until all is written; before another state is taken into host memory."""
+        """Block until all is written; to be called before another state is taken into host memory."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

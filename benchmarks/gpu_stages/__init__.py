@@ -1,1 +1,1 @@
-"""What benchmarks/gpu.py measures, stage by stage; `pytest -m gpu` holds the same experiments to what must be."""
+"""The stages that benchmarks/gpu.py measures; `pytest -m gpu` checks the results of the same experiments."""

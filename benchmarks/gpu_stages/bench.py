@@ -1,4 +1,4 @@
-"""Trials without Ray, on the first of the drawn faces: what the experiments have in common."""
+"""Trials without Ray on the first drawn faces: what the experiments have in common."""
 
 import hashlib
 import math
@@ -31,35 +31,35 @@ KINDS: Final[tuple[Kind, ...]] = ("off", "resident", "disk")
 KEPT: Final = frozenset(
     {"0 fixed"} | {f"{cut} {f}" for cut in (24, 31) for f in ("fixed", "epoch")}
 )
-ALL_DIGITS: Final = 17.0  # of float64: the very same number
+ALL_DIGITS: Final = 17.0  # of float64: exactly the same number
 _numbers = count(1)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Images, backbone, and the settings that trials on them begin from."""
+    """Images, backbone, and the base settings of trials on them."""
 
     run: RunSettings
     data: TrainingData
     backbone: Backbone
 
     def but(self, **changed: Any) -> "Bench":
-        """The same with other settings of the run."""
+        """The same bench with other settings of the run."""
         return replace(self, run=self.run.model_copy(update=changed))
 
     def sharing(self, kind: Kind, store: Path | None = None) -> "Bench":
-        """The same with features shared as `kind` says, in a new store where none is given."""
+        """The same bench with features shared as `kind` says, in a new store if none is given."""
         if kind == "off":
             return self.but(sharing=None)
         sharing = Sharing(kept=KEPT, resident=kind == "resident")
         return self.but(sharing=sharing, store=store or self.new_store())
 
     def new_store(self) -> Path:
-        """A folder for a store that nobody has filled."""
+        """A folder for an empty store."""
         return self.run.folder / f"store-{next(_numbers)}"
 
     def shared(self) -> Shared | None:
-        """The store as a process holds it, new."""
+        """A new handle on the store, as a process holds it."""
         return Shared(self.run, self.data, self.backbone) if self.run.sharing else None
 
     def record(self) -> TrialRecord:
@@ -88,9 +88,9 @@ def make_bench(
     decoders: int = 1,
     **settings: Any,
 ) -> Bench:
-    """The first `training` of the images in `table` (file name, -1 or 1) to train on, those behind to validate.
+    """The first `training` of the images in `table` (file name, -1 or 1) for training, the next for validation.
 
-    Random weights; no guard against collapse; so many processes to decode, or threads where that is 1.
+    Random weights; no guard against collapse; `decoders` processes to decode, or threads if that is 1.
     """
     rows = pd.read_csv(table).iloc[: training + validation]
     files = list(rows.iloc[:, 0])
@@ -122,19 +122,19 @@ def make_bench(
 
 
 def results(rows: Sequence[Row]) -> list[float]:
-    """What must repeat of a trial, one number after the other."""
+    """The numbers of a trial that must repeat, in one list."""
     return [float(getattr(row, name)) for row in rows for name in RESULT_COLUMNS]
 
 
 def losses(rows: Sequence[Row]) -> list[float]:
-    """Training losses by epoch: the figures that show a difference first."""
+    """Training losses by epoch: the first figures to show a difference."""
     return [row.train_loss for row in rows]
 
 
 def digits(some: Sequence[float], others: Sequence[float]) -> float:
-    """How many decimal digits two lists of numbers have in common; `ALL_DIGITS` where they are the very same.
+    """How many decimal digits two lists of numbers have in common; `ALL_DIGITS` if they are identical.
 
-    None where they are not equally long, or one holds what is not finite.
+    None in common if their lengths differ, or if a value is not finite.
     """
     if len(some) != len(others) or not all(map(math.isfinite, [*some, *others])):
         return 0.0
@@ -151,7 +151,7 @@ def digits(some: Sequence[float], others: Sequence[float]) -> float:
 def random_features(
     config: TrialConfig, run: RunSettings, images: int, rows: int = 1024
 ) -> tuple[Noise, Tensor]:
-    """For steps whose images do not matter: features as `run` has them at this strategy's cut, and labels (images,).
+    """For steps whose images do not matter: random features at this strategy's cut, and labels (images,).
 
     `images` share `rows` different features.
     """
@@ -167,5 +167,5 @@ def random_features(
 
 
 def reserved_bytes(device: str) -> int:
-    """What this process holds of a GPU's memory, in use or not; 0 on a CPU."""
+    """GPU memory that this process holds, in use or not; 0 on a CPU."""
     return int(torch.cuda.memory_reserved()) if device == "cuda" else 0

@@ -1,4 +1,4 @@
-"""Totals of sweeps that were not run whole: computed from what was measured, with every term of the sum."""
+"""Totals of sweeps that were not run entirely: computed from measurements, with every term of the sum."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Case:
     trials: Mapping[Kind, int]
     epochs: int
     head: str = ""
-    """Where it is not the job's."""
+    """If it is not the job's."""
 
 
 CASES: Final = (
@@ -36,33 +36,33 @@ CASES: Final = (
 
 @dataclass(frozen=True)
 class Measured:
-    """What sums are made from, in seconds."""
+    """The terms of the sums, in seconds."""
 
     start: float
     """From the command to the first trial."""
     fill: Mapping[str, float]
-    """What a first epoch takes beyond a steady one: block5's from pixels, the head's from where block 5 begins."""
+    """Extra time of a first epoch over a steady one: block5's from pixels, the head's from the start of block 5."""
     first: Mapping[Kind, float]
-    """An epoch of the first trial of a kind, steady."""
+    """A steady epoch of the first trial of a kind."""
     again: Mapping[Kind, float]
     """An epoch of every other trial of that kind."""
     turnover: float
-    """Of a trial, what is no epoch: building, writing, the way to the next."""
+    """Time of a trial outside epochs: building, writing, turnover to the next."""
     warming: float
-    """Of a trial, what its first epoch takes beyond a steady one where all features are there: warm-up, capture."""
+    """Extra time of a trial's first epoch with all features present: warm-up, capture."""
     end: float
 
 
 def total(case: Case, measured: Measured) -> dict[str, float]:
     """The terms of a sweep's wall time, one trial at a time, and their sum under `seconds`.
 
-    A jittered epoch's views are computed by the first trial of a strategy and found by the others.
+    A jittered epoch's views are computed by the first trial of a strategy and reused by the others.
 
     Raises:
         KeyError: something was not measured.
     """
     terms = {"start": measured.start, "end": measured.end}
-    terms["fill block5"] = measured.fill["block5"]  # the head's features come by there
+    terms["fill block5"] = measured.fill["block5"]  # computing the head's features passes block 5
     if any(strategy == "head" for strategy, _ in case.trials):
         terms["fill head"] = measured.fill["head"]
     for kind, trials in case.trials.items():
@@ -76,7 +76,7 @@ def total(case: Case, measured: Measured) -> dict[str, float]:
 def plain_total(
     case: Case, start: float, epoch_seconds: Mapping[str, float], concurrent: int
 ) -> dict[str, float]:
-    """The same of the plain script, `concurrent` trials at a time: it does the same work for every kind of trial."""
+    """The same for the plain script, `concurrent` trials at a time: it does the same work for every kind of trial."""
     trial_epoch = mean(epoch_seconds.values()) / concurrent
     epochs = case.epochs * sum(case.trials.values())
     return {
@@ -88,7 +88,7 @@ def plain_total(
 
 
 def turnover_seconds(trials: Sequence[Mapping[str, Any]]) -> float:
-    """Mean seconds of a trial that are no epoch, and of the way to the next trial of its slot.
+    """Mean seconds of a trial outside epochs, including the gap to the next trial of its slot.
 
     A trial has slot, started, ended and epoch_seconds.
     """
@@ -101,7 +101,7 @@ def turnover_seconds(trials: Sequence[Mapping[str, Any]]) -> float:
 
 
 def warming_seconds(trials: Sequence[Mapping[str, Any]]) -> float:
-    """Mean seconds that a trial's first epoch takes beyond its others; of trials whose strategy another began."""
+    """Mean extra seconds of a trial's first epoch, for trials whose strategy another trial has run before."""
     seen: set[str] = set()
     found = []
     for each in sorted(trials, key=lambda each: each["started"]):
@@ -113,7 +113,7 @@ def warming_seconds(trials: Sequence[Mapping[str, Any]]) -> float:
 
 
 def steady(epochs: Mapping[str, Any], name: str) -> float:
-    """Seconds of an epoch: the median of all but the first, which fills, warms up and captures.
+    """Seconds of an epoch: the median without the first, which fills, warms up and captures.
 
     Raises:
         KeyError: it was not measured, or failed.
@@ -125,7 +125,7 @@ def steady(epochs: Mapping[str, Any], name: str) -> float:
 
 
 def measured_by(stages: Mapping[str, Mapping[str, Any]], head: str) -> Measured:
-    """What the stages found, for trials with this head ("" for the job's).
+    """The measurements of the stages, for trials with this head ("" for the job's).
 
     Raises:
         KeyError: a stage found too little.
@@ -154,7 +154,7 @@ def measured_by(stages: Mapping[str, Mapping[str, Any]], head: str) -> Measured:
 
 
 def computed(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Each case's total, the plain script's, and their ratio; what is lacking where it can't be computed."""
+    """Each case's total, the plain script's, and their ratio; or what is missing to compute them."""
     found: dict[str, Any] = {
         "note": "computed from measured parts, not run: each total is the sum of its terms, in seconds"
     }

@@ -1,4 +1,4 @@
-"""The demo's sweep by its commands, on faces of its own: drawn, searched, tested once."""
+"""Runs the demo's commands on its own faces: draw, search, test once."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from benchmarks.gpu_stages.job import ROOT, with_project
 
 
 def demo(folder: Path, faces: int, *overrides: str) -> dict[str, Any]:
-    """Test accuracy of the winner, and where the run's manifest lies; `overrides` change the demo's sweep.yaml.
+    """Test accuracy of the winner, and the path of the run's manifest; `overrides` change the demo's sweep.yaml.
 
     Raises:
         RuntimeError: a command failed; its text is the end of its output.

@@ -10,14 +10,14 @@ from typing import Final
 
 from benchmarks.gpu_stages.job import ROOT, Job, Note
 
-sys.path.insert(0, str(ROOT / "examples" / "demo"))  # its programs are no package
+sys.path.insert(0, str(ROOT / "examples" / "demo"))  # its programs are not a package
 import faces
 
-LONGEST: Final = 50.0  # seconds; then what was drawn must do
+LONGEST: Final = 50.0  # seconds; after that, what was drawn must suffice
 
 
 def draw(job: Job, note: Note) -> None:
-    """Faces 1, 2, … and their tables; fewer than asked for where the time is over, in the same proportions."""
+    """Faces 1, 2, … and their tables; fewer than asked for if time runs out, in the same proportions."""
     images = job.faces / "faces"
     images.mkdir(parents=True)
     asked = job.training + job.validation + job.test
@@ -30,7 +30,7 @@ def draw(job: Job, note: Note) -> None:
             if time.monotonic() - began > LONGEST:
                 break
     for late in set(images.iterdir()) - {images / str(row[0]) for row in rows}:
-        late.unlink()  # drawn by a process that was ended, perhaps in part
+        late.unlink()  # drawn, perhaps in part, by a process that was ended
     training, validation, test = parts(len(rows), job.training, job.validation, job.test)
     column = 1 + faces.ATTRIBUTES.index("Smiling")
     smiling = [(row[0], row[column]) for row in rows]
@@ -55,7 +55,7 @@ def draw(job: Job, note: Note) -> None:
 
 
 def parts(drawn: int, training: int, validation: int, test: int) -> tuple[int, int, int]:
-    """How many of each part there are where `drawn` images were made."""
+    """How many images of each part there are if `drawn` were made."""
     share = drawn / (training + validation + test)
     some = min(round(validation * share), validation), min(round(test * share), test)
     return drawn - sum(some), *some

@@ -1,4 +1,4 @@
-"""The machine: what chooses kernels, and what the host has."""
+"""The machine: what determines kernels, and what the host has."""
 
 import os
 import platform
@@ -46,7 +46,7 @@ def environment(job: Job, note: Note) -> None:
 
 
 def _version(name: str) -> str | None:
-    """None where it was copied here without saying."""
+    """None if it was copied here without metadata."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -54,7 +54,7 @@ def _version(name: str) -> str | None:
 
 
 def _quota() -> float | None:
-    """CPUs by the cgroup, where it says."""
+    """CPUs by the cgroup's quota, if it has one."""
     path = Path("/sys/fs/cgroup/cpu.max")
     words = path.read_text().split() if path.is_file() else ["max"]
     return None if words[0] == "max" else int(words[0]) / int(words[1])

@@ -1,4 +1,4 @@
-"""Is a trial that shares its frozen work the same trial? To the last bit on a CPU; on a GPU as its kernels are."""
+"""Does sharing frozen work leave a trial unchanged? To the last bit on a CPU; on a GPU as far as its kernels allow."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from trainable.config import Precision, TrialConfig
 from trainable.hardware.device import device_of
 
 PLAIN_RUNS: Final = 3
-"""Of the path without sharing, so that its spread with itself is known."""
+"""Of the path without sharing, to measure its own spread."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Compared:
 
     @property
     def plain_digits(self) -> float:
-        """That the plain path has in common with itself."""
+        """Digits that runs of the plain path have in common."""
         return min(digits(self.plain[0], other) for other in self.plain[1:])
 
     @property
     def shared_digits(self) -> float:
-        """That the worse of the sharing paths has in common with the plain one."""
+        """Digits that the worse of the sharing paths has in common with the plain one."""
         return min(digits(self.plain[0], other) for other in (self.resident, self.disk))
 
     @property
     def within_spread(self) -> bool:
-        """Does the plain path differ from itself as much as a sharing one from the nearest of its runs?"""
+        """Do runs of the plain path differ as much as a sharing path differs from the nearest of them?"""
         return all(
             min(abs(value - each) for each in epoch) <= max(epoch) - min(epoch)
             for shared in (self.resident, self.disk)
@@ -50,7 +50,7 @@ class Compared:
 
 
 def compare(bench: Bench, config: TrialConfig, precision: Precision, runs: int = 2) -> Compared:
-    """Train a setting without sharing `runs` times, and once in each way to share: filling a store, and from it."""
+    """Train a setting without sharing `runs` times, and once with each kind of sharing: filling a store, reading it."""
     here = bench.but(precision=precision)
     store = here.new_store()
     found = {kind: losses(here.sharing(kind, store).rows(config)) for kind in KINDS[1:]}
@@ -74,14 +74,14 @@ def setting(strategy: str, head: str, **changed: Any) -> TrialConfig:
 
 
 def small(job: Job, training: int, validation: int, **settings: Any) -> Bench:
-    """A bench of 64 pixels and quarter width at most."""
+    """A bench of at most 64 pixels and quarter width."""
     return _bench(
         job, training, validation, min(job.image_size, 64), min(job.width, 0.25), settings
     )
 
 
 def full(job: Job, training: int, validation: int, **settings: Any) -> Bench:
-    """A bench of the job's own image size and width."""
+    """A bench with the job's own image size and width."""
     return _bench(
         job, training, validation, job.image_size, job.width, {"decoders": job.cpus, **settings}
     )
@@ -106,7 +106,7 @@ def _bench(
 
 
 def at_full_size(job: Job, note: Note) -> None:
-    """512 + 128 images, two epochs, in each case; the plain path more often where it differs from itself."""
+    """512 + 128 images, two epochs, in each case; the plain path more often where it is not deterministic."""
     bench = full(job, 512, 128, epochs=2)
     for precision, strategy, deterministic in cases():
         runs = 2 if deterministic else PLAIN_RUNS
@@ -114,21 +114,21 @@ def at_full_size(job: Job, note: Note) -> None:
         note(**{f"{precision} {strategy}": found.facts()})
 
 
-# ---------------------------------------------------------------- does all of it run?
+# ---------------------------------------------------------------- does everything run?
 
 
 AUGMENTATIONS: Final = ("none", "flip", "flip_jitter")
 
 
 def combinations() -> Sequence[tuple[Precision, str]]:
-    """Number formats and augmentations, the likeliest of a sweep first."""
+    """Number formats and augmentations, the most likely in a sweep first."""
     precisions: tuple[Precision, ...] = ("bfloat16", "float32", "float16")
     return list(product(precisions, AUGMENTATIONS))
 
 
 def tiny(job: Job, note: Note) -> None:
-    """Trials of every precision, way to share and augmentation, with graphs and without: which run, which are equal?"""
-    bench = small(job, 56, 12, epochs=2)  # three whole batches an epoch, and half a one
+    """Trials of every precision, kind of sharing and augmentation, with and without graphs: which run and are equal?"""
+    bench = small(job, 56, 12, epochs=2)  # three and a half batches per epoch
     failed: dict[str, str] = {}
     alike: dict[str, float] = {}
     done = 0

@@ -1,4 +1,4 @@
-"""What comes before the first trial and in its first epoch: looking at the images, filling the store; as predicted?"""
+"""Measures inspecting the images before the first trial and filling the store in its first epoch: as predicted?"""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ MANY: Final = 4096
 
 
 def fill(job: Job, note: Note) -> None:
-    """Images inspected, cold and warm; the store filled by block5 and then by the head; each part of it alone."""
+    """Images inspected, cold and warm; the store filled by block5 and then by the head; each step on its own."""
     os.environ["SWEEP_STORE"] = str(job.store)
     note(audit=_audit(job))
     half = job.half if job.device == "cuda" else "float32"
@@ -60,7 +60,7 @@ def fill(job: Job, note: Note) -> None:
 
 
 def _audit(job: Job) -> dict[str, Any]:
-    """Seconds to read the table, part it, look at every image and compare them: at first, and when all is known."""
+    """Seconds to read the table, split it, and inspect and compare all images: cold, and with everything remembered."""
     config = DataConfig(
         images=job.faces / "faces", table=job.table, target="Smiling", image_size=job.image_size
     )
@@ -77,7 +77,7 @@ def _audit(job: Job) -> dict[str, Any]:
 
 
 def _predicted(job: Job, bench: Bench) -> dict[str, Any]:
-    """What the launcher's probe says of filling the store for block5, in parts."""
+    """The launcher's prediction for filling the store for block5, in parts."""
     began = time.perf_counter()
     of_the_run = RateProbe(
         cuts=(CUT,),
@@ -106,7 +106,7 @@ def _predicted(job: Job, bench: Bench) -> dict[str, Any]:
 
 
 def _decoded(bench: Bench, workers: int) -> float:
-    """Images a second as a trial decodes them, by all its processes."""
+    """Images per second decoded by all of a trial's processes."""
     images = bench.data.training
     order = range(min(len(images), MANY))
     began = time.perf_counter()
@@ -116,7 +116,7 @@ def _decoded(bench: Bench, workers: int) -> float:
 
 
 def _alone(job: Job, bench: Bench) -> dict[str, Any]:
-    """Rates of each part with nothing beside it: what filling could reach."""
+    """Rates of each step with nothing else running: the most that filling could reach."""
     device = device_of(job.device)
     files = [job.faces / "faces" / file for file in bench.data.training.files[:DECODED]]
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Is a captured step the eager one, and does a trial with graphs go on as if it had not stopped?"""
+"""Does a captured step equal the eager one, and does a trial with graphs resume as if it had not stopped?"""
 
 from dataclasses import dataclass
 from itertools import product
@@ -19,12 +19,12 @@ from trainable.step import TrainingSteps
 
 OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 EPOCHS: Final = 3
-FORCED_SCALE: Final = 2.0**40  # gradients in float16 are infinite with it
+FORCED_SCALE: Final = 2.0**40  # makes float16 gradients infinite
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """What some epochs of steps came to."""
+    """The result of some epochs of steps."""
 
     losses: list[float]
     skipped_steps: int
@@ -34,7 +34,7 @@ class Stepped:
 def stepped(
     bench: Bench, config: TrialConfig, run: RunSettings, images: int, infinities: bool = False
 ) -> Stepped:
-    """Some epochs on random features; the last batch of each is odd, and dropout is drawn anew."""
+    """Run some epochs on random features; the last batch of each is smaller, and dropout is drawn anew."""
     device = device_of(run.device)
     device.fix_kernels(run.tf32)
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def graph_against_eager(
 
 
 def resumed(bench: Bench, config: TrialConfig) -> dict[str, Any]:
-    """A trial that stops after its first epoch and goes on from its state, against one that does not stop."""
+    """Compare a trial that stops after its first epoch and resumes from its state with one that does not stop."""
     found = []
     for parts in ((bench.run.epochs,), (1, bench.run.epochs)):
         record, rows = bench.record(), []
@@ -110,7 +110,7 @@ def graphs(job: Job, note: Note) -> None:
 
 
 def _trials(bench: Bench, head: str) -> dict[str, Any]:
-    """Whole trials of the job's own size, with graphs and without, on one store."""
+    """Whole trials of the job's own size on one store, with graphs and without."""
     found: dict[str, Any] = {}
     for strategy in ("head", "block5"):
         here = bench.sharing("resident", bench.run.folder / "store-of-graphs")

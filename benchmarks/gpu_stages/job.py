@@ -1,4 +1,4 @@
-"""What every stage is told, and where it writes what it finds."""
+"""The input of every stage, and where it writes its results."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 Note = Callable[..., None]
-"""Adds figures by name to what a stage has found; they are on disk when it returns."""
+"""Adds named figures to a stage's results; they are on disk when it returns."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Job:
     device: str
     """cuda | cpu"""
     folder: Path
-    """For drawn faces, stores, run folders; deleted at the end."""
+    """For drawn faces, stores and run folders; deleted at the end."""
     training: int
     validation: int
     test: int
@@ -38,12 +38,12 @@ class Job:
 
     @property
     def store(self) -> Path:
-        """That `fill` fills, and what comes after it finds filled."""
+        """The store that `fill` fills and later stages use."""
         return self.folder / "store"
 
     @property
     def half(self) -> str:
-        """The half precision of the device; bfloat16 on a CPU, which computes in it slowly."""
+        """The half precision of the device; bfloat16 on a CPU, which is slow in it."""
         from trainable.hardware.device import device_of
 
         found = device_of(self.device).half()
@@ -59,13 +59,13 @@ class Job:
 
 
 def with_project() -> dict[str, str]:
-    """The environment of a program that finds this project, installed or not."""
+    """An environment in which a program finds this project, installed or not."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def write_json(path: Path, content: Any) -> None:
-    """All of it or nothing, whenever this process is killed."""
+    """Write all of it or nothing, even if this process is killed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(json.dumps(content, indent=1) + "\n")
     aside.replace(path)
@@ -83,6 +83,6 @@ def note_to(path: Path) -> Note:
 
 
 def last_line(error: BaseException) -> str:
-    """What kind of error, and the beginning of what it says."""
+    """The kind of error, and the beginning of its message."""
     said = (str(error).strip() or "no text").splitlines()[0]
     return f"{type(error).__name__}: {said[:300]}"

@@ -1,4 +1,4 @@
-"""Many captures in one process, and memory that runs out: outside a capture, and inside one."""
+"""Tests many captures in one process, and running out of memory: outside a capture, and inside one."""
 
 import threading
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from trainable.hardware.device import WARM_UP_STEPS, device_of
 CAPTURES: Final = 20
 SETTLED: Final = 4  # captures after which memory must not grow
 COPIED: Final = 2**20  # bytes at a time
-TOO_MUCH: Final = 2**50  # bytes, of no device's memory and of no address space
-SQUEEZE: Final = 2**22  # bytes that a trial may take in all
+TOO_MUCH: Final = 2**50  # bytes, more than any device or address space has
+SQUEEZE: Final = 2**22  # bytes that a trial may use in total
 
 
 @contextmanager
 def copying(device: str) -> Iterator[list[int]]:
-    """Another thread copies from the device to the host and back all the while; how often, in a list of one."""
+    """Meanwhile another thread copies from the device to the host and back; yields its count, in a list of one."""
     place = device_of(device)
     ended, copies, failed = threading.Event(), [0], []
 
@@ -52,9 +52,9 @@ def copying(device: str) -> Iterator[list[int]]:
 
 
 def many_captures(bench: Bench, trials: int = CAPTURES) -> dict[str, Any]:
-    """One trial with graphs after another in this process while another thread copies; are all of them equal?
+    """Run trials with graphs one after another in this process while another thread copies: are all equal?
 
-    Reserved bytes are read after each trial, when idle memory was given back.
+    Reserved bytes are read after each trial, once idle memory was returned.
     """
     device = device_of(bench.run.device)
     config = setting("block5", "64", batch_size=16)
@@ -82,9 +82,9 @@ def captures(job: Job, note: Note) -> None:
 
 
 def full_outside(bench: Bench) -> dict[str, Any]:
-    """A trial in a GPU's memory that is nearly full, and the same trial when there is room again, in this process.
+    """Run a trial when GPU memory is nearly full, and again when there is room, in this process.
 
-    A CPU sets no limit: there nothing is raised.
+    A CPU sets no limit, so nothing is raised there.
     """
     device = device_of(bench.run.device)
     config = setting("block5", "64", batch_size=16)
@@ -105,9 +105,9 @@ def full_outside(bench: Bench) -> dict[str, Any]:
 
 
 def full_inside(bench: Bench) -> dict[str, Any]:
-    """A step that asks for too much when it is captured, and a trial with graphs in the same process after it.
+    """Capture a step that asks for too much memory, then run a trial with graphs in the same process.
 
-    A CPU captures nothing: there the step itself raises what its allocator raises.
+    A CPU captures nothing: there the step itself raises its allocator's error.
     """
     device = device_of(bench.run.device)
     config = setting("block5", "64", batch_size=16)

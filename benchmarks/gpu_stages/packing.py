@@ -1,4 +1,4 @@
-"""Trials side by side on one device, each in a process of its own with its part of the memory."""
+"""Trials side by side on one device, each in its own process with its share of the memory."""
 
 import json
 import subprocess
@@ -20,14 +20,14 @@ EPOCHS: Final = 3
 
 
 def packing(job: Job, note: Note) -> None:
-    """One trial alone, then two at once on half a GPU each: images a second, on the store that is filled."""
+    """One trial alone, then two at once on half a GPU each: images per second with a filled store."""
     for strategy in ("block5", "head"):
         for count in (1, 2):
             note(**{f"{strategy} {count}": beside(job, strategy, count)})
 
 
 def beside(job: Job, strategy: str, count: int) -> dict[str, Any]:
-    """`count` trials at once; images a second over their epochs after the first, and what each of them found.
+    """Run `count` trials at once; images per second over their epochs after the first, and the results of each.
 
     Raises:
         RuntimeError: one of them failed; its text is the end of its output.
@@ -50,7 +50,7 @@ def beside(job: Job, strategy: str, count: int) -> dict[str, Any]:
     while any(process.poll() is None for process in processes):
         if any(process.returncode for process in processes):
             for process in processes:
-                process.kill()  # it waits for the one that failed
+                process.kill()  # waiting for the one that failed
         time.sleep(POLL_SECONDS)
     for number, process in enumerate(processes):
         if process.returncode > 0:
@@ -65,7 +65,7 @@ def beside(job: Job, strategy: str, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """One of them: all train on when each has finished its first epoch."""
+    """One of the trials: all continue once each has finished its first epoch."""
     folder, strategy, number, count = sys.argv[1:5]
     here = Path(folder)
     job = Job.read(here / "job.json")

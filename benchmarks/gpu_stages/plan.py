@@ -1,4 +1,4 @@
-"""Which stages there are, the most valuable first, and how much time each is given."""
+"""The stages, the most valuable first, and how much time each gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Stage:
-    """A function `place` (module:function of this package) of a job and a note, in a process of its own."""
+    """A function `place` (module:function of this package) of a job and a note, run in its own process."""
 
     name: str
     place: str
     seconds: float
-    """Its part of the whole; what stages before it leave over is added, up to `LONGEST`."""
+    """Its share of the whole; time left over by earlier stages is added, up to `LONGEST`."""
 
 
 LONGEST: Final = 90.0  # seconds of one stage
 WHOLE: Final = 600.0
-LEAST: Final = 8.0  # seconds below which nothing comes of a stage: its imports alone take as long
+LEAST: Final = 8.0  # seconds below which a stage is pointless: its imports alone take as long
 DRAWING: Final = Stage("drawing", "drawing:draw", 60)
 STAGES: Final = (
     Stage("environment", "environment:environment", 15),
@@ -38,9 +38,9 @@ assert DRAWING.seconds + sum(stage.seconds for stage in STAGES) <= WHOLE
 
 
 def allowed(stage: Stage, later: Sequence[Stage], left: float, patience: float = 1.0) -> float:
-    """Seconds that a stage may take when `left` are left of the whole; 0 where it must be skipped.
+    """Seconds that a stage may take when `left` of the whole are left; 0 if it must be skipped.
 
-    What the stages before it have not used is its own; what the `later` ones need is left to them.
+    It can use what earlier stages have not used, but leaves what the `later` ones need.
     """
     spare = left - patience * (stage.seconds + sum(each.seconds for each in later))
     seconds = min(patience * stage.seconds + max(spare, 0.0), patience * LONGEST, left)
@@ -48,7 +48,7 @@ def allowed(stage: Stage, later: Sequence[Stage], left: float, patience: float =
 
 
 def chosen(only: str | None) -> list[Stage]:
-    """The stages named in `only` (separated by commas) in their order; all where nothing is named.
+    """The stages named in `only` (separated by commas) in their order; all if nothing is named.
 
     Raises:
         ValueError: a name is unknown; its text lists the known ones.

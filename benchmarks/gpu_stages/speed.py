@@ -23,11 +23,11 @@ from trainable.records.rows import Row
 from trainable.step import TrainingSteps
 
 BATCHES: Final = (32, 64)
-STEPS: Final = {"cuda": 100, "cpu": 4}  # of an epoch that is timed
+STEPS: Final = {"cuda": 100, "cpu": 4}  # of a timed epoch
 TIMED: Final = 3  # epochs
 SMALL_HEAD: Final = "512-64"
 SHOWN: Final = 15  # kernels
-KINDS: Final = (  # of kernels, by their names; the first that fits
+KINDS: Final = (  # of kernels, by name; the first match counts
     ("adam", r"adam|multi_tensor"),
     ("convolution", r"conv|wgrad|dgrad|cudnn|implicit"),
     ("gemm", r"gemm|gemv|cutlass|xmma|nvjet|splitk|addmm|aten::mm\b|aten::linear"),
@@ -45,7 +45,7 @@ def kind_of(kernel: str) -> str:
 
 
 def bare(bench: Bench, config: TrialConfig, graphs: bool, steps: int) -> "Bare":
-    """Steps on features that lie in the device's memory, warmed up and captured where they are."""
+    """Steps on features in the device's memory, warmed up and, if so configured, captured."""
     run = bench.but(graphs=graphs).run
     device_of(run.device).fix_kernels(run.tf32)
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def bare(bench: Bench, config: TrialConfig, graphs: bool, steps: int) -> "Bare":
 
 @dataclass
 class Bare:
-    """A trial's steps alone, without validation."""
+    """The steps of a trial, without validation."""
 
     steps: TrainingSteps
     frozen: Noise
@@ -67,7 +67,7 @@ class Bare:
     number: int = 0
 
     def epoch(self) -> float:
-        """Seconds of a step, over one epoch."""
+        """Seconds per step, over one epoch."""
         device = device_of(self.run.device)
         device.synchronize()
         began = time.perf_counter()
@@ -78,7 +78,7 @@ class Bare:
 
 
 def profiled(work: Callable[[], object], device: str, steps: int) -> dict[str, Any]:
-    """Milliseconds a step by kernel (the longest) and by kind of kernel; on a CPU by operation."""
+    """Milliseconds per step by kernel (the longest) and by kind of kernel; on a CPU by operation."""
     activities = [ProfilerActivity.CPU]
     if device == "cuda":
         activities = [ProfilerActivity.CUDA]
@@ -105,7 +105,7 @@ def profiled(work: Callable[[], object], device: str, steps: int) -> dict[str, A
 
 
 def steps(job: Job, note: Note) -> None:
-    """Bare steps, eager and as a graph, of S's head and of a small one; of graphs at batch 32 also a profile."""
+    """Bare steps, eager and as a graph, of S's head and of a small one; for graphs at batch 32 also a profile."""
     bench = full(job, 32, 8, precision=job.half if job.device == "cuda" else "float32")
     for (strategy, head, batch), graphs in product(_stepped(job.head), (True, False)):
         config = setting(strategy, head, batch_size=batch)
@@ -135,7 +135,7 @@ def _stepped(head: str) -> list[tuple[str, str, int]]:
 
 
 def epochs(job: Job, note: Note) -> None:
-    """Epochs of all images, on the store that `fill` has filled; jittered ones also as a second trial has them."""
+    """Epochs over all images, with the store that `fill` has filled; jittered ones also as in a second trial."""
     bench = full(
         job,
         job.training,
@@ -171,7 +171,7 @@ def epochs(job: Job, note: Note) -> None:
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """What an epoch took, by epoch."""
+    """The cost of each epoch."""
     return {
         "epoch_seconds": [row.seconds for row in rows],
         "images_per_second": [row.images_per_second for row in rows],

@@ -1,4 +1,4 @@
-"""Whole sweeps by the commands: their start, what lies between trials, a driver that is killed, the plain script."""
+"""Whole sweeps by their commands: the start, the time between trials, a killed driver, the plain script."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ from benchmarks.gpu_stages.job import ROOT, Job, Note
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
 
-sys.path.insert(0, str(ROOT / "benchmarks"))  # its programs are no package
+sys.path.insert(0, str(ROOT / "benchmarks"))  # its programs are not a package
 import sharing
 
 EPOCHS: Final = 3
@@ -54,7 +54,7 @@ def _arguments(job: Job, **changed: Any) -> argparse.Namespace:
 def sweep(job: Job, note: Note) -> None:
     """`sweep run` of four trials, three epochs each, from an empty store; all figures from its records.
 
-    The first three are noted while it runs, so that one that takes too long leaves them.
+    The first three are noted while it runs, so that they remain even if it takes too long.
     """
     name = time.monotonic_ns()
     run, ended = RunFolder(job.faces / f"ours-{name}"), threading.Event()
@@ -83,7 +83,7 @@ def sweep(job: Job, note: Note) -> None:
 
 
 def _watch(run: RunFolder, note: Note, ended: threading.Event) -> None:
-    """Seconds from now until the run folder, a trial and a row are there."""
+    """Note the seconds from now until the run folder, a trial and a row exist."""
     began = time.monotonic()
     for name, there in (
         ("seconds_to_the_run_folder", lambda: run.manifest.exists()),
@@ -100,7 +100,7 @@ def _watch(run: RunFolder, note: Note, ended: threading.Event) -> None:
 
 
 def kill(job: Job, note: Note) -> None:
-    """SIGKILL of a driver while its first trial trains: which processes stay behind, and does `sweep resume` go on?"""
+    """Kill a driver while its first trial trains: which processes stay behind, and does `sweep resume` continue?"""
     folder = job.folder / "kill"
     folder.mkdir()
     environment = os.environ | {"SWEEP_STORE": str(folder / "store")}
@@ -182,7 +182,7 @@ def _rows(run: RunFolder) -> int:
 
 
 def _wait(condition: Callable[[], bool], driver: subprocess.Popen[bytes], log: Path) -> None:
-    """Raises RuntimeError with the end of its output where the driver ends before `condition` holds."""
+    """Wait for `condition`; raise RuntimeError with the end of its output if the driver ends before."""
     while not condition():
         if driver.poll() is not None:
             raise RuntimeError(log.read_text()[-1500:])
@@ -207,7 +207,7 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 def plain(job: Job, note: Note) -> None:
-    """The plain script: its loader processes tuned alone, then two trials at once, two epochs each."""
+    """The plain script: first its loader processes are tuned, then two trials run at once, two epochs each."""
     rows = _split(job)
     half = max(job.cpus // 2, 1)
     some = sorted({max(job.cpus // 4, 1), max(half - 1, 1), half})
@@ -261,7 +261,7 @@ def _split(job: Job) -> pd.DataFrame:
 
 
 def _loader_rate(job: Job, rows: pd.DataFrame, workers: int) -> float:
-    """Images a second that loader processes alone bring, jittered, after their start."""
+    """Images per second, jittered, from loader processes alone, after their start."""
     import plain_ray_tune
     from torch.utils.data import DataLoader
     from torchvision.transforms import v2

@@ -1,6 +1,6 @@
 """A whole sweep on drawn faces: images, sweep, results, one test, report. `make demo` runs it.
 
-Each step is a command that you could type; they are printed as they run. The run of the last demo is replaced.
+Each step is a command that you could type; commands are printed as they run. The previous demo's run is replaced.
 """
 
 import shutil
@@ -16,7 +16,7 @@ RUN = Path("runs/demo")
 
 
 def step(*command: str) -> None:
-    """Run one command in the project's folder; stop the demo where it fails."""
+    """Run one command in the project's folder; stop the demo if it fails."""
     print(f"\n$ {' '.join(command)}", flush=True)
     code = subprocess.run([sys.executable, *module(command)], cwd=ROOT, check=False).returncode
     if code:
@@ -24,7 +24,7 @@ def step(*command: str) -> None:
 
 
 def module(command: tuple[str, ...]) -> list[str]:
-    """`sweep …` and `analysis …` by this interpreter, wherever their scripts were installed."""
+    """Arguments to run `sweep …` and `analysis …` with this interpreter, wherever their scripts were installed."""
     first, *rest = command
     return ["-m", first, *rest] if first in ("sweep", "analysis") else list(command[1:])
 

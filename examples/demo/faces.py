@@ -1,14 +1,14 @@
-"""Draw a made-up face data set in CelebA's form, so that a sweep can be tried without a download.
+"""Draw a synthetic face data set in CelebA's format, so that a sweep can be tried without a download.
 
     python examples/demo/faces.py COUNT FOLDER [--seed 0] [--jobs N]
 
-FOLDER/images/000001.jpg ...   drawn faces, 178 x 218 pixels, as CelebA's aligned ones
+FOLDER/images/000001.jpg ...   drawn faces, 178 x 218 pixels, like CelebA's aligned ones
 FOLDER/faces.csv               `filename`, then one column of -1 / 1 for each of `ATTRIBUTES`
-FOLDER/faces.json              what was asked for
+FOLDER/faces.json              what was requested
 
 Face `number` is a pure function of (seed, number): 100 faces are the first 100 of 2,000, on any
-number of cores. The folder appears when all is drawn (FOLDER.partial until then), so that half a
-data set is never taken for a whole one.
+number of cores. The folder appears when everything is drawn (FOLDER.partial until then), so that a
+partial data set is never mistaken for a complete one.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 178, 218  # pixels of an aligned CelebA image
 OVERSAMPLING = 2  # Pillow draws without anti-aliasing: draw larger, then average
-DRAWING = 2  # raise it when the pixels change: an older folder is then not taken for a new one
+DRAWING = 2  # raise it when the pixels change, so that an older folder is not reused
 
-# CelebA's names and order; every one of them can be seen in the drawing.
+# CelebA's names and order; each of them is visible in the drawing.
 ATTRIBUTES = (
     "5_o_Clock_Shadow",
     "Bald",
@@ -145,7 +145,7 @@ LIPSTICKS = ((190, 20, 45), (215, 50, 95), (150, 20, 60), (200, 70, 70), (165, 4
 def draw_look(rng: np.random.Generator, has: dict[str, bool]) -> Look:
     """Proportions and colours of a face with these attributes.
 
-    It draws equally often whatever the attributes are: another attribute leaves the rest of the face as it was.
+    It makes the same draws whatever the attributes are, so that changing one leaves the rest of the face unchanged.
     """
     male, smiling = has["Male"], has["Smiling"]
     place = float(rng.beta(1.3, 1.8)) * (len(SKINS) - 1)
@@ -175,7 +175,7 @@ def draw_look(rng: np.random.Generator, has: dict[str, bool]) -> Look:
 
 
 def hair_colour(rng: np.random.Generator, has: dict[str, bool]) -> Colour:
-    """A colour that fits the four hair attributes; auburn to red where none of them holds."""
+    """A colour that fits the four hair attributes; auburn to red if none of them holds."""
     light = float(rng.random())
     if has["Gray_Hair"]:
         middle = mix((125, 125, 128), (205, 205, 205), light)
@@ -238,7 +238,7 @@ def ring(x: float, y: float, rx: float, ry: float, count: int = 24) -> Points:
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws on an image in coordinates of the face: origin at its centre, 1 is half its height.
+    """Draws on an image in face coordinates: origin at its centre, 1 is half its height.
 
     `turn` is the yaw of the head in radians: features lie on a cylinder of radius `half_width`.
     """
@@ -251,7 +251,7 @@ class Pen:
     half_width: float
 
     def place(self, points: Points, on_head: bool) -> list[tuple[float, float]]:
-        """Coordinates of the face to pixels."""
+        """Convert face coordinates to pixels."""
         x, y = points[:, 0], points[:, 1]
         if on_head:
             angle = np.arcsin(np.clip(x / self.half_width, -1, 1)) + self.turn
@@ -292,7 +292,7 @@ def outline(look: Look, size: float = 1.0, count: int = 48) -> Points:
 
 
 def draw_hair_behind(pen: Pen, look: Look, has: dict[str, bool]) -> None:
-    """What the head covers: the fall of long hair, or nothing but the cap of short hair."""
+    """What the head covers: the fall of long hair, or just the cap of short hair."""
     if has["Bald"]:
         return
     w, v = look.half_width, look.hair_volume
@@ -557,7 +557,7 @@ def background(rng: np.random.Generator) -> Image.Image:
 
 
 def expose(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Light from one side, warm or cold, more or less of it, and the noise of a sensor."""
+    """Light from one side, warm or cold, weaker or stronger, and sensor noise."""
     angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.32)
     x = np.linspace(-1, 1, WIDTH)[None, :, None]
     y = np.linspace(-1, 1, HEIGHT)[:, None, None]
@@ -606,7 +606,7 @@ def draw_face(seed: int, number: int) -> tuple[Image.Image, dict[str, int]]:
 
 
 def write_face(seed: int, images: Path, number: int) -> list[str | int]:
-    """Draw and save one face; its row of the table."""
+    """Draw and save one face; returns its row of the table."""
     image, attributes = draw_face(seed, number)
     name = f"{number:06d}.jpg"
     image.save(images / name, quality=90)
@@ -626,7 +626,7 @@ def written_faces(seed: int, images: Path, count: int, jobs: int) -> Iterator[li
 def write_dataset(folder: Path, seed: int, count: int, jobs: int) -> None:
     """Draw faces 1 ... `count` into `folder`, which must not exist, or be empty."""
     partial_folder = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(partial_folder, ignore_errors=True)  # from a run that was killed
     images = partial_folder / "images"
     images.mkdir(parents=True)
     rows = []
@@ -648,7 +648,7 @@ def write_dataset(folder: Path, seed: int, count: int, jobs: int) -> None:
 
 
 def request(seed: int, count: int) -> dict[str, int]:
-    """What decides the content of a folder."""
+    """What determines the content of a folder."""
     return {"seed": seed, "count": count, "drawing": DRAWING}
 
 
@@ -672,7 +672,7 @@ def positive(text: str) -> int:
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("count", type=positive, metavar="COUNT", help="number of faces")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where they go")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to create")
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed: other faces (default: 0)"
     )
@@ -686,11 +686,11 @@ def main(words: Sequence[str] | None = None) -> int:
     folder, seed, count = arguments.folder, arguments.seed, arguments.count
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if found(folder) == request(seed, count):
-            print(f"{folder} has these {count:,} faces of seed {seed} already: nothing to do")
+            print(f"{folder} already has these {count:,} faces of seed {seed}: nothing to do")
             return 0
         print(
-            f"{folder} must be new, or hold {count} faces of seed {seed}, but holds "
-            f"{found(folder) or 'something else'}: name another folder, or remove it",
+            f"{folder} must be new, or hold {count} faces of seed {seed}, but it holds "
+            f"{found(folder) or 'something else'}; name another folder, or remove it",
             file=sys.stderr,
         )
         return 2

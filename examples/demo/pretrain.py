@@ -1,10 +1,10 @@
-"""Make `backbone.safetensors`: a quarter-width VGG-16 that knows shapes, for a demo without a download.
+"""Make `backbone.safetensors`: a quarter-width VGG-16 trained on shapes, for a demo without a download.
 
     python examples/demo/pretrain.py [FILE]
 
-16 kinds of drawn shapes, no faces: what a sweep then does on drawn faces is transfer learning.
-It trains with BatchNorm, without which so deep a net hardly learns, and folds it into the convolutions
-at the end: VGG-16's own layers remain, under torchvision's names. About ten minutes on one core.
+It sees 16 kinds of drawn shapes and no faces, so a sweep on drawn faces is transfer learning. It trains with
+BatchNorm, without which so deep a net hardly learns, and folds it into the convolutions at the end: VGG-16's
+own layers remain, under torchvision's names. Takes about ten minutes on one core.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TRAINING_IMAGES, HELD_OUT_IMAGES = 12_000, 1_000
 EPOCHS, BATCH, LR, WEIGHT_DECAY = 8, 64, 2e-3, 1e-2
 SEED = 1
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training set: the demo's images are normalised so, too
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training set, as for the demo's images
 STD = (0.229, 0.224, 0.225)
 
 KINDS = (
@@ -70,7 +70,7 @@ def any_colour(rng: np.random.Generator) -> Colour:
 
 
 def unlike(rng: np.random.Generator, other: Colour) -> Colour:
-    """A colour that can be told from the other one."""
+    """A colour that is distinguishable from the other one."""
     while True:
         mine = any_colour(rng)
         if sum(abs(a - b) for a, b in zip(mine, other, strict=True)) >= 90:
@@ -129,7 +129,7 @@ def draw_image(rng: np.random.Generator, kinds: NDArray[np.int64]) -> NDArray[np
     paper = any_colour(rng)
     image = Image.new("RGB", (side, side), paper)
     canvas = ImageDraw.Draw(image)
-    for _ in range(rng.integers(0, 4)):  # thin ellipses that mean nothing
+    for _ in range(rng.integers(0, 4)):  # thin ellipses as distractors
         left, right = np.sort(rng.uniform(0, side, 2)).tolist()
         top, bottom = np.sort(rng.uniform(0, side, 2)).tolist()
         canvas.ellipse((left, top, right, bottom), outline=any_colour(rng))
@@ -147,7 +147,7 @@ def draw_image(rng: np.random.Generator, kinds: NDArray[np.int64]) -> NDArray[np
 def draw_images(count: int, part: int) -> tuple[Tensor, Tensor]:
     """Images (count, 3, SIDE, SIDE) uint8 and the kind in each quarter (count, 2, 2) of an image.
 
-    One in four images has one large shape, whose kind holds for all its quarters. Parts 0 and 1 share no image.
+    One in four images has one large shape, whose kind applies to all its quarters. Parts 0 and 1 share no image.
     """
     rng = np.random.default_rng((SEED, part))
     images, labels = [], []
@@ -164,7 +164,7 @@ def draw_images(count: int, part: int) -> tuple[Tensor, Tensor]:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 to float32 as the demo's images are."""
+    """uint8 to float32, normalised like the demo's images."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
@@ -177,12 +177,12 @@ def layers(batch_norm: bool) -> nn.Sequential:
 
 
 def classifier(features: nn.Sequential, last: nn.Conv2d) -> nn.Sequential:
-    """Scores (batch, kinds, 2, 2): five poolings leave one place for each quarter of an image."""
+    """Scores (batch, kinds, 2, 2): five poolings leave one position per quarter of an image."""
     return nn.Sequential(features, last)
 
 
 def train(net: nn.Sequential, images: Tensor, kinds: Tensor) -> Iterator[tuple[float, float]]:
-    """Train in place; loss and accuracy of each epoch."""
+    """Train in place; yields loss and accuracy of each epoch."""
     steps = len(images) // BATCH
     optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=EPOCHS * steps)
@@ -243,7 +243,7 @@ def main() -> None:
 
     state = folded(features).half().state_dict()
     weights = {f"features.{name}": value.contiguous() for name, value in state.items()}
-    plain = layers(batch_norm=False)  # what is measured is what is written: rounded to float16
+    plain = layers(batch_norm=False)  # measure what is written: rounded to float16
     plain.load_state_dict({name: value.float() for name, value in state.items()})
     held_out = accuracy(classifier(plain, last), *draw_images(HELD_OUT_IMAGES, part=1))
     about = {
@@ -255,7 +255,7 @@ def main() -> None:
     }
     aside = file.with_name(file.name + ".partial")
     save_file(weights, aside, metadata=about)
-    aside.chmod(0o644)  # safetensors makes it readable for its owner only
+    aside.chmod(0o644)  # safetensors makes it readable only by its owner
     aside.replace(file)
     error = math.sqrt(held_out * (1 - held_out) / HELD_OUT_IMAGES)
     print(f"held-out accuracy {held_out:.3f} +- {error:.3f} (n = {HELD_OUT_IMAGES:,}); {file}")

@@ -1,1 +1,1 @@
-"""Which frozen work is kept on a node, decided by what it saves there."""
+"""Decides which frozen work a node keeps, by the time that it saves there."""

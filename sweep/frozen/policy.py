@@ -1,4 +1,4 @@
-"""What frozen work is kept on a node: decided by cost, from rates that are measured there and sizes that are known."""
+"""Which frozen work a node keeps: decided by cost, from rates measured there and known sizes."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,12 +14,12 @@ from trainable.frozen.chunks import PIXELS
 from trainable.network.model import CUTS, feature_layers, map_shapes
 from trainable.show.wording import duration
 
-WORTH: Final = 0.99  # a smaller choice is taken where the best one is not faster than this; assumed
+WORTH: Final = 0.99  # a smaller choice wins if it is at most 1 % slower than the fastest; assumed
 
 
 @dataclass(frozen=True)
 class Demand:
-    """How often features at one cut are asked for, and for how many different views of images."""
+    """How often features at one cut are needed, and for how many different views of images."""
 
     cut: int
     family: Family
@@ -28,7 +28,7 @@ class Demand:
 
     @property
     def kept(self) -> Kept:
-        """What is kept where it is met from the store."""
+        """What the store must keep to meet it."""
         return Kept(self.cut, self.family)
 
 
@@ -38,33 +38,34 @@ class StorePlan:
 
     kept: tuple[Kept, ...]
     bytes: int
-    """That it will take on a node's disk, at most."""
+    """Used on a node's disk, at most."""
     held_bytes: int
-    """That one trial reads in an epoch, at most."""
+    """Read by one trial in an epoch, at most."""
     seconds_plain: float
-    """Predicted seconds of decoding and frozen layers, over all slots, without the store; with it below."""
+    """Predicted seconds of decoding and frozen layers, over all slots, without the store."""
     seconds_shared: float
+    """The same with the store."""
     fill_seconds: float
-    """Predicted seconds of decoding, frozen layers and writing for what is kept, once each, by one trial."""
+    """Predicted seconds for one trial to decode, compute and write everything that is kept, once."""
     rates: Rates
 
     def sharing(self, limit_bytes: int | None) -> Sharing:
-        """For the trials: on a GPU, features lie in its memory as far as each trial finds it free."""
+        """As trials get it: on a GPU, features are held in its memory as far as each trial finds it free."""
         resident = self.rates.gpu_bytes > 0
         return Sharing(kept=frozenset(self.kept), limit_bytes=limit_bytes, resident=resident)
 
     def said(self) -> str:
-        """In a line for people."""
+        """As a line of text."""
         names = [what_is_kept(each) for each in self.kept]
         if not names:
             return "sharing: nothing is worth keeping between epochs and trials here"
         return (
-            f"sharing: {', '.join(names)} (at most {self.bytes / 1e9:,.2f} GB a node); frozen work about "
-            f"{duration(self.seconds_shared)} of slot time, {duration(self.seconds_plain)} without"
+            f"sharing: {', '.join(names)} (at most {self.bytes / 1e9:,.2f} GB per node); frozen work takes "
+            f"about {duration(self.seconds_shared)} of slot time, {duration(self.seconds_plain)} without sharing"
         )
 
     def facts(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """As recorded in the manifest."""
         return asdict(self) | {"kept": [str(each) for each in self.kept]}
 
 
@@ -80,7 +81,7 @@ def what_is_kept(kept: Kept) -> str:
 
 @cache
 def feature_bytes(width: float, image_size: int, cut: int, item: int) -> int:
-    """Of one image's features before layer `cut`; of its pixels where that is 0."""
+    """Bytes of one image's features before layer `cut`, or of its pixels where `cut` is 0."""
     if cut == PIXELS:
         return 3 * image_size**2
     side, channels = map_shapes(feature_layers(width), image_size)[cut]
@@ -88,7 +89,7 @@ def feature_bytes(width: float, image_size: int, cut: int, item: int) -> int:
 
 
 def demands(config: SweepConfig, training: int, validation: int) -> list[Demand]:
-    """What a sweep asks of the frozen layers, were every value of a setting tried equally often."""
+    """What a sweep needs of the frozen layers if it tries every value of a setting equally often."""
     strategies, augmentations = config.values_of("strategy"), config.values_of("augmentation")
     pools = [v for v in config.values_of("views") if isinstance(v, int)]
     epochs = expected_epochs(config)
@@ -108,7 +109,7 @@ def demands(config: SweepConfig, training: int, validation: int) -> list[Demand]
 
 
 def expected_epochs(config: SweepConfig) -> float:
-    """Of a trial, where ASHA lets one in `reduction_factor` pass each rung."""
+    """Mean epochs of a trial if ASHA lets one in `reduction_factor` pass each rung."""
     if config.asha is None:
         return float(config.epochs)
     marks = [0, *config.asha.rungs(config.epochs), config.epochs]
@@ -120,7 +121,7 @@ def expected_epochs(config: SweepConfig) -> float:
 def decide_for(
     config: SweepConfig, rates: Rates, training: int, validation: int, half: bool
 ) -> StorePlan:
-    """The decision for a sweep whose frozen layers compute in half precision or not."""
+    """The decision for a sweep; `half` says whether its frozen layers compute in half precision."""
     item = 2 if half or config.store.format == "float16" else 4
 
     def size(cut: int) -> int:
@@ -131,7 +132,7 @@ def decide_for(
 
 
 def cuts_of(config: SweepConfig) -> list[int]:
-    """Every cut that the sweep's strategies need."""
+    """All cuts that the sweep's strategies need."""
     return [CUTS[strategy] for strategy in config.values_of("strategy")]  # type: ignore[index]
 
 
@@ -141,9 +142,9 @@ def decide(
     images: int,
     size: Callable[[int], int],
 ) -> StorePlan:
-    """The choice with the least predicted time that fits below the limit.
+    """The choice with the least predicted time that fits within the limit.
 
-    `images` train or validate; `size(cut)` is the bytes of one image's features there.
+    `images` is how many train or validate; `size(cut)` is the bytes of one image's features there.
     """
     choices = [Kept(PIXELS, "fixed"), *sorted({d.kept for d in asked if d.cut != PIXELS})]
 
@@ -202,7 +203,7 @@ def fill_seconds(
     size: Callable[[int], int],
     kept: frozenset[Kept],
 ) -> float:
-    """Predicted seconds of decoding, frozen layers and writing for what is kept, once each."""
+    """Predicted seconds to decode, compute and write everything that is kept, once."""
     total = 0.0
     if (PIXELS, "fixed") in kept:
         pixels = (images * rates.decode, images * size(PIXELS) * rates.write)
@@ -225,10 +226,10 @@ def fill_seconds(
 
 
 def together(stages: Iterable[float], overlap: bool) -> float:
-    """Seconds of some stages that all must be gone through: of the slowest where they overlap, else of all."""
+    """Seconds for all stages: those of the slowest where they overlap, otherwise their sum."""
     return max(stages) if overlap else sum(stages)
 
 
 def _input(rates: Rates, size: Callable[[int], int], kept: frozenset[Kept]) -> float:
-    """Seconds until an image's pixels are there."""
+    """Seconds to get the pixels of an image."""
     return rates.read * size(PIXELS) if (PIXELS, "fixed") in kept else rates.decode

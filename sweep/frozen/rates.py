@@ -1,6 +1,6 @@
-"""How fast a node is at what sharing saves and costs: measured with a few images, before the first trial.
+"""How fast a node does the work that sharing saves and adds: measured with a few images before the first trial.
 
-It stands alone so that the process which measures starts soon: it needs neither Ray Tune nor the sweep's configuration.
+This module needs neither Ray Tune nor the sweep's configuration, so that the process that measures starts quickly.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ from trainable.network.model import Backbone, forward_frozen, frozen_layers
 
 PROBED_IMAGES: Final = 64  # for each decoding thread or process, at most; assumed
 FEW_IMAGES: Final = 2
-"""Sent through the layers at a time on a CPU where a filling's batch would take too long; assumed."""
+"""The batch on a CPU where the usual batch of a filling would take too long; assumed."""
 PROBED_BYTES: Final = 2**25  # copied, hashed and written; assumed
-LONG_PROBE_SECONDS: Final = 0.3  # after which one more call tells enough; assumed
+LONG_PROBE_SECONDS: Final = 0.3  # after which one more call is enough; assumed
 LONG_BATCH_SECONDS: Final = 1.5  # too long for a batch of a filling; assumed
 
 
@@ -43,23 +43,23 @@ class Rates:
     """Seconds, measured on a node with a trial's threads."""
 
     decode: float
-    """To read and decode an image, by as many processes at once as a trial has."""
+    """To read and decode an image, with as many processes as a trial has."""
     layers: Mapping[int, float]
-    """To bring an image from the cut before to this one, by cut."""
+    """To take an image from the previous cut to this one, by cut."""
     read: float
-    """A byte from the store."""
+    """To read a byte from the store."""
     write: float
-    """A byte into the store, digest included, by as many threads at once as a filling has."""
+    """To write a byte to the store, digest included, with as many threads as a filling has."""
     limit_bytes: int
-    """What the store may take there."""
+    """Disk space that the store may use there."""
     gpu_bytes: int = 0
     """Memory of a GPU there."""
     copy: float = 0.0
-    """A byte from the device to the host."""
+    """To copy a byte from the device to the host."""
 
     @property
     def stages_overlap(self) -> bool:
-        """Does filling take as long as its slowest stage? On a CPU, all of them share its cores."""
+        """Does filling take only as long as its slowest stage? On a CPU, all stages share the cores."""
         return self.gpu_bytes > 0
 
     def frozen(self, cut: int) -> float:
@@ -69,22 +69,22 @@ class Rates:
 
 @dataclass(frozen=True)
 class RateProbe:
-    """With what the rates of a machine are measured."""
+    """What the rates of a machine are measured with."""
 
     cuts: tuple[int, ...]
-    """Layers that the strategies of a sweep begin to train at."""
+    """Layers at which the strategies of a sweep start to train."""
     images: LabelledImages
     threads: int
     device: str
     precision: Precision
     limit_bytes: int | None = None
-    """What the store may take of the disk; None: half of what is free."""
+    """Disk space that the store may use; None: half of what is free."""
     store: Path | None = None
-    """Its folder; None: that of the machine."""
+    """Its folder; None: the machine's default."""
 
 
 def measure_rates(backbone: Backbone, probe: RateProbe) -> Rates:
-    """Probe this machine with a few images: some seconds at full width on a CPU.
+    """Probe this machine with a few images; takes a few seconds at full width on a CPU.
 
     Raises:
         OSError: the store's folder can't be written.
@@ -92,7 +92,7 @@ def measure_rates(backbone: Backbone, probe: RateProbe) -> Rates:
     cuts, device, precision = probe.cuts, probe.device, probe.precision
     machine, store = device_of(device), probe.store or default_folder()
     before = torch.get_num_threads()
-    # its processes begin before CUDA does
+    # its processes must start before CUDA does
     decode, pixels = decode_seconds(probe.images, probe.threads, store)
     torch.set_num_threads(probe.threads)
     try:
@@ -115,9 +115,9 @@ def measure_rates(backbone: Backbone, probe: RateProbe) -> Rates:
 
 
 def decode_seconds(images: LabelledImages, workers: int, store: Path) -> tuple[float, Tensor]:
-    """Seconds an image, read and decoded by so many processes at once, and some pixels (n, 3, size, size) uint8.
+    """Seconds per image to read and decode with this many processes, and some pixels (n, 3, size, size) uint8.
 
-    Each decodes one twice, so that their start does not count, and then as many as take 0.3 s.
+    Each process decodes one image twice, so that its start does not count, and then as many as take 0.3 s.
     """
     count = min(len(images), PROBED_IMAGES)
     digests = dict(zip(images.files[:count], images.digests[:count], strict=True))
@@ -143,7 +143,7 @@ def _decoded(images: LabelledImages, order: Sequence[int], workers: int) -> Tens
 
 
 def _copy_seconds(machine: Device) -> float:
-    """Seconds a byte from the device's memory to a host buffer; none on a CPU, where both are the same."""
+    """Seconds to copy a byte from the device's memory to a host buffer; 0 on a CPU, where both are the same."""
     if machine.kind == "cpu":
         return 0.0
     source = torch.zeros(PROBED_BYTES, dtype=torch.uint8, device=machine.torch)
@@ -157,9 +157,9 @@ def _copy_seconds(machine: Device) -> float:
 
 
 def _batch(layers: torch.nn.Sequential, pixels: Tensor, device: str, precision: str) -> int:
-    """How many images to send through `layers` at a time: as a filling does, or a few where that takes long.
+    """How many images to send through `layers` at a time: as many as a filling does, or a few where that takes long.
 
-    Beside other work, two at a time through narrow layers took up to three times as long an image as eight did.
+    Beside other work, batches of two took up to three times as long per image in narrow layers as batches of eight.
     """
     if device == "cuda":
         return FILL_BATCH[device]
@@ -183,7 +183,7 @@ T = TypeVar("T")
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Median seconds of some calls, the first apart, and what the last one gave; two calls where they are long."""
+    """Median seconds of a few calls after the first, and the last one's result; only two calls if they are long."""
     times: list[float] = []
     while (len(times) < 4 and sum(times) < LONG_PROBE_SECONDS) or len(times) < 2:
         began = time.perf_counter()
@@ -193,7 +193,7 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def _disk(store: Path, limit_bytes: int | None, writers: int) -> tuple[float, float, int]:
-    """Seconds a byte to write by so many threads and to read in the store's folder, and the bytes it may take."""
+    """Seconds per byte to write with this many threads and to read in the store's folder, and the bytes it may use."""
     chunks = store / "chunks"
     chunks.mkdir(parents=True, exist_ok=True)
     content = os.urandom(PROBED_BYTES)

@@ -1,4 +1,4 @@
-"""sweep store: what is kept on this machine, how large and how old; and clearing it."""
+"""`sweep store`: show what is kept on this machine, its size and age, or clear it."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from trainable.show.wording import duration
 
 
 def read_store() -> dict[str, Any]:
-    """Every shelf with its key, files, bytes and seconds since it was last used; as plain JSON."""
+    """Every shelf with its key, files, bytes and seconds since its last use, as plain JSON."""
     chunks = default_folder() / "chunks"
     shelves: dict[Path, dict[str, Any]] = {}
     taken = 0
@@ -43,12 +43,12 @@ def _key(folder: Path) -> dict[str, Any]:
     try:
         key: dict[str, Any] = json.loads((folder / "key.json").read_bytes())
     except (OSError, ValueError):
-        return {"holds": "unknown: its key.json is gone"}
+        return {"holds": "unknown: its key.json is missing"}
     return key
 
 
 def show_store(facts: dict[str, Any], console: Console) -> None:
-    """Print what `read_store` gave."""
+    """Print what `read_store` returned."""
     table = Table("id", "holds", "chunks", "GB", "last used", box=None, padding=(0, 2, 0, 0))
     for shelf in facts["shelves"]:
         key = shelf["key"]
@@ -70,7 +70,7 @@ def show_store(facts: dict[str, Any], console: Console) -> None:
     if facts["shelves"]:
         console.print(table)
     limit = facts["limit_bytes"]
-    of = "" if limit is None else f" of {limit / 1e9:.1f} GB, where no --store-limit says otherwise"
+    of = "" if limit is None else f" of {limit / 1e9:.1f} GB, unless --store-limit is given"
     console.print(
         f"{facts['folder']}: {facts['bytes'] / 1e9:.3f} GB{of}",
         soft_wrap=True,
@@ -78,7 +78,7 @@ def show_store(facts: dict[str, Any], console: Console) -> None:
 
 
 def clear_store() -> tuple[int, int]:
-    """Delete every chunk that no process reads; bytes freed, and chunks left since they are in use.
+    """Delete every chunk that no process is reading; return the bytes freed and how many chunks are in use.
 
     Raises:
         RequestError: the folder can't be written.

@@ -1,6 +1,6 @@
-"""Trials on a Ray: the only room of the sweep that imports it, and what Ray reads of the environment.
+"""Trials on Ray: the only package of the sweep that imports Ray, and the environment variables that Ray reads.
 
-Set here, before any file of this room imports Ray, which reads some of it at once (reasons in docs/ray.md).
+They are set here, before any module of this package imports Ray, which reads some at once (reasons in docs/ray.md).
 """
 
 import atexit
@@ -19,6 +19,6 @@ os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
 try:
     Path.home()
 except RuntimeError:
-    # a container's user without HOME and without an entry in passwd: Ray asks as it is imported
+    # a container's user may have neither HOME nor an entry in passwd, but Ray needs a home when it is imported
     os.environ["HOME"] = tempfile.mkdtemp(prefix="home-of-ray-")
     atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the driver does while trials run: terminal, weights to let go of, failures, silent trials, nodes that come."""
+"""What the driver does while trials run: terminal, weights to delete, failures, silent trials, new nodes."""
 
 import time
 from contextlib import suppress
@@ -44,17 +44,17 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._granted = granted
         self._unwritten = unwritten
         self._writing: set[str] = set()
-        """Trials shown as ended whose weights were not all written when last looked at."""
+        """Trials shown as ended whose weights were not all written when last checked."""
         self._silence = Silence(run.folder, run.config.guards.hung_after)
         self._holding: dict[str, Standing] = {}
         """Ended trials that may have weights on disk."""
         self._recovered: dict[str, int] = {}
-        """By trial: in which iteration of Tune's it was last recovered."""
+        """By trial: the iteration of Tune in which it was last recovered."""
         self._forgiven = {r.trial_id for r in run.folder.trials() if r.status().eager}
-        """Trials whose failed capture was not counted as a failure: their next try is the eager one."""
+        """Trials whose failed capture did not count as a failure: their next attempt runs eagerly."""
         self._remarked = False
         self._look_again = 0.0
-        current_disk().unlink(run.folder.bar)  # a finished trial may have been asked to go on since
+        current_disk().unlink(run.folder.bar)  # a finished trial may have been extended since
         for record in run.folder.trials():
             self._note(record.trial_id)
         self._let_go()
@@ -64,7 +64,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         return {}
 
     def _note(self, trial_id: str, is_written: bool = False) -> None:
-        """Bring board and standings to what the record says, or will say once it is written."""
+        """Update the board and the standings to what the record says, or will say once it is written."""
         record = self._run.trial(trial_id)
         rows, status = record.rows(), record.status()
         outcome = None if is_written else self._unwritten.outcome(trial_id)
@@ -82,15 +82,14 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         )
         is_over = self._terminal.board.is_over(self._terminal.board.lines[trial_id])
         if found is not None and is_over and outcome is None:
-            self._holding[trial_id] = found  # one that goes on needs its state, whatever its rank
+            self._holding[trial_id] = found  # one that continues needs its state
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._interruption.limit(self._config.search.time_limit)  # counts from the first trial on
-        self._look_at_writing()  # before one of them is shown as begun again
+        self._interruption.limit(self._config.search.time_limit)  # counted from the first trial
+        self._look_at_writing()  # before one of them is shown as started again
         trial_id = trial.config["trial_id"]
-        if (
-            trial.num_failures == 0
-        ):  # those of earlier sessions count; below zero Tune would never give up
+        # failures in earlier sessions count; below zero Tune would never give up
+        if trial.num_failures == 0:
             failures = self._run.trial(trial_id).status().failures
             trial.max_failures = max(self._config.resources.retries - failures, 0)
         self._note(trial_id)
@@ -107,15 +106,15 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._unwritten.add(trial.config["trial_id"], worker, outcome)
         if result.get("remark") and not self._remarked:
             self._remarked = True
-            self._terminal.say(f"frozen features are not shared any more: {result['remark']}")
+            self._terminal.say(f"frozen features are no longer shared: {result['remark']}")
         if "epoch" in result:
             trial_id = trial.config["trial_id"]
             self._note(trial_id)
             self._terminal.epoch(trial_id)
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        """See what is written by now; now and then, too, what running trials say of a long step, which of them are
-        silent, and which nodes there are."""
+        """Check whose weights are written by now; from time to time, also check what running trials report about a
+        long step, which of them are silent, and which nodes exist."""
         self._look_at_writing()
         if time.monotonic() >= self._look_again:
             self._look_around(trials)
@@ -131,20 +130,20 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             for trial in trials
             if trial.status == Trial.RUNNING
             and (worker := trial.temporary_state.ray_actor) is not None
-            and not self._unwritten.writes(worker)  # for which this trial may wait
+            and not self._unwritten.writes(worker)  # this trial may be waiting for that
         )
         found = cluster.nodes()
         self._searcher.concurrent = at_a_time(
             self._config.resources, found, self._granted, self._config.trials
         )
-        if not self._interruption.hears_signals:  # by which a hold that is lost ends its driver
+        if not self._interruption.hears_signals:  # a lost hold comes as one
             if gone := folder_gone(self._run.folder):
                 self._interruption.stop(SessionEnd.FAULT, gone)
             else:
                 self._run.folder.refuse_stale(self._run.session)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Show the end, whether or not all is written."""
+        """Show how it ended, whether or not everything is written."""
         trial_id = trial.config["trial_id"]
         self._note(trial_id)
         outcome = self._unwritten.outcome(trial_id)
@@ -155,7 +154,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._let_go()
 
     def on_experiment_end(self, trials: Any, **info: Any) -> None:
-        """The workers have ended: the records say what was written. A run that was taken over is another driver's."""
+        """The workers have ended: the records say what was written. A run that was taken over is left alone."""
         if not self._writing:
             return
         for trial_id in self._writing:
@@ -165,7 +164,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._let_go()
 
     def _look_at_writing(self) -> None:
-        """Let the weights of trials that are written by now stand in line with the others, and say which were lost."""
+        """Rank the weights that are written by now with the others, and report those that were lost."""
         settled = {own for own in self._writing if self._unwritten.outcome(own) is None}
         for trial_id in settled:
             self._note(trial_id)
@@ -173,13 +172,13 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             if status.status is Status.FAILED:
                 self._terminal.ended(trial_id, status.status, status.reason)
             elif not status.status.has_ended:
-                self._terminal.say(f"trial {trial_id} is tried again: {status.reason}")
+                self._terminal.say(f"trial {trial_id} will be retried: {status.reason}")
         self._writing -= settled
         if settled:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Delete weights that no longer belong to the best, and tell trials what they must reach to write theirs."""
+        """Delete weights that are no longer among the best, and tell trials what they must reach to write theirs."""
         best = self._config.keep.best
         kept = to_keep(self._holding.values(), best)
         for trial_id in self._holding.keys() - kept:
@@ -189,7 +188,7 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             write_json(self._run.folder.bar, {"key": list(key)})
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial that died or raised an exception, and is tried again."""
+        """Count the failure of a trial that died or raised an exception, and will be retried."""
         record = self._run.trial(trial.config["trial_id"])
         self._recovered[record.trial_id] = iteration
         status = record.status()
@@ -197,20 +196,20 @@ class Bookkeeper(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             record.write_status(replace(status, failures=status.failures + 1))
 
     def _is_forgiven(self, record: TrialRecord) -> bool:
-        """Did it fail by a capture, for the first and last time? It goes on eagerly, which is no retry."""
+        """Did a capture fail, for the first and only time? The trial then runs eagerly, which is not a retry."""
         first = bool(record.status().eager) and record.trial_id not in self._forgiven
         if first:
             self._forgiven.add(record.trial_id)
             self._terminal.say(
-                f"trial {record.trial_id} goes on without a CUDA graph: {record.status().eager}"
+                f"trial {record.trial_id} continues without a CUDA graph: {record.status().eager}"
             )
         return first
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial whose retries are used up: its record gets the traceback.
+        """Record the traceback of a trial whose retries are used up.
 
-        Tune also gives one up whose worker died between two trials: it recovers it, and then takes the same death for
-        another failure. That one is suggested again.
+        Tune also gives up a trial whose worker died between two trials: it recovers the trial, and then counts the
+        same death as another failure. Such a trial is suggested again.
         """
         trial_id = trial.config["trial_id"]
         record = self._run.trial(trial_id)

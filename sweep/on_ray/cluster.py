@@ -1,4 +1,4 @@
-"""Start a Ray here or join a cluster; whether every node can run a trial."""
+"""Start Ray here or join a cluster, and check that every node can run a trial."""
 
 import logging
 import socket
@@ -25,12 +25,13 @@ from trainable.errors import RequestError
 from trainable.show.terminal import LOG_FORMAT
 
 PACKING_SECONDS: Final = 60.0  # for two actors' imports and a probe; assumed
-GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15; assumed
+GRAPH_TEST_SECONDS: Final = 90.0  # its process takes about 15 to start; assumed
 
 
 class _ActorManager(RayActorManager):  # type: ignore[misc]
-    """Tune's own, but for Ray's memory monitor: it kills a worker with an error that Tune does not expect, and Tune
-    would end the whole sweep. Taken for what it is, the end of one actor, the trial is tried again (docs/ray.md).
+    """Tune's own, except that it handles Ray's memory monitor: when that kills a worker, the error is one that Tune
+    does not expect, and Tune would end the whole sweep. Reported as the death of one actor, it only makes Tune retry
+    the trial (docs/ray.md).
     """
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
@@ -44,13 +45,13 @@ tune_controller.RayActorManager = _ActorManager
 
 @contextmanager
 def cluster(address: str, log: Path, own: OwnRay | None = None) -> Iterator[str]:
-    """A Ray for as long as the context lasts; gives the dashboard's address, "" where there is none.
+    """Ray for as long as the context lasts; yields the dashboard's address, "" if there is none.
 
-    `own` is the one that was started on this machine; without it `address` is auto (join the one on this machine), or
-    HOST:PORT.
+    `own` is the Ray that was started on this machine; without it, `address` is auto (join the Ray that runs on this
+    machine) or HOST:PORT.
 
     Raises:
-        RequestError: nobody answers at the address, or no Ray can start here.
+        RequestError: nothing answers at the address, or Ray can't start here.
     """
     context = own.ready() if own is not None else _join(address)
     _log_to(log)
@@ -78,12 +79,12 @@ def _join(address: str) -> Any:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RequestError(
             f"--address must be local, auto or HOST:PORT of a running Ray, but {address!r} does not answer ({reason}); "
-            "a cluster with a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+            "for a cluster with a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         ) from None
 
 
 def refuse_closed(address: str) -> None:
-    """Does somebody listen at the address? Ray itself would try for minutes.
+    """Check that something listens at the address; Ray itself would try for minutes.
 
     Raises:
         RequestError: nothing listens at HOST:PORT.
@@ -98,25 +99,25 @@ def refuse_closed(address: str) -> None:
     except OSError as error:
         raise RequestError(
             f"--address must be local, auto or HOST:PORT of a running Ray, but nothing listens at {address} ({error}); "
-            "`ray status` there tells whether one runs"
+            "run `ray status` there to see whether Ray is running"
         ) from None
 
 
 def _log_to(path: Path) -> None:
-    """What Ray has to say belongs in the run's log, not between the lines of our progress."""
+    """Send Ray's messages to the run's log, so that they don't appear between our progress lines."""
     handler = logging.FileHandler(path)
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is said elsewhere
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is reported elsewhere
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(logging.WARNING)
-    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses Ray's own result files
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # warns of missing result files
 
 
 def nodes() -> list[Node]:
-    """The living nodes."""
+    """The nodes that are alive."""
     return [
         Node(
             id=facts["NodeID"],
@@ -130,9 +131,9 @@ def nodes() -> list[Node]:
 
 
 def graph_problem(found: list[Node], granted: Allocation, precision: Precision) -> str:
-    """Why CUDA graphs don't work on one of the nodes with GPUs; "" where they do.
+    """Why CUDA graphs don't work on one of the nodes with GPUs; "" if they do.
 
-    Each is tested in a process of its own, which ends then: after a failed capture it would be suspect.
+    Each node is tested in a process of its own, which then ends: after a failed capture it could not be trusted.
     """
     task = ray.remote(num_cpus=0, num_gpus=granted.gpus, max_retries=0)(node_tasks.graph_problem)
     nodes = [node for node in found if node.gpus]
@@ -151,7 +152,7 @@ def graph_problem(found: list[Node], granted: Allocation, precision: Precision) 
 def measure_packing(
     found: list[Node], run: RunSettings, configs: Sequence[TrialConfig], held_bytes: int
 ) -> Packed | str:
-    """How one trial and two fare on a GPU of the first node that has any, or why that is not known."""
+    """How fast one trial and two run on a GPU of the first node that has one, or why that is unknown."""
     node = next(node for node in found if node.gpus)
     probe = ray.remote(num_cpus=0, num_gpus=0.5, scheduling_strategy=_on(node))(Probe)
     both = [probe.remote(run, configs) for _ in range(2)]
@@ -159,7 +160,7 @@ def measure_packing(
         asked = [each.found.remote() for each in both]
         (gpu, taken, total), (other, *_) = ray.get(asked, timeout=PACKING_SECONDS)
         if gpu != other:
-            return f"the two that were to share a GPU got {gpu} and {other}"
+            return f"the two probes that were to share a GPU got {gpu} and {other}"
         one = ray.get(both[0].rate.remote(PROBE_SECONDS), timeout=PACKING_SECONDS)
         beside = [each.rate.remote(PROBE_SECONDS) for each in both]
         two = sum(ray.get(beside, timeout=PACKING_SECONDS))
@@ -173,9 +174,8 @@ def measure_packing(
 
 def unused_gpus(found: list[Node]) -> list[str]:
     """A line for each node with GPUs that its torch can't use."""
-    task = ray.remote(num_cpus=0, num_gpus=0.01)(
-        node_tasks.why_unused
-    )  # without any, Ray hides the GPUs
+    # without a share, Ray hides the GPUs
+    task = ray.remote(num_cpus=0, num_gpus=0.01)(node_tasks.why_unused)
     nodes = [node for node in found if node.gpus]
     whys = ray.get([task.options(scheduling_strategy=_on(node)).remote() for node in nodes])
     return [f"{node.host}: {why}" for node, why in zip(nodes, whys, strict=True) if why]
@@ -188,7 +188,7 @@ def _on(node: Node) -> NodeAffinitySchedulingStrategy:
 def measure_rates_on_a_node(
     granted: Allocation, weights: str, width: float, probe: RateProbe, *, here: bool
 ) -> Rates | str:
-    """node_tasks.measure on a node, with what a trial gets there; in this process where that is on the only node."""
+    """`node_tasks.rates_or_why` on a node, with a trial's resources; `here`: in this process, on the only node."""
     if here:
         return node_tasks.rates_or_why(weights, width, probe)
     task = ray.remote(num_cpus=granted.cpus, num_gpus=granted.gpus)(node_tasks.rates_or_why)
@@ -199,13 +199,13 @@ def measure_rates_on_a_node(
 def inspect(
     found: list[Node], asked: MustSee, *, gpus: bool = True, here: bool
 ) -> list[dict[str, Any]]:
-    """Let every node look at the run folder and the images, and write a mark there.
+    """Check that every node sees the run folder and the images, and can write a mark in the run folder.
 
-    `gpus`: trials get some, so their facts are asked for. `here`: the only node is the one that this process began; it
-    looks itself, since a worker takes seconds to start.
+    `gpus`: trials get GPUs, so facts about them are needed. `here`: this process started the only node, and checks by
+    itself, since a worker takes seconds to start.
 
     Raises:
-        RequestError: a node has other code, or can't see or write one of them: its trials would fail one after another.
+        RequestError: a node has other code, or can't see or write a folder: its trials would fail one after another.
     """
     if not here:
         refuse_other_code(_codes(found))
@@ -233,7 +233,7 @@ def inspect(
 
 
 def _codes(found: list[Node]) -> list[dict[str, str]]:
-    """What each node that trials can run on imports as our code."""
+    """Which code each node that can run trials imports as ours."""
     task = ray.remote(num_cpus=0)(code_here)
     asked = [task.options(scheduling_strategy=_on(node)).remote() for node in found if node.cpus]
     codes: list[dict[str, str]] = ray.get(asked)
@@ -244,7 +244,7 @@ def _look_everywhere(found: list[Node], asked: MustSee, gpus: bool) -> list[dict
     task = ray.remote(num_cpus=0)(node_tasks.look)
     looks = [
         task.options(
-            num_gpus=0.01 if node.gpus and gpus else 0,  # without any, Ray hides the GPUs
+            num_gpus=0.01 if node.gpus and gpus else 0,  # without a share, Ray hides the GPUs
             scheduling_strategy=_on(node),
         ).remote(asked)
         for node in found

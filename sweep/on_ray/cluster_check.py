@@ -1,4 +1,4 @@
-"""What `sweep plan --address` asks a cluster: all that a run there would be refused for, and nothing is left there."""
+"""`sweep plan --address`: check everything that a run on the cluster can be refused for, and leave nothing there."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,10 +18,10 @@ from trainable.records.files import write_json
 
 @contextmanager
 def joined(config: SweepConfig, address: str) -> Iterator[Callable[[Prepared], Machine]]:
-    """The cluster at `address`, which is joined for as long as the context lasts; gives what looks at its nodes.
+    """Join the cluster at `address` for as long as the context lasts; yields a function that inspects its nodes.
 
     Raises:
-        RequestError: nobody answers, or no node can hold a trial; later, a node does not see storage or images.
+        RequestError: nothing answers, or no node can hold a trial; later, a node does not see storage or images.
     """
     with cluster.cluster(address, Path(os.devnull)):
         found = cluster.nodes()

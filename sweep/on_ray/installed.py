@@ -1,7 +1,7 @@
-"""Workers import this driver's code: where Ray lets them look for it, and what each node finds.
+"""Workers import this driver's code: where Ray makes them look for it, and what each node finds.
 
-Left to itself, Ray puts the folders of the driver's script and of the user first on the path of every worker: a
-`trainable.py` there would be imported instead of ours, or another clone's code, without a word.
+By default, Ray puts the folder of the driver's script and the current folder first on the path of every worker: a
+`trainable.py` there, or another clone's code, would silently be imported instead of ours.
 """
 
 import os
@@ -20,27 +20,27 @@ SITES: Final = ("site-packages", "dist-packages")
 
 
 class _Only(list[str]):
-    """Folders that nobody adds to."""
+    """Folders that can't be added to."""
 
     def extend(self, more: Iterable[str]) -> None:
-        """Ray would, at each start."""
+        """Do nothing: Ray would add folders at each start."""
 
 
 def job() -> Any:
-    """What Ray is told of this driver: its workers look for code where this driver's lies, and else as any Python."""
+    """The job that Ray is given: its workers look for code where this driver's is, and otherwise as any Python does."""
     told = JobConfig()
     told._py_driver_sys_path = _Only(_unknown_to_python())
     return told
 
 
 def _unknown_to_python() -> list[str]:
-    """The folder of this driver's code, where it is a checkout, which another Python may not know of."""
+    """The folder of this driver's code if that is a checkout, which another Python may not know about."""
     return [] if place().name in SITES else [str(place())]
 
 
 @contextmanager
 def python_path() -> Iterator[None]:
-    """Around the start of a Ray here: what its workers import before they are anybody's is this driver's code too."""
+    """Around the start of Ray here: workers import this driver's code even before they belong to a job."""
     before = os.environ.get("PYTHONPATH")
     folders = [*_unknown_to_python(), *([before] if before else [])]
     if folders:
@@ -57,14 +57,14 @@ def python_path() -> Iterator[None]:
 def code_here() -> dict[str, str]:
     """Which code is imported here: host, place, version and digest, or why none is.
 
-    It goes to nodes as it is, not by its name: that may be another's there.
+    Nodes get this function by value, not by name: the name may mean other code there.
     """
     import socket
 
     host = socket.gethostname()
     try:
         from trainable.installation import code_digest, place, version
-    except BaseException as error:  # no package, an older one, somebody's own file of that name
+    except BaseException as error:  # no package, an older one, an unrelated file of that name
         return {"host": host, "why": f"{type(error).__name__}: {error}"}
     return {
         "host": host,
@@ -78,10 +78,10 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def refuse_other_code(seen: Sequence[dict[str, str]]) -> None:
-    """Is what each node imports the same as what this driver runs? `seen` are answers of `code_here`.
+    """Check that each node imports the code that this driver runs. `seen` are results of `code_here`.
 
     Raises:
-        RequestError: it is another, or none.
+        RequestError: a node imports other code, or none.
     """
     mine = code_here()
     for found in seen:
@@ -90,7 +90,7 @@ def refuse_other_code(seen: Sequence[dict[str, str]]) -> None:
         theirs = (
             f"can't import it ({found['why']})"
             if "why" in found
-            else f"imports another from {found['place']} (version {found['version']})"
+            else f"imports other code from {found['place']} (version {found['version']})"
         )
         raise RequestError(
             f"every node must have the code of this driver, {PROJECT} in {mine['place']} (version {mine['version']}), "

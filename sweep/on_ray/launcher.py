@@ -1,4 +1,4 @@
-"""One session of a sweep: cluster, resources, Tuner, signals, exit code. What ends here goes on from the records."""
+"""One session of a sweep: cluster, resources, Tuner, signals, exit code. The next one continues from the records."""
 
 import os
 import traceback
@@ -43,11 +43,11 @@ def run_session(
     console: PlainConsole,
     store_limit: int | None = None,
 ) -> Exit:
-    """Go on with a run until it is complete or interrupted. `begin` holds it, once nothing can be refused any more.
+    """Continue a run until it is complete or interrupted. `begin` locks it, once nothing can be refused any more.
 
     Raises:
         RequestError: the cluster or the request can't be used.
-        RunFault: the run has a fault: a full disk, a changed image.
+        RunFault: the run has a fault, such as a full disk or a changed image.
     """
     interruption = Interruption()
     held: HeldRun | None = None
@@ -68,13 +68,13 @@ def run_session(
                     _greet(console, held.folder, resolved, dashboard)
                     complete = _tune(held, resolved, dashboard, console, interruption)
                     if not complete and not interruption.how:
-                        interruption.how = SessionEnd.SIGINT  # Tune caught it, and ended orderly
+                        interruption.how = SessionEnd.SIGINT  # Tune caught it and ended cleanly
                 except KeyboardInterrupt:
                     interruption.how = interruption.how or SessionEnd.SIGINT
                 finally:
                     interruption.begin_to_end()
         except Exception as error:
-            # of Ray, or of the disk: what is on record stays, and another session can go on
+            # from Ray or the disk: what is on record stays, and another session can continue
             folder = held.folder if held else run.folder
             if isinstance(error, RequestError) and not (held and folder_gone(folder)):
                 raise
@@ -88,9 +88,9 @@ def run_session(
             interruption.leave()
         if held is None:
             return _not_begun(interruption, console)
-        # a folder that is gone may have ended it by a signal
+        # if the folder is gone, that may have ended the session by a signal
         if fault := interruption.fault or folder_gone(held.folder):
-            text = f"{fault}; `sweep resume {held.folder.path}` goes on then"
+            text = f"{fault}; then `sweep resume {held.folder.path}` continues the run"
             console.note(text)
             raise RunFault(text)
         return _farewell(held.folder, complete, interruption.how, console)
@@ -103,10 +103,10 @@ def _tune(
     console: PlainConsole,
     interruption: Interruption,
 ) -> bool:
-    """Run Tune over what the records leave to do; True when nothing is left."""
+    """Run Tune on what is left to do by the records; True when nothing is left."""
     folder, config, granted = run.folder, run.config, resolved.granted
     nodes = cluster.nodes()
-    # Otherwise Tune starts one actor after another, each some seconds long; our searcher holds back by itself.
+    # Otherwise Tune starts actors one after another, seconds each; our searcher limits itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(granted.concurrent)
     settle(run)
     asked = asked_in_all(config, folder.trials())
@@ -154,9 +154,9 @@ def _tune(
 
 
 def _close(run: HeldRun, how: SessionEnd | None) -> None:
-    """Put on record how a session ended, and which trials were under way; their actors are gone by now.
+    """Record how a session ended and which trials were running; their actors are gone by now.
 
-    What another driver has taken over is his to write, and a full disk takes nothing.
+    A run that another driver has taken over is left to that driver, and a full disk can't be written to.
     """
     with suppress(StaleSession, RequestError, OSError):
         for record in run.folder.trials():
@@ -169,7 +169,7 @@ def _close(run: HeldRun, how: SessionEnd | None) -> None:
 
 
 def _say_error(error: Exception, held: HeldRun | None, console: PlainConsole) -> None:
-    """What Ray or a library raised; all of it stands in the run's log, or on the screen where there is no run."""
+    """Report what Ray or a library raised; the traceback goes to the run's log, or to the terminal without a run."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
     if held is None:
         console.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
@@ -178,21 +178,19 @@ def _say_error(error: Exception, held: HeldRun | None, console: PlainConsole) ->
     log = held.folder.log
     with log.open("a") as file:
         traceback.print_exception(error, file=file)
-    console.print(f"error: {reason}; all of it: {log}", style="red", soft_wrap=True)
+    console.print(f"error: {reason}; the traceback is in {log}", style="red", soft_wrap=True)
 
 
 def _not_begun(interruption: Interruption, console: PlainConsole) -> Exit:
-    """Say that nothing is on record of what was asked for, and why.
+    """Report that nothing of the request is on record, and why.
 
     Raises:
-        RequestError: of a fault that must be mended first.
+        RequestError: there is a fault that must be fixed first.
     """
     if interruption.fault:
-        raise RequestError(f"{interruption.fault}; nothing was begun, so give the command again")
+        raise RequestError(f"{interruption.fault}; nothing was started, so run the command again")
     how = interruption.how or SessionEnd.ERROR
-    console.print(
-        f"ended before it began ({how}): nothing of it is on record; give the command again"
-    )
+    console.print(f"ended before it began ({how}): nothing was recorded; run the command again")
     return _exit_of(interruption.how)
 
 
@@ -208,10 +206,10 @@ def _greet(console: PlainConsole, run: RunFolder, resolved: Resolved, dashboard:
         console.print(device, soft_wrap=True)
     if dashboard:
         console.print(
-            f"Ray dashboard: {dashboard} (`ray get-auth-token` prints what it asks for)",
+            f"Ray dashboard: {dashboard} (`ray get-auth-token` prints the token it asks for)",
         )
     else:
-        console.print("no Ray dashboard: it did not start in time, or this cluster has none")
+        console.print("no Ray dashboard: it did not start in time, or this cluster does not run one")
 
 
 def _farewell(
@@ -229,14 +227,14 @@ def _farewell(
         )
         return Exit.TRIALS_FAILED if failed else Exit.WELL
     console.print(
-        f"interrupted ({how or SessionEnd.ERROR}): {ended} trials ended; `sweep resume {run.path}` goes on",
+        f"interrupted ({how or SessionEnd.ERROR}): {ended} trials ended; `sweep resume {run.path}` continues the run",
         soft_wrap=True,
     )
     return _exit_of(how)
 
 
 def _exit_of(how: SessionEnd | None) -> Exit:
-    """Of a session that did not finish; None: by an error."""
+    """The exit code of a session that did not finish; None: it ended by an error."""
     if how is None:
         return Exit.TRIALS_FAILED
     return Exit.TERMINATED if how is SessionEnd.SIGTERM else Exit.INTERRUPTED

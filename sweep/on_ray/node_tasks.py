@@ -1,6 +1,6 @@
-"""What a node is asked before the first trial: does it see the run folder, how fast is it?
+"""What a node is asked before the first trial: does it see the run folder, and how fast is it?
 
-Apart from the rest, so that a worker of Ray which runs them starts soon.
+This module imports little, so that a Ray worker that runs these tasks starts quickly.
 """
 
 import os
@@ -26,36 +26,36 @@ def rates_or_why(weights: str, width: float, probe: RateProbe) -> Rates | str:
 
 
 def graph_problem(precision: Precision) -> str:
-    """Why a training step can't be a CUDA graph here; "" where it can."""
+    """Why a training step can't be a CUDA graph here; "" if it can."""
     return problem("cuda", precision)
 
 
 def why_unused() -> str:
-    """Why torch can't use a GPU that this node has; "" where it can, or has none."""
+    """Why torch can't use the GPUs of this node; "" if it can, or if there are none."""
     return unused_gpu()
 
 
 @dataclass(frozen=True)
 class MustSee:
-    """What every node must see, so that trials can run there."""
+    """What every node must see so that trials can run there."""
 
     folder: Path
-    """Of the run: nodes write there, too."""
+    """The run's; nodes also write there."""
     images: Path
     """A folder."""
     first_image: str
-    """One of them, relative to their folder."""
+    """One of the images, relative to `images`."""
     session: int
-    """Which leaves the marks that show that a node writes."""
+    """The session that leaves the marks, which show that a node can write."""
 
     @property
     def mark(self) -> str:
-        """How the names of the marks begin."""
+        """The prefix of the names of the marks."""
         return f".seen-{self.session}-"
 
 
 def look(asked: MustSee) -> dict[str, Any]:
-    """What a node sees of the run folder and the images; leaves a mark in the folder."""
+    """What a node sees of the run folder and the images; leaves a mark in the run folder."""
     host = socket.gethostname()
     mark = asked.folder / f"{asked.mark}{host}-{os.getpid()}"
     try:

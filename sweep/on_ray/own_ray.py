@@ -1,4 +1,4 @@
-"""A Ray on this machine that starts in the background, its workers importing what trials need meanwhile."""
+"""Ray on this machine, started in the background while its workers import what trials need."""
 
 import ctypes
 import logging
@@ -19,17 +19,17 @@ from trainable.hardware.cpus import usable_cpus
 
 IMPORTED_EARLY: Final = "trainable.trial"
 CPUS_TO_SPARE: Final = int(os.environ.get("SWEEP_RAY_BESIDE_CPUS", 8))
-"""With fewer, Ray's processes and the driver take each other's cores: 4 s slower with two (docs/log.md)."""
+"""With fewer, Ray's processes and the driver compete for the cores: 4 s slower with two (docs/log.md)."""
 LATE: Final = "timed out during startup"
-"""In Ray's words: its raylet gave up, since its agents took more than 15 s to start (ray-project/ray#65983)."""
+"""Ray's words where its raylet gave up because its agents took more than 15 s to start (ray-project/ray#65983)."""
 SIGACTION_BYTES: Final = 256
 """More than C's `struct sigaction` takes anywhere (152 on Linux)."""
 
 
 @contextmanager
 def sigterm_as_it_was() -> Iterator[None]:
-    """Around `ray.init`, which sets a handler in C++ that prints a stack before it ends the process, and around
-    `ray.shutdown`, which sets the default: whatever the program does on SIGTERM."""
+    """Keep the program's own handling of SIGTERM across `ray.init`, which sets a C++ handler that prints a stack
+    before it ends the process, and across `ray.shutdown`, which sets the default."""
     system, before = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
     system.sigaction(signal.SIGTERM, None, before)
     try:
@@ -39,13 +39,13 @@ def sigterm_as_it_was() -> Iterator[None]:
 
 
 class OwnRay:
-    """Ends with `close`, or with this process, however it ends.
+    """A local Ray. It ends with `close`, or with this process, however that ends.
 
-    Its thread lives as long as it does: the kernel ends what a thread began when that thread ends.
+    Its thread lives as long as Ray does: when a thread ends, the kernel ends the processes that it started.
     """
 
     def __init__(self, trials_at_a_time: int) -> None:
-        """With so many workers that import early, at most one a CPU; on few CPUs it starts when it is asked for."""
+        """With this many workers that import early, at most one per CPU; on few CPUs, Ray starts only in `ready`."""
         cpus = usable_cpus()
         self.begins_now = cpus >= CPUS_TO_SPARE
         self._started = threading.Event()
@@ -57,7 +57,7 @@ class OwnRay:
         if self.begins_now:
             os.environ |= {
                 "RAY_preload_python_modules": IMPORTED_EARLY,
-                # a worker a CPU is started, and those above this number are ended at once
+                # Ray starts a worker per CPU, and at once ends those above this number
                 "RAY_num_workers_soft_limit": str(min(cpus, trials_at_a_time)),
             }
             self._thread.start()
@@ -74,23 +74,23 @@ class OwnRay:
         if self._error is not None:
             reason = (str(self._error) or type(self._error).__name__).splitlines()[0]
             raise RequestError(
-                f"a Ray must start on this machine, but it does not: {reason}{_remedy(self._error)}"
+                f"Ray must start on this machine, but it does not: {reason}{_remedy(self._error)}"
             )
         return self._context
 
     @property
     def has_started(self) -> bool:
-        """Is `ready` there without waiting?"""
+        """Would `ready` return without waiting?"""
         return self._started.is_set()
 
     def close(self) -> None:
-        """End it; one that is still starting ends by itself, and nobody waits for it."""
+        """End it; a Ray that is still starting ends by itself, and is not waited for."""
         self._unwanted.set()
         if self._started.is_set():
             self._thread.join()
 
     def _trying(self, *, again: bool) -> threading.Thread:
-        """A second time where a busy machine, as with another sweep that starts, was too slow for Ray's own limits."""
+        """Tried again where a busy machine (say, another sweep is starting) was too slow for Ray's own limits."""
         return threading.Thread(target=self._run, args=(again,), name="ray", daemon=True)
 
     def _run(self, again: bool) -> None:
@@ -99,17 +99,17 @@ class OwnRay:
                 self._context = ray.init(
                     address="local",
                     num_cpus=self._cpus,
-                    include_dashboard=None,  # with it, but not in vain: True would fail where it is late
+                    include_dashboard=None,  # started, but not required: with True, a late one is an error
                     dashboard_host="127.0.0.1",
                     log_to_driver=False,
-                    logging_level=logging.CRITICAL,  # what fails is raised; a late dashboard, said once
+                    logging_level=logging.CRITICAL,  # errors are raised; a late dashboard is reported by us
                     job_config=job(),
                 )
-        except Exception as error:  # shown to who waits for it
+        except Exception as error:  # raised in `ready`
             if LATE in str(error) and not again and not self._unwanted.is_set():
                 self._thread = self._trying(again=True)
                 self._thread.start()
-                return  # and the kernel ends what this try has begun
+                return  # and the kernel ends the processes that this thread started
             self._error = error
         self._started.set()
         self._unwanted.wait()
@@ -118,13 +118,13 @@ class OwnRay:
 
 
 def _remedy(error: Exception) -> str:
-    """Where Ray keeps its files: sockets need a short path, and its token lies in the user's home."""
+    """What to do where Ray can't keep its files: its sockets need a short path, and its token the user's home."""
     file = str(error.filename or "") if isinstance(error, OSError) else ""
     temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if file and Path(file).is_relative_to(Path.home()):
-        return "; HOME must be a folder that can be written to: Ray keeps its token there"
+        return "; set HOME to a folder that can be written to: Ray keeps its token there"
     if (file and Path(file).is_relative_to(temporary)) or "AF_UNIX" in str(error):
-        return "; RAY_TMPDIR names a folder of yours with a short path, where it may keep its files"
+        return "; set RAY_TMPDIR to a folder of yours with a short path, for Ray's files"
     if LATE in str(error):
-        return "; the machine is too busy, at two tries: start again when it is less so"
+        return "; the machine was too busy, twice: start again when it is less busy"
     return ""

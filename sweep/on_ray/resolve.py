@@ -1,4 +1,4 @@
-"""What all trials of a run share: resolved by its first session, and kept by all that follow."""
+"""What all trials of a run share: resolved by its first session, and kept by all later ones."""
 
 import os
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from trainable.show.terminal import PlainConsole
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a session of a run trains with. Nothing of it is on record yet."""
+    """What a session of a run trains with, before any of it is recorded."""
 
     manifest: Manifest
     """The run's, with what was resolved now."""
@@ -37,10 +37,10 @@ def resolve(
 ) -> Resolved:
     """What all trials share; device, number format and threads stay as the first session resolved them.
 
-    `store_limit` goes for this session alone. Nothing is written, but for marks that nodes leave for a moment.
+    `store_limit` applies to this session only. Nothing is written, except for marks that nodes leave for a moment.
 
     Raises:
-        RequestError: no node can hold a trial, sees the folders, or has a device that the run can use.
+        RequestError: no node can hold a trial or has a device that the run can use, or a node can't see the folders.
     """
     found = cluster.nodes()
     here = address == "local" and not any(node.gpus for node in found)
@@ -54,7 +54,7 @@ def resolve(
         resolved = _go_on(run, run.settings, found, here, console)
     for remark in device_remarks(gpus_of(resolved.devices), gpus_of(run.manifest.devices)):
         console.print(remark, soft_wrap=True)
-    if resolved.manifest.sharing is None:  # the run begins, or was extended
+    if resolved.manifest.sharing is None:  # the run is new, or was extended
         resolved = _share_work(run, resolved, here, console)
     settings = resolved.settings
     if store_limit is not None and settings.sharing is not None:
@@ -66,7 +66,7 @@ def resolve(
 def _go_on(
     run: Run, recorded: RunSettings, found: list[Node], here: bool, console: PlainConsole
 ) -> Resolved:
-    """As the first session resolved it, a trial's share of a GPU too, where it was not changed since."""
+    """As the first session resolved it, including a trial's share of a GPU unless that was changed since."""
     config, before = run.config, run.manifest.resources
     settings = recorded.model_copy(update={"store": own_store()})
     devices = _inspect(run, found, settings.device == "cuda", here)
@@ -77,8 +77,8 @@ def _go_on(
     granted = allocate(resources, found, config.trials)
     if before is not None and granted.cpus != before.cpus_per_trial:
         console.print(
-            f"CPUs a trial: {granted.cpus}; its threads stay {settings.threads}, as at the start: others give other "
-            "last digits",
+            f"CPUs per trial: {granted.cpus}; their threads stay {settings.threads}, as at the start: another number "
+            "would change the last digits",
             soft_wrap=True,
         )
     if before is not None and granted.gpus != before.gpus_per_trial:
@@ -87,13 +87,13 @@ def _go_on(
 
 
 def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Resolved:
-    """As the configuration and the devices have it, and the manifest that says so."""
+    """As the configuration and the devices determine it, with the manifest that records it."""
     config, images = run.config, run.manifest.image_folder
     granted = allocate(config.resources, found, config.trials)
     devices = _inspect(run, found, granted.gpus > 0, here)
     gpus = gpus_of(devices) if granted.gpus > 0 else []
     if granted.gpus > 0 and not gpus and config.resources.gpus_per_trial == "auto":
-        # Ray counts GPUs that torch can't use: trials get CPUs, as where there are none
+        # Ray counts GPUs that torch can't use: trials get CPUs, as if there were none
         granted = allocate(
             config.resources.model_copy(update={"gpus_per_trial": 0}), found, config.trials
         )
@@ -110,7 +110,7 @@ def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Re
         collapse_epochs=config.guards.collapse_epochs,
         device="cuda" if gpus else "cpu",
         precision=precision,
-        tf32=False,  # float32 is float32: comparable elsewhere, and resumable there
+        tf32=False,  # plain float32 can be compared and resumed on other machines
         graphs=graphs is not None and graphs.used,
         views_made_on="device" if gpus else "host",
         threads=granted.cpus,
@@ -133,7 +133,7 @@ def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Re
 
 
 def _inspect(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[str, Any]]:
-    """Every kind of device that the nodes have, once all of them see what they must."""
+    """Every kind of device that the nodes have, after a check that all nodes see what they must."""
     folder, images = run.folder, run.manifest.image_folder
     first = str(read_split(folder.split, ("train",))["file"].iloc[0])
     asked = MustSee(folder.path, images, first, len(run.manifest.sessions) + 1)
@@ -166,7 +166,7 @@ def _pack(
     granted: Allocation,
     console: PlainConsole,
 ) -> tuple[Allocation, dict[str, Any]]:
-    """What a trial gets of a GPU where that is left to us: a half where two side by side are faster than one."""
+    """A trial's share of a GPU where that is left to us: half if two trials side by side are faster than one."""
     config = run.config
     if config.resources.gpus_per_trial != "auto":
         return granted, {"why": "resources.gpus_per_trial was given"}
@@ -187,13 +187,13 @@ def _pack(
 
 
 def own_store() -> Path | None:
-    """`SWEEP_STORE` as it is set here goes for every node; where it is not, each node has its own default."""
+    """`SWEEP_STORE` applies to every node if it is set here; otherwise each node has its own default."""
     given = os.environ.get("SWEEP_STORE")
     return absolute(given, "SWEEP_STORE") if given else None
 
 
 def _share_work(run: Run, resolved: Resolved, here: bool, console: PlainConsole) -> Resolved:
-    """Decide by measured rates what frozen work is kept; what was decided before does not count."""
+    """Decide by measured rates which frozen work is kept; an earlier decision does not count."""
     config, granted = run.config, resolved.granted
     settings = resolved.settings.model_copy(update={"sharing": None})
 

@@ -12,7 +12,7 @@ from trainable.records.rows import BROKEN
 
 
 class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
-    """Asks the rungs what becomes of a trial at each epoch."""
+    """Asks the rungs at each epoch whether a trial continues."""
 
     def __init__(self, rungs: Rungs | None, run: HeldRun) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         self._run = run
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The first that waits, among those that have not ended; Tune's own looks at every trial there ever was."""
+        """The first waiting trial of those that have not ended; Tune's own version goes through all trials."""
         waiting = (t for t in tune_controller.get_live_trials() if t.status == Trial.PENDING)
         return min(waiting, key=lambda trial: int(trial.experiment_tag.split("_")[0]), default=None)
 
@@ -39,6 +39,6 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         return stop if verdict == "stop" else continue_
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """One that diverged or collapsed leaves the rungs."""
+        """A trial that diverged or collapsed leaves the rungs."""
         if self._rungs is not None and result.get("status") in BROKEN:
             self._rungs.forget(trial.config["trial_id"])

@@ -1,4 +1,4 @@
-"""study.py and proposals.py as a Ray Tune searcher: unfinished trials on record first, then new ones."""
+"""study.py and proposals.py as a Ray Tune searcher: first the unfinished trials on record, then new ones."""
 
 import logging
 from collections import deque
@@ -19,10 +19,10 @@ LOG = logging.getLogger(__name__)
 
 
 class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Gives Tune a trial whenever a slot is free, and opens its record before Tune hears of it.
+    """Gives Tune a trial whenever a slot is free, and creates its record before Tune hears of it.
 
-    At most `concurrent` trials are live. One that waits for its retry is live, so no new suggestion takes its place.
-    One whose weights are being written is not, but the search is not over before they are.
+    At most `concurrent` trials are live. A trial that waits for its retry is live, so no new suggestion takes its
+    place. A trial whose weights are being written is not, but the search is not over until they are written.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self._config = config = run.config
         self._run = run
         self.concurrent = concurrent
-        """How many trials may be live; it follows the nodes that there are."""
+        """How many trials may be live; it changes as nodes come and go."""
         self._unwritten = unwritten
         self._interruption = interruption
         self._proposals = Proposals(config)
@@ -45,7 +45,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 
     @property
     def is_complete(self) -> bool:
-        """Was everything tried that was asked for, and has it ended?"""
+        """Has everything that was asked for been tried, and has it ended?"""
         is_over = self._exhausted and not self._live and not self._waiting
         return is_over and self._unwritten.is_all_on_record
 
@@ -62,8 +62,8 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         if own is None and not self._exhausted:
             own = self._new_trial()
             self._exhausted = own is None
-        if own is None:  # while others live or write, one of them may have to be tried again
-            # Tune listens to nothing while it waits for a searcher, so an end that was asked for is looked for here
+        if own is None:  # while others run or write, one of them may need a retry
+            # Tune reacts to nothing while it waits for a searcher, so a requested end is checked here
             writes = len(self._unwritten) and not self._interruption.how
             return None if self._live or writes else Searcher.FINISHED
         self._live[trial_id] = own
@@ -75,7 +75,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             asked = self._config.asked_for(self._trials)
             if len(self._trials) < asked:
                 LOG.warning(
-                    "the space is exhausted: it has %d distinct settings, %d were asked for",
+                    "the space is exhausted: it has %d distinct settings, but %d were asked for",
                     len(self._trials),
                     asked,
                 )
@@ -92,7 +92,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Look at the record of a trial that ended, was pruned, or failed for good."""
+        """Read the record of a trial that ended, was pruned, or failed for good."""
         own = self._live.pop(trial_id)
         found = recorded(self._run.trial(own), self._config.metric)
         if outcome := self._unwritten.outcome(own):
@@ -103,7 +103,7 @@ class RecordSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             self._trials[own] = found
 
     def again(self, own: str) -> None:
-        """Look at a record once more; where its trial has not ended, suggest that again."""
+        """Read a record once more, and suggest its trial again if that has not ended."""
         found = recorded(self._run.trial(own), self._config.metric)
         if own in self._trials:
             self._trials[own] = found

@@ -1,4 +1,4 @@
-"""Workers that write what a trial left while they train the next one, and workers that are silent."""
+"""Workers that write a trial's weights and state while they train the next one, and workers that are silent."""
 
 import time
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ from trainable.show.wording import duration
 
 @dataclass
 class Writer:
-    """The worker that writes what a trial left, and what is known of its life."""
+    """The worker that writes a trial's weights and state, and whether it is known to be alive."""
 
     worker: Any
     outcome: Outcome
-    """How the training ended; it is on record once all is written."""
+    """How the training ended; this is recorded once everything is written."""
     answer: Any = None
 
     def has_died(self) -> bool:
-        """Asked without waiting: it answers between two epochs, and an error comes when it has died."""
+        """Ask without waiting: a worker answers between two epochs, and a dead one raises an error."""
         self.answer = self.answer or self.worker.__ray_ready__.remote()
         answered, _ = ray.wait([self.answer], timeout=0)
         if answered:
@@ -33,7 +33,7 @@ class Writer:
                 ray.get(answer)
             except ActorDiedError:
                 return True
-            except RayError:  # it can't be reached now, and may live: asked again
+            except RayError:  # it can't be reached now, but may be alive: ask again
                 return False
         return False
 
@@ -41,7 +41,7 @@ class Writer:
 class Unwritten:
     """Trials whose training is over, but whose record does not say so yet: their workers still write weights and state.
 
-    What becomes of each is looked for again and again; one whose worker died meanwhile has to be tried again.
+    Each is checked again and again; a trial whose worker died meanwhile must be retried.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Unwritten:
         self._look_again = 0.0
         self._writers: dict[str, Writer] = {}
         self._died: dict[str, int] = {}
-        """By trial: in which attempt its worker died while it wrote."""
+        """By trial: the attempt in which its worker died while writing."""
 
     def __len__(self) -> int:
         return len(self._writers)
@@ -71,20 +71,20 @@ class Unwritten:
 
     @property
     def is_all_on_record(self) -> bool:
-        """Also of those that were not looked at since."""
+        """Have all of them ended on record, including those not checked since?"""
         return all(self._run.trial(own).status().status.has_ended for own in self._writers)
 
     def writes(self, worker: Any) -> bool:
-        """Is this worker writing what a trial left?"""
+        """Is this worker writing a trial's weights and state?"""
         return any(writer.worker == worker for writer in self._writers.values())
 
     def is_counted(self, record: TrialRecord) -> bool:
-        """Did the worker die while it wrote, which was counted, and was the trial not begun again since? Tune may not
-        know of that death yet, give the trial to the same worker, and take this for another failure."""
+        """Was the worker's death while writing already counted, with no new attempt since? Tune may not know of that
+        death yet, give the trial to the same worker, and count this as another failure."""
         return self._died.get(record.trial_id) == record.status().attempt
 
     def look(self) -> list[str]:
-        """Trials of which the record says by now how they ended, or that they have to be tried again."""
+        """Trials whose records by now say how they ended, or that they must be retried."""
         if self._writers and time.monotonic() >= self._look_again:
             self._look_again = time.monotonic() + NOTE_SECONDS
             self._silence.end((own, writer.worker) for own, writer in self._writers.items())
@@ -94,13 +94,13 @@ class Unwritten:
         return settled
 
     def _is_settled(self, trial_id: str, writer: Writer) -> bool:
-        died = writer.has_died()  # asked first: what it wrote before is on record by then
+        died = writer.has_died()  # checked first: what it wrote before that is on record by then
         record = self._run.trial(trial_id, self._session)
         status = record.status()
         if status.status.has_ended:
             return True
         if not died and (status.status is Status.RUNNING or not record.has_status):
-            return False  # where the folder is gone, its status is
+            return False  # if the folder is gone, so is its status
         if died:
             self._died[trial_id] = status.attempt
         if status.status is Status.RUNNING:
@@ -114,12 +114,12 @@ class Unwritten:
 
 
 def give_up(record: TrialRecord, reason: str) -> None:
-    """Put on record that a trial failed for good."""
+    """Record that a trial failed for good."""
     record.end(Status.FAILED, f"{reason[:300]}; its log: {record.log}")
 
 
 class Silence:
-    """Ends workers that have shown no sign of life for too long; their trials are then tried again."""
+    """Kills workers that have shown no sign of life for too long; their trials are then retried."""
 
     def __init__(self, run: RunFolder, limit: float | None) -> None:
         self._run = run
@@ -127,10 +127,10 @@ class Silence:
         self._signs: dict[str, tuple[object, float]] = {}
         """By trial: what its files looked like when they last changed, and when that was seen."""
         self.said: dict[str, str] = {}
-        """By trial: why its worker was ended, for want of a better word of its own."""
+        """By trial: why its worker was killed, as the reason to record."""
 
     def end(self, busy: Iterable[tuple[str, Any]]) -> None:
-        """Kill the silent ones of the workers that are busy, each with a trial; a hung one takes no other request."""
+        """Kill the busy workers, each with its trial, that are silent; a hung worker takes no other request."""
         if self._limit is None:
             return
         workers = dict(busy)
@@ -146,7 +146,7 @@ class Silence:
                 del self._signs[trial_id]
 
     def _seconds(self, record: TrialRecord) -> float:
-        """Since when no row, status or note was written, by this process's own clock."""
+        """Seconds since a row, status or note was last written, by this process's own clock."""
         sign = record.last_written()
         before, since = self._signs.get(record.trial_id, (None, 0.0))
         if sign != before:

@@ -1,1 +1,1 @@
-"""What a person asks for: sweep.yaml, overrides, and the one way into a run that is on record."""
+"""What the user asks for: sweep.yaml, overrides, and the only way to open a recorded run."""

@@ -1,4 +1,4 @@
-"""SweepConfig: the YAML file, checked; overrides key=value; errors that name line and remedy."""
+"""SweepConfig: the YAML file, validated; key=value overrides; errors that name the line and the remedy."""
 
 import math
 import re
@@ -34,17 +34,17 @@ from trainable.errors import RequestError, did_you_mean
 from trainable.metric import Metric
 
 Sampler = Literal["tpe", "gp"]
-"""Of Optuna's: what it proposes follows from all trials on record. Each is made by `SAMPLERS` in sweep.search.study."""
+"""Optuna's samplers: they propose from all trials on record. `SAMPLERS` in sweep.search.study creates them."""
 Method = Literal["grid", "random", "qmc", Sampler]
 EPOCHS: Final = 10
-"""Of a trial, where nobody says how many; assumed. The source report of Smiling trains as long."""
+"""Default epochs of a trial; assumed. The source report of Smiling trains for as many."""
 STORAGE: Final = Path("runs")
-"""The folder that run folders lie in, where nobody says which; below where you are."""
+"""The default folder for run folders, relative to the current folder."""
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
-    """8h, 90m, 45s; on record also plain seconds, which requests are not given (sweep.request.refusals)."""
+    """8h, 90m, 45s; records may also hold plain seconds, which requests may not (sweep.request.refusals)."""
     if value is None or isinstance(value, int | float):
         return value
     found = isinstance(value, str) and re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)
@@ -54,7 +54,7 @@ def _seconds(value: object) -> object:
 
 
 def _in_seconds(value: float | None) -> object:
-    """28800s: with its unit, so that what is on record can be asked for again."""
+    """28800s: with its unit, so that a recorded value can be used in a new request."""
     if value is None or math.isinf(value):
         return value
     return f"{Decimal(repr(value)).normalize():f}s"
@@ -80,7 +80,7 @@ def parse_bytes(name: str, text: str) -> int:
     """A size on the command line, in bytes.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not a size.
     """
     try:
         size = _bytes(text)
@@ -91,7 +91,7 @@ def parse_bytes(name: str, text: str) -> int:
 
 
 def _share(value: object) -> object:
-    """0.5, 1/2 or a whole number of GPUs; whatever is not 1/k would tear a GPU between trials."""
+    """0.5, 1/2 or a whole number of GPUs; any other fraction would not divide a GPU evenly among trials."""
     if value == "auto":
         return value
     try:
@@ -127,9 +127,9 @@ class SearchConfig(StrictModel):
     """Distinct settings; every point under grid."""
     seed: int = Field(0, ge=0)
     first: tuple[dict[str, Any], ...] = ()
-    """Settings to try before the method's own, whole or in part."""
+    """Settings, complete or partial, to try before the method's own."""
     time_limit: Seconds = Field(None, gt=0)
-    """8h, 90m, 45s from its first trial on, after which a session ends orderly and resumably."""
+    """8h, 90m, 45s from a session's first trial; the session then ends cleanly and can be resumed."""
 
 
 class AshaConfig(StrictModel):
@@ -138,10 +138,10 @@ class AshaConfig(StrictModel):
     grace_period: int = Field(1, ge=1)
     reduction_factor: int = Field(3, ge=2)
     rungs_of: Literal["all", "strategy"] = "all"
-    """Whom a trial is compared with: all trials, or those of its own strategy."""
+    """What a trial is compared with: all trials, or those of its own strategy."""
 
     def rungs(self, epochs: int) -> list[int]:
-        """Epochs at which trials are compared; at the last one there is nothing left to stop."""
+        """Epochs at which trials are compared; not at the last, where nothing is left to stop."""
         found, rung = [], self.grace_period
         while rung < epochs:
             found.append(rung)
@@ -151,19 +151,19 @@ class AshaConfig(StrictModel):
 
 class GuardsConfig(StrictModel):
     collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
-    """Epochs in a row that predict one class before a trial ends as collapsed."""
+    """Consecutive epochs that predict a single class before a trial ends as collapsed."""
     hung_after: Annotated[
         float | None,
         BeforeValidator(_seconds),
         BeforeValidator(_off),
         PlainSerializer(_in_seconds_or_off),
     ] = Field(None, gt=0)
-    """30m or 90s without a row, word or growing file of a trial: its worker is killed, and it is tried again."""
+    """30m or 90s without a row, a note or a growing file from a trial: its worker is killed, and the trial retried."""
 
 
 class KeepConfig(StrictModel):
     best: int = Field(3, ge=1)
-    """Trials whose weights and state stay."""
+    """Number of trials whose weights and state are kept."""
 
 
 class ResourcesConfig(StrictModel):
@@ -173,27 +173,27 @@ class ResourcesConfig(StrictModel):
     cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: on GPUs bfloat16 autocast where all of them compute in it, else float16; float32 on CPUs."""
+    """auto: on GPUs bfloat16 autocast if all of them compute in it, otherwise float16; float32 on CPUs."""
     graphs: Literal["auto", "on", "off"] = "auto"
-    """Training steps on a GPU as CUDA graphs; auto: where a test at the run's start finds that they work."""
+    """Run training steps on a GPU as CUDA graphs; auto: if a test at the run's start shows that they work."""
     retries: int = Field(2, ge=0)
-    """How often a trial that failed is tried again."""
+    """How often a failed trial is retried."""
 
 
 class StoreConfig(StrictModel):
-    """Where frozen features lie that all trials of a node share."""
+    """The store of frozen features that all trials of a node share."""
 
     limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, ge=0)
-    """What it may take of a node's disk, such as 200GB; half of what is free where it is not given."""
+    """Disk space of a node that it may use, such as 200GB; by default half of what is free."""
     format: Literal["computed", "float16"] = "computed"
-    """float16 halves what is computed in float32, and rounds it."""
+    """float16 halves the size of features computed in float32, and rounds them."""
 
 
 def _name(given: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", given):
         return given
     raise ValueError(
-        "must be of the letters A to Z, a to z, digits, dots, _ and -, and begin with a letter or digit"
+        "must consist of the letters A to Z and a to z, digits, dots, _ and -, and begin with a letter or digit"
     )
 
 
@@ -216,19 +216,19 @@ def _resolved_trial(given: dict[str, Any]) -> dict[str, Any]:
     defaults = {name: info.default for name, info in TrialConfig.model_fields.items()}
     defaults |= {"schedule_epochs": epochs}
     settings = {k: v for k, v in given.items() if k != "epochs"}
-    parse_space(settings)  # as it was given, so that what is missing or wrong is said of the file
+    parse_space(settings)  # as given, so that errors refer to the file
     return {"epochs": epochs, **{**defaults, **settings}}
 
 
 class SweepConfig(StrictModel):
     """A whole sweep: data, model, space, search, and how weak trials are stopped.
 
-    One that exists is valid: defaults written out, paths absolute, a search that can be made.
+    An instance is always valid: defaults written out, paths absolute, a search that can run.
     """
 
     name: Annotated[str, AfterValidator(_name)]
     storage: Annotated[Path, AfterValidator(lambda given: absolute(given, "storage"))] = STORAGE
-    """The folder that run folders lie in."""
+    """The folder for run folders."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     trial: Annotated[dict[str, Any], BeforeValidator(_section), AfterValidator(_resolved_trial)]
@@ -242,7 +242,7 @@ class SweepConfig(StrictModel):
     keep: KeepConfig = KeepConfig()
     resources: ResourcesConfig = ResourcesConfig()
     sharing: Literal["on", "off"] = "on"
-    """Frozen layers run once a node for all trials; off: for every batch of every trial, with the same result."""
+    """Frozen layers run once per node for all trials; off: for every batch of every trial, with the same result."""
     store: StoreConfig = StoreConfig()
 
     @model_validator(mode="after")
@@ -265,7 +265,7 @@ class SweepConfig(StrictModel):
         return parse_space({k: v for k, v in self.trial.items() if k != "epochs"})
 
     def values_of(self, name: str) -> list[object]:
-        """Every value that setting `name` can take, where it can be listed."""
+        """Every value that setting `name` can take, if they can be listed."""
         for dimension in self.space.dimensions:
             if dimension.name == name:
                 return list(dimension.domain.values) if isinstance(dimension.domain, Choice) else []
@@ -285,7 +285,7 @@ class SweepConfig(StrictModel):
         return frozenset(self.space.settings(point).trial_id for point in self.space.points())
 
     def asked_for(self, trial_ids: Iterable[str]) -> int:
-        """How many trials there will be, those on record included: what a changed grid has not comes on top of it."""
+        """How many trials there will be in total; recorded ones that a changed grid no longer has are added to it."""
         if self.search.method != "grid":
             return self.trials
         return self.trials + len(frozenset(trial_ids) - self._grid_ids)
@@ -298,7 +298,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """The configuration in `path` with `key.inner=value` overrides, checked, defaults filled in, paths absolute.
 
     Raises:
-        RequestError: one line that names the place, what must hold and what was given.
+        RequestError: in one line: the place, what must hold and what was given.
     """
     facts, places = read_given(path, overrides)
     return check_config(facts, places, str(path))
@@ -307,10 +307,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 def read_given(
     path: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The keys in `path` with `key.inner=value` overrides, and where each stands.
+    """The keys in `path` with `key.inner=value` overrides, and where each was given.
 
     Raises:
-        RequestError: the file holds no keys, or an override is none.
+        RequestError: the file holds no keys, or an override is not KEY=VALUE.
     """
     facts, places = read_yaml(path)
     for override in overrides:
@@ -321,10 +321,10 @@ def read_given(
 def apply_override(
     override: str, facts: dict[str, Any], places: dict[tuple[str, ...], str]
 ) -> None:
-    """Put `key.inner=value` into `facts`, and note in `places` where it stands.
+    """Put `key.inner=value` into `facts`, and note in `places` where it was given.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not KEY=VALUE.
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -342,7 +342,7 @@ def apply_override(
 
 
 def place_of(path: Sequence[str], places: Mapping[tuple[str, ...], str], source: str) -> str:
-    """Where the key at `path` stands, or the nearest around it that stands anywhere."""
+    """Where the key at `path` was given, or the nearest section around it that was."""
     for length in range(len(path), 0, -1):
         if tuple(path[:length]) in places:
             return places[tuple(path[:length])]
@@ -352,10 +352,10 @@ def place_of(path: Sequence[str], places: Mapping[tuple[str, ...], str], source:
 def check_config(
     facts: Mapping[str, Any], places: Mapping[tuple[str, ...], str], source: str
 ) -> SweepConfig:
-    """The configuration that `facts` give; `places` says where each key stands.
+    """The configuration that `facts` describe; `places` says where each key was given.
 
     Raises:
-        RequestError: as load_config.
+        RequestError: as in load_config.
     """
 
     def where(*path: str) -> str:
@@ -395,11 +395,11 @@ WORDS: Final = {
     "guards.hung_after": "off",
     "data.split": "official",
 }
-"""Where a word may stand beside what pydantic knows of."""
+"""A word that is accepted besides the values that pydantic knows."""
 
 
 def _named(path: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What a person wrote of the place of a finding, which names kinds too; and the keys that may stand there."""
+    """The keys that the user wrote on the path of a finding, which also names types; and the keys known there."""
     model: type[BaseModel] | None = SweepConfig
     named: list[str] = []
     for part in path:
@@ -422,7 +422,7 @@ def _check_search(config: SweepConfig) -> None:
                 raise SettingError(
                     dimension.name,
                     f"search.method: grid needs lists, but trial.{dimension.name} is a range; "
-                    f"list its values, or take {', '.join(others)} or {last}",
+                    f"list its values, or use {', '.join(others)} or {last}",
                 )
         if space.combinations > LARGEST_GRID:
             raise SettingError(
@@ -437,15 +437,13 @@ def _check_search(config: SweepConfig) -> None:
         try:
             space.check(point)
         except ValueError as error:
-            raise RequestError(
-                f"search.first must lie in the space, but {point}: {error}"
-            ) from None
+            raise RequestError(f"search.first must be in the space, but {point}: {error}") from None
 
 
 def dump_config(config: SweepConfig) -> str:
-    """The configuration as YAML that `load_config` reads back as an equal one, whatever its texts.
+    """The configuration as YAML that `load_config` reads back as an equal one, whatever strings it holds.
 
-    A default ASHA that compares nothing is left out: written, it would be refused when the file is asked for again.
+    A default ASHA that compares nothing is left out: in a file, it would be refused by the next request.
     """
     facts = config.model_dump(mode="json")
     if config.asha == AshaConfig() and not config.asha.rungs(config.epochs):

@@ -1,4 +1,4 @@
-"""What may stand in a configuration, in our words: pydantic's findings are told with none of its own."""
+"""What a configuration may hold, in our words: pydantic's findings are reported without its wording."""
 
 from typing import Any, Final
 
@@ -15,11 +15,11 @@ KINDS: Final = {
     "tuple": "a list",
     "dict": "keys with their values",
 }
-"""By how the types of pydantic's errors begin."""
+"""By the prefix of pydantic's error types."""
 
 
 def explain(error: ValidationError, value: object) -> str:
-    """What must hold of one value, by every finding of `error` (several where it may be of several kinds), and what
+    """What must hold for one value, by every finding of `error` (several where several types are allowed), and what
     was given."""
     found = error.errors()
     words = [word for each in found for word in _words(each)]
@@ -31,7 +31,7 @@ def explain(error: ValidationError, value: object) -> str:
     if words:
         return f"must be {', '.join(words)} or {rest[0]}, {given}"
     if found[0]["type"] == "string_type" and not isinstance(value, list | dict | None):
-        return f"must be text, {given}, which YAML takes for something else: put it in quotes"
+        return f"must be text, {given}, which YAML does not read as text: put it in quotes"
     said = rest[0]
     return (
         f"{said if said.startswith(('must', 'needs', 'schedule')) else f'must be {said}'}, {given}"
@@ -39,14 +39,14 @@ def explain(error: ValidationError, value: object) -> str:
 
 
 def say(value: object) -> str:
-    """A value as YAML has it."""
+    """A value as YAML writes it."""
     if value is None or isinstance(value, bool):
         return {None: "empty", True: "true", False: "false"}[value]
     return repr(value)
 
 
 def _words(found: Any) -> list[str]:
-    """The words of which it must be one."""
+    """The words that are allowed."""
     if found["type"] not in ("literal_error", "enum"):
         return []
     expected = str(found["ctx"]["expected"])

@@ -1,4 +1,4 @@
-"""The one way into a run folder: manifest, split and configuration, each as it was written, or refused by name."""
+"""The only way to open a run folder: manifest, split and configuration, each unchanged, or refused by name."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -17,7 +17,7 @@ from trainable.records.trial_folder import TrialRecord
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder has it at one moment."""
+    """A run as its folder describes it at one moment."""
 
     folder: RunFolder
     manifest: Manifest
@@ -26,7 +26,7 @@ class Run:
 
     @property
     def settings(self) -> RunSettings | None:
-        """What all trials share: as the first session resolved it, with the places and epochs that the run has now.
+        """What all trials share: as the first session resolved it, with the run's present paths and epochs.
 
         None before that.
         """
@@ -43,7 +43,7 @@ class Run:
 
 @dataclass(frozen=True)
 class HeldRun:
-    """A run in the hands of this driver, whose session it is in: what it is asked for, and what it may write to."""
+    """A run that this driver's session holds: what is asked for, and where it may write."""
 
     folder: RunFolder
     config: SweepConfig
@@ -51,15 +51,15 @@ class HeldRun:
     """The number under which the run is held."""
 
     def trial(self, trial_id: str) -> TrialRecord:
-        """The record of a trial; it is written by this session alone."""
+        """The record of a trial; only this session can write it."""
         return self.folder.trial(trial_id, self.session)
 
 
 def open_run(path: str | PathLike[str]) -> Run:
-    """The run in folder `path`; nothing is written. A sweep.yaml that is gone is no matter: the manifest has its text.
+    """The run in folder `path`; nothing is written. A missing sweep.yaml does not matter: the manifest has its text.
 
     Raises:
-        RequestError: no run folder, one of a newer format, or manifest, split or sweep.yaml were changed.
+        RequestError: not a run folder, one of a newer format, or manifest, split or sweep.yaml were changed.
     """
     folder = run_folder(path)
     manifest = read_manifest(folder)
@@ -69,10 +69,10 @@ def open_run(path: str | PathLike[str]) -> Run:
 
 
 def run_folder(path: str | PathLike[str]) -> RunFolder:
-    """The paths of a run that is there.
+    """The paths of an existing run.
 
     Raises:
-        RequestError: no run folder.
+        RequestError: not a run folder.
     """
     folder = RunFolder(Path(path))
     if not folder.manifest.is_file():
@@ -81,10 +81,10 @@ def run_folder(path: str | PathLike[str]) -> RunFolder:
 
 
 def open_held_run(folder: RunFolder) -> Run:
-    """The run in a folder that the caller holds; a sweep.yaml that is gone, or that a kill left behind, is made again.
+    """The run in a folder that the caller holds; writes sweep.yaml again if it is missing or left behind by a kill.
 
     Raises:
-        RequestError: as open_run.
+        RequestError: as in open_run.
     """
     run = open_run(folder.path)
     asked = run.manifest.configuration
@@ -94,10 +94,10 @@ def open_held_run(folder: RunFolder) -> Run:
 
 
 def config_of(folder: RunFolder, manifest: Manifest) -> SweepConfig:
-    """What the run is asked for; as the manifest has it, since sweep.yaml is a copy for reading.
+    """The run's configuration, from the manifest: sweep.yaml is only a copy for people to read.
 
     Raises:
-        RequestError: the text on record is no configuration.
+        RequestError: the recorded text is not a configuration.
     """
     source = f"the configuration in {folder.manifest}"
     with readable(folder.manifest, REMEDY):
@@ -105,7 +105,7 @@ def config_of(folder: RunFolder, manifest: Manifest) -> SweepConfig:
 
 
 def refuse_another_split(folder: RunFolder, manifest: Manifest) -> None:
-    """Raises RequestError where the split is not the one that the run began with."""
+    """Raise RequestError if the split is not the one that the run began with."""
     recorded = manifest.digests.split
     try:
         digest = sha256_of(folder.split)
@@ -121,13 +121,13 @@ def refuse_another_split(folder: RunFolder, manifest: Manifest) -> None:
 
 
 def refuse_another_text(folder: RunFolder, manifest: Manifest) -> None:
-    """Raises RequestError where sweep.yaml was changed; an earlier request's text is an extension killed half-way."""
+    """Raise RequestError if sweep.yaml was changed; the text of an earlier request is left by a killed extension."""
     if not folder.config.exists():
         return
     if digest_of(_text(folder)) not in [asked.sha256 for asked in manifest.configurations]:
         raise RequestError(
-            f"{folder.config} must stay as the run has it, but it was changed; take the change back or delete the "
-            "file (it is made again), and change the run by `sweep extend` or `sweep resume RUN KEY=VALUE`"
+            f"{folder.config} must not be edited, but it was changed; undo the change or delete the file (it will be "
+            "written again), and change the run by `sweep extend` or `sweep resume RUN KEY=VALUE`"
         )
 
 

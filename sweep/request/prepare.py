@@ -25,14 +25,14 @@ class Prepared:
     backbone: Backbone
     warnings: tuple[str, ...]
     remarks: tuple[str, ...] = ()
-    """How the weights were read, where that was not plain."""
+    """How the weights were read, if that needs saying."""
 
 
 def prepare(config: SweepConfig, begin: Begin = no_progress) -> Prepared:
     """Read and check everything the trials need; `begin(text, total)` gives a progress callback.
 
     Raises:
-        RequestError: with one line that names what is wrong.
+        RequestError: in one line, what is wrong.
     """
     check_resources(config)
     check_source(config.model.weights, config.model.width)
@@ -46,7 +46,7 @@ def new_backbone(config: SweepConfig) -> tuple[Backbone, tuple[str, ...]]:
     """The backbone of a new run, and how its file was read.
 
     Raises:
-        RequestError: as load_backbone; also weights that are no finite numbers, which would make every trial diverge.
+        RequestError: as in load_backbone; also weights that are not finite, which would make every trial diverge.
     """
     model = config.model
     remarks: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ def new_backbone(config: SweepConfig) -> tuple[Backbone, tuple[str, ...]]:
 
 
 def check_unchanged(run: Run, begin: Begin = no_progress) -> list[str]:
-    """Are images and weights still what they were? What has changed and does not matter, in lines.
+    """Check that images and weights are unchanged; return a line for each change that does not matter.
 
     Raises:
         RequestError: an image or the weights have changed.
@@ -73,35 +73,35 @@ def check_unchanged(run: Run, begin: Begin = no_progress) -> list[str]:
     table = run.manifest.table
     if table and not is_its_table(run, table):
         return [
-            f"{table} has changed or is gone: the run keeps the labels that it began with; where it only moved, "
-            "`sweep resume RUN data.table=PLACE` says so"
+            f"{table} has changed or is missing: the run keeps the labels that it began with; if it only moved, say "
+            "where it is now by `sweep resume RUN data.table=PLACE`"
         ]
     return []
 
 
 def check_images(run: Run, begin: Begin = no_progress) -> None:
-    """Is every image what it was?
+    """Check that every image is unchanged.
 
     Raises:
-        RequestError: one has changed, or is gone.
+        RequestError: one has changed or is missing.
     """
     images = run.manifest.image_folder
     rows = read_split(run.folder.split, PARTS)
     looked = inspect_images(
-        images, list(rows["file"]), default_folder(), begin("looking at images", len(rows))
+        images, list(rows["file"]), default_folder(), begin("checking images", len(rows))
     )
     changed = rows.loc[(looked.images["sha256"] != rows["sha256"]).to_numpy(), "file"]
     if len(changed):
         raise RequestError(
-            f"every image must stay as it was when the run began, but {images / changed.iloc[0]} has changed or is gone"
-            f"{f' (and {len(changed) - 1:,} more)' if len(changed) > 1 else ''}; "
-            "put the old one back, say where the images lie now (`sweep resume RUN data.images=PLACE`), or begin "
+            f"every image must stay as it was when the run began, but {images / changed.iloc[0]} has changed or "
+            f"is missing{f' (and {len(changed) - 1:,} more)' if len(changed) > 1 else ''}; "
+            "put the old one back, say where the images are now (`sweep resume RUN data.images=PLACE`), or start "
             "another run"
         )
 
 
 def check_weights(run: Run) -> None:
-    """Are the weights what they were?
+    """Check that the weights are unchanged.
 
     Raises:
         RequestError: they have changed, or can't be read.
@@ -110,18 +110,18 @@ def check_weights(run: Run) -> None:
     if load_backbone(model.weights, model.width).digest() != run.manifest.digests.weights:
         raise RequestError(
             f"the weights {model.weights} must stay as they were when the run began, but they have changed; "
-            "put the old ones back, say where they lie now (`sweep resume RUN model.weights=PLACE`), or begin another "
+            "put the old ones back, say where they are now (`sweep resume RUN model.weights=PLACE`), or start another "
             "run"
         )
 
 
 def is_its_table(run: Run, table: Path) -> bool:
-    """Is the file there the table that the run began with?"""
+    """Is `table` the file that the run began with?"""
     return table.is_file() and sha256_of(table) == run.manifest.digests.table
 
 
 def check_heads(config: SweepConfig, backbone: Backbone) -> None:
-    """Can every head of the space be built on these weights?
+    """Check that every head of the space can be built on these weights.
 
     Raises:
         RequestError: `head: pretrained` on weights without a classifier.
@@ -131,10 +131,10 @@ def check_heads(config: SweepConfig, backbone: Backbone) -> None:
 
 
 def check_classifier(config: SweepConfig, backbone: Backbone) -> None:
-    """Is VGG's own classifier one of finite numbers? torchvision has weights of which the convolutions alone are.
+    """Check that VGG's own classifier is finite; torchvision has weights whose convolutions alone are.
 
     Raises:
-        RequestError: it is not.
+        RequestError: it is not finite.
     """
     for name, tensor in backbone.classifier.items():
         if name in PRETRAINED_HEAD:

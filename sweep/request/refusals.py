@@ -1,6 +1,6 @@
-"""What a person asks for now: refused where a configuration on record, which must go on, is not.
+"""Checks of a new request: stricter than those of a recorded configuration, whose run must be able to continue.
 
-`sweep plan` and `sweep run` read their YAML here; a run's own is read by sweep.request.open_run alone.
+`sweep plan` and `sweep run` read their YAML here; only sweep.request.open_run reads a run's own.
 """
 
 import math
@@ -29,7 +29,7 @@ Places = Mapping[tuple[str, ...], str]
 
 
 def load_request(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """As load_config, of a configuration that a new run is asked for with.
+    """As load_config, for the configuration of a new run.
 
     Raises:
         RequestError: also a duration without its unit, an address or a variable instead of a path, an ASHA that can
@@ -43,7 +43,7 @@ def load_request(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def problems(facts: Facts, config: SweepConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is wrong with what a person wrote, and the key that says it; `config` is what came of it."""
+    """What is wrong with what the user wrote, and at which key; `config` is what was made of it."""
     for key in DURATIONS:
         if problem := _of_duration(".".join(key), _given(facts, key)):
             yield problem, key
@@ -54,7 +54,7 @@ def problems(facts: Facts, config: SweepConfig) -> Iterator[tuple[str, tuple[str
         yield (
             f"asha must compare trials before their last epoch, but its first comparison is after epoch "
             f"{config.asha.grace_period} (asha.grace_period) of {config.epochs} (trial.epochs): it can prune nothing; "
-            "lower asha.grace_period, raise trial.epochs, or take asha=off",
+            "lower asha.grace_period, raise trial.epochs, or set asha=off",
             ("asha", "grace_period"),
         )
 
@@ -72,65 +72,65 @@ def _of_duration(name: str, given: object) -> str:
     if isinstance(given, str) and not re.fullmatch(r"[\d.]+", given):
         return ""  # it has a unit
     if given is True or given == math.inf:
-        return f"{name} must be a duration such as 8h, but it is {given}; leave it out for none"
-    return f"{name} must have a unit, but it is {given}: take {given}s, {given}m or {given}h"
+        return f"{name} must be a duration such as 8h, but it is {given}; leave it out for no limit"
+    return f"{name} must have a unit, but it is {given}: write {given}s, {given}m or {given}h"
 
 
 def _of_path(name: str, given: object) -> str:
     if not isinstance(given, str):
         return ""
     if "\0" in given:
-        return f"{name} must be a path, but {given!r} holds a character of value 0"
+        return f"{name} must be a path, but {given!r} contains a null character"
     if (found := ADDRESS.match(given)) and (found[2] or not Path(given).exists()):
         mount = (
             "mount it, and give its path" if name == "storage" else "fetch it, and give its path"
         )
         return f"{name} must be a path on this machine's file systems, but {given} is an address ({found[1]}); {mount}"
     if (found := VARIABLE.search(given)) and not Path(given).expanduser().exists():
-        return f"{name} must be a path as it is, but {found[0]} in {given} is not filled in; write it out"
+        return f"{name} must be a literal path, but {found[0]} in {given} is not expanded; write it out"
     return ""
 
 
 def check_resources(config: SweepConfig) -> None:
-    """Can a trial use what it is to get? Asked of what is asked for now alone: what is on record goes on.
+    """Check that a trial can use what it will get. For new requests only: a recorded run can continue.
 
     Raises:
-        RequestError: several GPUs a trial.
+        RequestError: several GPUs per trial.
     """
     gpus = config.resources.gpus_per_trial
     if gpus != "auto" and gpus > 1:
         raise RequestError(
             f"resources.gpus_per_trial must be auto, 1, 0 or 1/k, since a trial trains on one GPU and others would "
-            f"stand idle, but it is {gpus:g}; take 1, and so many more trials run at a time"
+            f"be idle, but it is {gpus:g}; use 1, and more trials run at a time"
         )
 
 
-# ---------------------------------------------------------------- where the run would lie
+# ---------------------------------------------------------------- where the run folder would be
 
 
 def refuse_existing(folder: Path) -> None:
-    """A run is never written over.
+    """Refuse to overwrite a run.
 
     Raises:
-        RequestError: something is there.
+        RequestError: the folder exists.
     """
     if folder.exists() or folder.is_symlink():
         raise RequestError(
             f"the run folder {folder} must be new, but it exists; "
-            f"`sweep resume {folder}` goes on with it, `name={folder.name}-2` starts another beside it"
+            f"`sweep resume {folder}` continues it, `name={folder.name}-2` starts another beside it"
         )
 
 
 def partial_of(folder: Path) -> Path:
-    """A place beside a run folder, in which it can be made; no other process has the same one, on any machine."""
+    """A path beside a run folder where it can be built; no other process on any machine gets the same one."""
     return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
 
 
 def check_folder(config: SweepConfig) -> None:
-    """Can the run folder be made? Made for a moment, and taken back.
+    """Check that the run folder can be created: create it for a moment, and remove it.
 
     Raises:
-        RequestError: it is there already, or can't be made.
+        RequestError: it already exists, or can't be created.
     """
     with tried_folder(config):
         pass
@@ -138,10 +138,10 @@ def check_folder(config: SweepConfig) -> None:
 
 @contextmanager
 def tried_folder(config: SweepConfig) -> Iterator[Path]:
-    """A folder where the run's would be, for as long as the context lasts; nothing of it stays.
+    """A folder beside where the run's would be, for as long as the context lasts; then it is removed.
 
     Raises:
-        RequestError: the run's is there already, or can't be made.
+        RequestError: the run folder already exists, or can't be created.
     """
     refuse_existing(config.folder)
     folder = partial_of(config.folder)
@@ -152,7 +152,8 @@ def tried_folder(config: SweepConfig) -> Iterator[Path]:
             (folder / "mark").write_text("")
         except OSError as error:
             raise RequestError(
-                f"the run folder {config.folder} can't be made: {error.strerror}; `storage` is where run folders lie"
+                f"the run folder {config.folder} can't be created: {error.strerror}; set `storage` to a folder where "
+                "it can"
             ) from None
         yield folder
     finally:
@@ -161,17 +162,17 @@ def tried_folder(config: SweepConfig) -> Iterator[Path]:
 
 
 def nearest(folder: Path) -> Path:
-    """It, or the folder around it that is there."""
+    """The folder itself, or the nearest parent that exists."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def missing(folder: Path) -> list[Path]:
-    """It and the folders around it that are not there, the innermost first."""
+    """Which of the folder and its parents do not exist, innermost first."""
     return [each for each in (folder, *folder.parents) if not each.exists()]
 
 
 def take_back(made: Sequence[Path]) -> None:
-    """Remove folders that were missing, where they are empty."""
+    """Remove folders that were missing, if they are empty."""
     for each in made:
         with suppress(OSError):  # another has begun to use it
             each.rmdir()

@@ -1,4 +1,4 @@
-"""The search space: lists, ranges, conditions; what a point must satisfy; every point of a grid."""
+"""The search space: lists, ranges and conditions; what a point must satisfy; all points of a grid."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +96,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Fixed settings and dimensions; a dimension stands after those that its condition names."""
+    """Fixed settings and dimensions; a dimension comes after those that its condition names."""
 
     fixed: tuple[tuple[str, Value], ...]
     dimensions: tuple[Dimension, ...]
@@ -110,7 +110,7 @@ class SearchSpace:
         return TrialConfig(**{**dict(self.fixed), **point})
 
     def at(self, units: Sequence[float], given: Mapping[str, Value] | None = None) -> Point:
-        """The point at `units`, one number in [0, 1) for each dimension, active or not; `given` values stand."""
+        """The point at `units`, a number in [0, 1) per dimension, active or not; `given` values take precedence."""
         point: Point = {}
         for dimension, unit in zip(self.dimensions, units, strict=True):
             if self.is_active(dimension, point):
@@ -128,11 +128,11 @@ class SearchSpace:
 
     @cached_property
     def combinations(self) -> int:
-        """An upper bound of the number of points of a finite space."""
+        """An upper bound on the number of points of a finite space."""
         return math.prod(len(_listed(d.domain)) for d in self.dimensions)
 
     def points(self) -> list[Point]:
-        """Every point of a finite space once, in its natural order; points that give the same trial are one."""
+        """Every point of a finite space once, in its natural order; points with the same trial count as one."""
         found: dict[str, Point] = {}
         for units in product(*(_listed(d.domain) for d in self.dimensions)):
             point: Point = {}
@@ -143,7 +143,7 @@ class SearchSpace:
         return list(found.values())
 
     def check(self, point: Mapping[str, Value]) -> Point:
-        """`point`, possibly partial, if it lies in the space.
+        """`point`, possibly partial, if it is in the space.
 
         Raises:
             ValueError: what does not hold.
@@ -160,7 +160,7 @@ class SearchSpace:
                 hint = did_you_mean(name, dimensions)
                 raise ValueError(f"{name} is not searched{hint}")
             elif not dimensions[name].domain.holds(value):
-                raise ValueError(f"{value!r} of {name} lies outside the space")
+                raise ValueError(f"{value!r} of {name} is outside the space")
         inside = {name: value for name, value in point.items() if name not in fixed}
         for name in inside:
             for parent, values in dimensions[name].when:
@@ -169,7 +169,7 @@ class SearchSpace:
         return inside
 
     def place(self, settings: TrialConfig) -> Point | None:
-        """The point of `settings` in this space, or None where they lie outside it."""
+        """The point of `settings` in this space, or None if they are outside it."""
         known = settings.model_dump()
         point: Point = {}
         for dimension in self.dimensions:
@@ -199,7 +199,7 @@ def parse_space(section: Mapping[str, Any]) -> SearchSpace:
     """The `trial` section without `epochs`: a value is fixed; a list or a range is searched.
 
     Raises:
-        SettingError: an unknown name, an empty or repeated list, a range that is none, a condition that can't hold.
+        SettingError: an unknown name, an empty list or a repeated value, an invalid range, a condition that can't hold.
     """
     known = TrialConfig.model_fields
     fixed: dict[str, Value] = {}
@@ -223,7 +223,7 @@ def parse_space(section: Mapping[str, Any]) -> SearchSpace:
 
 
 def _checked(name: str, value: Any) -> Value:
-    """`value` as `TrialConfig` takes it."""
+    """`value` as `TrialConfig` reads it."""
     info = TrialConfig.model_fields[name]
     kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     try:
@@ -250,7 +250,7 @@ def _dimension(name: str, given: Mapping[str, Any]) -> Dimension:
     if len(domains) != 1 or domains[0] not in (*RANGES, "choice", "value"):
         raise SettingError(
             name,
-            f"trial.{name} must have one of {', '.join((*RANGES, 'choice', 'value'))}, and may have when, "
+            f"trial.{name} must have one of {', '.join((*RANGES, 'choice', 'value'))}, and can have when, "
             f"but it has {', '.join(map(str, given)) or 'nothing'}",
         )
     kind = domains[0]
@@ -275,7 +275,7 @@ def _range(name: str, kind: Any, given: Any) -> Range:
     )
     if not good:
         raise SettingError(
-            name, f"{kind} of trial.{name} must be {shape} in numbers, but it is {given!r}"
+            name, f"{kind} of trial.{name} must be {shape} with numbers, but it is {given!r}"
         )
     low, high = given[:2]
     if low >= high:
@@ -296,7 +296,7 @@ def _range(name: str, kind: Any, given: Any) -> Range:
         )
     if TrialConfig.model_fields[name].annotation not in (float, int, int | None):
         raise SettingError(
-            name, f"trial.{name} is no number: it takes a value or a list, not {kind}"
+            name, f"trial.{name} is not a number: it takes a value or a list, not {kind}"
         )
     for end in (low, high):
         _checked(name, end)
@@ -322,7 +322,7 @@ def _check_conditions(fixed: Mapping[str, Value], dimensions: Mapping[str, Dimen
                 hint = did_you_mean(parent, [*fixed, *dimensions])
                 raise SettingError(
                     dimension.name,
-                    f"{where} must name settings under trial, but {parent!r} is none{hint}",
+                    f"{where} must name settings under trial, but {parent!r} is not one{hint}",
                 )
             for value in values:
                 possible = (
@@ -347,9 +347,7 @@ def _parents_first(dimensions: Mapping[str, Dimension]) -> Iterator[Dimension]:
         ]
         if not free:
             name = next(iter(waiting))
-            raise SettingError(
-                name, f"when of trial.{name} goes in a circle: {' → '.join(waiting)}"
-            )
+            raise SettingError(name, f"when of trial.{name} forms a cycle: {' → '.join(waiting)}")
         for dimension in free:
             placed.add(dimension.name)
             yield waiting.pop(dimension.name)

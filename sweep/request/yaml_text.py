@@ -1,4 +1,4 @@
-"""YAML as this project has it: 1.2's core schema, with the line of each key; what is written is read back the same."""
+"""YAML as this project reads it: the core schema of 1.2, with the line of each key; what it writes reads back equal."""
 
 import re
 from pathlib import Path
@@ -48,7 +48,7 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
     """The value of `text` and the line of each key.
 
     Raises:
-        RequestError: it is no YAML, or gives a key twice.
+        RequestError: it is not YAML, or gives a key twice.
     """
     try:
         loader = _Loader(text)
@@ -75,7 +75,7 @@ def _note_lines(
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The keys in `path`, and where each stands.
+    """The keys in `path`, and where each was given.
 
     Raises:
         RequestError: it can't be read, or holds no keys.
@@ -94,7 +94,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
 
 
 def keys_in(text: str, source: str) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The keys in `text`, and where each stands.
+    """The keys in `text`, and where each was given.
 
     Raises:
         RequestError: it holds none.
@@ -119,7 +119,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _write_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    """What can't be printed, line ends too, stands as an escape: YAML folds and renames some of them."""
+    """Write what is not printable, line ends included, as an escape: YAML folds and changes some of it."""
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -128,5 +128,5 @@ _Dumper.add_representer(str, _write_text)
 
 
 def write_yaml(facts: dict[str, Any]) -> str:
-    """`facts` as YAML that `parse_yaml` reads back as equal ones, whatever their texts."""
+    """`facts` as YAML that `parse_yaml` reads back as equal, whatever strings they hold."""
     return yaml.dump(facts, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

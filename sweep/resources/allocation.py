@@ -1,4 +1,4 @@
-"""What a trial gets of a machine or a cluster, and how many run at a time. Pure: nodes in, decision out."""
+"""What a trial gets on a machine or a cluster, and how many run at a time. Pure: nodes in, decision out."""
 
 from dataclasses import dataclass
 
@@ -26,18 +26,18 @@ class Allocation:
     concurrent: int
 
     def bundle(self) -> dict[str, float]:
-        """One trial's resources in Ray's words; a GPU asked for alone would come without any CPU."""
+        """One trial's resources in Ray's terms; a request for a GPU alone would get no CPU."""
         return {"CPU": float(self.cpus), "GPU": self.gpus}
 
     def granted(self) -> Granted:
-        """As it goes on record."""
+        """As it is recorded."""
         return Granted(
             gpus_per_trial=self.gpus, cpus_per_trial=self.cpus, concurrent=self.concurrent
         )
 
 
 def allocate(resources: ResourcesConfig, found: list[Node], trials: int) -> Allocation:
-    """What each trial gets: where nothing is asked for, one GPU, or without GPUs an even share of all CPUs.
+    """What each trial gets: by default one GPU, or without GPUs an even share of all CPUs.
 
     Raises:
         RequestError: no single node can hold a trial.
@@ -74,20 +74,20 @@ def allocate(resources: ResourcesConfig, found: list[Node], trials: int) -> Allo
 def at_a_time(
     resources: ResourcesConfig, found: list[Node], granted: Allocation, trials: int
 ) -> int:
-    """How many trials the nodes hold, as many as are asked for at most, one at least: a node may come back."""
+    """How many trials the nodes hold: at most as many as are asked for, at least one, since a node may come back."""
     asked = trials if resources.concurrent == "auto" else resources.concurrent
     return max(1, min(asked, sum(_slots(node, granted) for node in found)))
 
 
 def most_on_a_node(found: list[Node], granted: Allocation) -> int:
-    """How many trials run on one node at a time at most."""
+    """The most trials that run on one node at a time."""
     return min(granted.concurrent, max((_slots(node, granted) for node in found), default=1))
 
 
 def writes_behind(found: list[Node], granted: Allocation) -> bool:
-    """Is what a trial leaves written while the next one trains? On GPUs, and where every node has a CPU to spare.
+    """Are a trial's weights and state written while the next one trains? On GPUs, and if every node has a spare CPU.
 
-    Where trials train on all CPUs, the writing takes from them what it would save: measured in docs/log.md.
+    Where trials train on all CPUs, the writing costs them what it would save: measured in docs/log.md.
     """
     if granted.gpus:
         return True
@@ -102,7 +102,7 @@ def _slots(node: Node, granted: Allocation) -> int:
 
 
 def _shares_of(node_gpus: int, gpus: float) -> int:
-    """Trials that `node_gpus` can hold; a trial never straddles two."""
+    """How many trials `node_gpus` can hold; a trial never straddles two GPUs."""
     return int(node_gpus // gpus) if gpus >= 1 else node_gpus * round(1 / gpus)
 
 

@@ -1,4 +1,4 @@
-"""What the nodes' devices allow: number format, and whether a run may go on on them. Pure: facts in, decision out."""
+"""What the nodes' devices allow: number format, and whether a run can continue. Pure: facts in, decision out."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from trainable.errors import RequestError
 from trainable.hardware.device import BFLOAT16_SINCE, half_of
 
 Facts = Mapping[str, Any]
-"""Of a node's device, as trainable.hardware.device gives them, with its `hosts`."""
+"""A node's device, as trainable.hardware.device describes it, with its `hosts`."""
 
 
 def kinds(looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def gpus_of(devices: Sequence[Facts]) -> list[Facts]:
 
 
 def precision_on(gpus: Sequence[Facts], asked: str) -> Precision:
-    """The number format of a run on such GPUs, or on CPUs where there are none: `asked`, or the best that all have.
+    """The number format of a run on these GPUs, or on CPUs without any: `asked`, or the best that all support.
 
     Raises:
         RequestError: a GPU only emulates bfloat16, or float16 is asked for on CPUs.
@@ -43,14 +43,14 @@ def precision_on(gpus: Sequence[Facts], asked: str) -> Precision:
                 raise RequestError(
                     "resources.precision: bfloat16 needs GPUs of compute capability "
                     f"{_dotted(BFLOAT16_SINCE)} or more, but {_named(old[0])}, which only emulates it; "
-                    "take auto or float16"
+                    "use auto or float16"
                 )
             return "bfloat16"
         case "float16":
             if not gpus:
                 raise RequestError(
                     "resources.precision: float16 needs GPUs, but trials get none here, and CPUs are slow in it; "
-                    "take auto or float32, or give trials a GPU by resources.gpus_per_trial"
+                    "use auto or float32, or give trials a GPU by resources.gpus_per_trial"
                 )
             return "float16"
         case _:
@@ -58,28 +58,28 @@ def precision_on(gpus: Sequence[Facts], asked: str) -> Precision:
 
 
 def refuse_device(run: RunSettings, gpus: Sequence[Facts]) -> None:
-    """May a run with these settings go on on such GPUs?
+    """Check that a run with these settings can continue on these GPUs.
 
     Raises:
-        RequestError: it was begun on GPUs and there are none, or one only emulates its number format.
+        RequestError: it began on GPUs and there are none, or one only emulates its number format.
     """
     if run.device != "cuda":
         return
     if not gpus:
         raise RequestError(
-            f"{run.folder} was begun on GPUs and goes on on any kind of them, but there is none here; resume it where "
-            f"there is one, or begin anew on CPUs: sweep run {run.folder}/sweep.yaml name={run.folder.name}-cpu"
+            f"{run.folder} began on GPUs and can continue on any kind of GPU, but there is none here; resume it where "
+            f"there is one, or start again on CPUs: sweep run {run.folder}/sweep.yaml name={run.folder.name}-cpu"
         )
     old = [facts for facts in gpus if half_of(_capability(facts)) != "bfloat16"]
     if run.precision == "bfloat16" and old:
         raise RequestError(
-            f"{run.folder} was begun in bfloat16 and needs GPUs of compute capability {_dotted(BFLOAT16_SINCE)} or "
-            f"more to go on, but {_named(old[0])}, which only emulates it; resume it on newer ones"
+            f"{run.folder} began in bfloat16 and needs GPUs of compute capability {_dotted(BFLOAT16_SINCE)} or "
+            f"more to continue, but {_named(old[0])}, which only emulates it; resume it on newer ones"
         )
 
 
 def device_remarks(gpus: Sequence[Facts], before: Sequence[Facts]) -> list[str]:
-    """What a person should know of the GPUs, in lines; `before`: those of the sessions so far."""
+    """Lines of what the user should know about the GPUs; `before`: those of earlier sessions."""
     lines = []
     names = sorted({f"{facts['device']} ({_dotted(_capability(facts))})" for facts in gpus})
     if len(names) > 1:
@@ -90,7 +90,7 @@ def device_remarks(gpus: Sequence[Facts], before: Sequence[Facts]) -> list[str]:
     new = sorted({facts["device"] for facts in gpus} - known)
     if known and new:
         lines.append(
-            f"begun on {', '.join(sorted(known))}, goes on on {', '.join(new)}: last digits may differ"
+            f"the run began on {', '.join(sorted(known))} and continues on {', '.join(new)}: last digits may differ"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""This machine, as the Ray that starts here will have it: what a trial gets, and what it can't get."""
+"""This machine, as a Ray started here will see it: what a trial gets, and what it can't get."""
 
 import socket
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from trainable.hardware.unused_gpu import unused_gpu
 
 @dataclass(frozen=True)
 class Machine:
-    """What a trial gets here or on a cluster, and what a person should know of it."""
+    """What a trial gets here or on a cluster, and what the user should know about it."""
 
     granted: Allocation
     warnings: tuple[str, ...] = ()
@@ -23,10 +23,10 @@ class Machine:
 
 
 def check_machine(config: SweepConfig) -> Machine:
-    """Can trials get here what they are to get?
+    """Check that this machine has what trials are to get.
 
     Raises:
-        RequestError: no GPU where one is asked for, fewer CPUs than a trial needs, a number format that none computes.
+        RequestError: a GPU is asked for and there is none, too few CPUs for a trial, an unsupported number format.
     """
     check_resources(config)
     gpus, asked = gpu_count(), config.resources.gpus_per_trial
@@ -34,7 +34,7 @@ def check_machine(config: SweepConfig) -> Machine:
     if not gpus and asked not in ("auto", 0):
         raise RequestError(
             f"resources.gpus_per_trial is {asked:g}, but torch finds no GPU here{f': {unused}' if unused else ''}; "
-            "take 0 or auto to train on CPUs, or run it where there is one"
+            "use 0 or auto to train on CPUs, or run on a machine with a GPU"
         )
     node = Node("", socket.gethostname(), usable_cpus(), gpus)
     granted = allocate(config.resources, [node], config.trials)
@@ -44,11 +44,11 @@ def check_machine(config: SweepConfig) -> Machine:
 
 
 def check_format(config: SweepConfig, machine: Machine) -> None:
-    """Do the GPUs here compute in the number format asked for? Asked in `sweep plan` alone, since a process that asks
-    takes some of the GPU's memory; for a run the workers tell.
+    """Check that the GPUs here support the requested number format. Only `sweep plan` does this, since a process that
+    asks uses some of the GPU's memory; in a run, the workers report it.
 
     Raises:
-        RequestError: one of them only emulates it.
+        RequestError: a GPU only emulates it.
     """
     if machine.granted.gpus:
         facts = device_of("cuda").facts() | {"hosts": ["this machine"]}

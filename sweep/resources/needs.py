@@ -1,4 +1,4 @@
-"""What trials need of memory and disk, computed from shapes alone; what a process takes beside is not in it."""
+"""The memory and disk that trials need, computed from shapes alone; what else a process uses is not included."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from trainable.network.model import (
     multiply_adds,
 )
 
-BYTES_PER_PARAMETER: Final = {  # best weights, and in last.pt the weights now and the optimizer's moments, in float32
+BYTES_PER_PARAMETER: Final = {  # best weights; in last.pt, present weights and the optimizer's moments; in float32
     "adam": 4 * 4,
     "adamw": 4 * 4,
     "sgd": 3 * 4,
 }
-GRADIENT_BYTES: Final = 4  # a parameter's, in float32
+GRADIENT_BYTES: Final = 4  # per parameter, in float32
 KEPT: Final = {nn.ReLU: 0, nn.MaxPool2d: 3}
-"""Times its output that a layer adds to what is kept: one works in place, one keeps where each maximum was (int64)."""
+"""Multiples of a layer's output that are kept: ReLU works in place, pooling keeps each maximum's place (int64)."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class ModelSize:
     head: str
     trained_parameters: int
     frozen_multiply_adds: int
-    """Convolutions of the frozen prefix for one image."""
+    """In the convolutions of the frozen prefix, for one image."""
     trained_multiply_adds: int
-    """Convolutions of the trained suffix and the head for one image, forward."""
+    """In the convolutions of the trained suffix and in the head, for one image, forward."""
     activations: int
-    """Values that the trained suffix keeps of one image for its backward pass."""
+    """Values that the trained suffix keeps for the backward pass of one image."""
 
 
 def model_sizes(config: SweepConfig, backbone: Backbone) -> list[ModelSize]:
@@ -68,7 +68,7 @@ def _size(config: SweepConfig, backbone: Backbone, trial: TrialConfig) -> ModelS
 
 
 def activations(model: TransferVGG16, width: float, image_size: int) -> int:
-    """Values (of four bytes) that torch keeps of one image for the backward pass through what trains."""
+    """Values (of four bytes) that torch keeps per image for the backward pass through the trained layers."""
     layers = feature_layers(width)
     with torch.no_grad():
         maps = layers[: model.cut](torch.empty(1, 3, image_size, image_size, device="meta"))
@@ -81,15 +81,15 @@ def activations(model: TransferVGG16, width: float, image_size: int) -> int:
 
 
 def trial_bytes(config: SweepConfig, sizes: Iterable[ModelSize]) -> int:
-    """Disk that the largest trial takes while it runs, and afterwards if it is kept."""
+    """Disk space of the largest trial while it runs, and afterwards if it is kept."""
     return max(size.trained_parameters for size in sizes) * _bytes_per_parameter(config)
 
 
 def memory_bytes(
     config: SweepConfig, sizes: Sequence[ModelSize], backbone: Backbone, batch_size: int
 ) -> int:
-    """Memory that the largest trial's tensors take at most: the pretrained weights, and of what trains the weights,
-    those of its best epoch, gradients, moments, and the activations of the largest batch, in float32."""
+    """The most memory that the largest trial's tensors use: the pretrained weights, and for the trained layers the
+    weights, those of the best epoch, gradients, moments, and the activations of the largest batch, in float32."""
     pretrained = sum(t.nbytes for t in (*backbone.features.values(), *backbone.classifier.values()))
     each = _bytes_per_parameter(config) + GRADIENT_BYTES
     largest = max(

@@ -28,47 +28,47 @@ from trainable.network.model import (
 from trainable.step import TrainingSteps
 
 ROOM: Final = 0.9  # of a GPU's memory, for both trials together; assumed
-WORTH: Final = 1.05  # two are taken where they train so many times the images of one; assumed
-PROBE_SECONDS: Final = 3.0  # for one alone, and again for two; assumed
+WORTH: Final = 1.05  # two must train this many times the images of one; assumed
+PROBE_SECONDS: Final = 3.0  # for one trial alone, and again for two; assumed
 STEPS: Final = 20  # in an epoch on noise; assumed
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was measured, and what follows."""
+    """What was measured, and what follows from it."""
 
     one: float
-    """Images a second of one trial that has the GPU for itself."""
+    """Images per second of one trial with the GPU to itself."""
     two: float
-    """Of two side by side, together."""
+    """Of two trials side by side, together."""
     bytes_each: int
-    """Of the GPU's memory that a trial takes at most: its training, a filling at the same time, what it holds."""
+    """The most GPU memory that a trial uses: for training, a filling at the same time, and the features it holds."""
     total_bytes: int
-    """Of the GPU's memory."""
+    """The GPU's memory."""
 
     @property
     def share(self) -> float:
         return packing(self.one, self.two, self.bytes_each, self.total_bytes)
 
     def facts(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """As recorded in the manifest."""
         return asdict(self) | {"gpus_per_trial": self.share, "why": self.said()}
 
     def said(self) -> str:
-        """In a line for people."""
+        """As a line of text."""
         memory = f"two take {2 * self.bytes_each / 1e9:.1f} of {self.total_bytes / 1e9:.1f} GB"
         speed = f"train {self.two / self.one:.2f} times the images of one" if self.one else ""
         return f"{1 / self.share:.0f} on a GPU: {memory} and {speed}"
 
 
 def packing(one: float, two: float, bytes_each: int, total: int) -> float:
-    """Share of a GPU that a trial gets: 1/2 where two together are faster (images a second) than one, and fit."""
+    """A trial's share of a GPU: 1/2 if two together are faster (images per second) than one, and fit."""
     fits = 2 * bytes_each <= ROOM * total
     return 0.5 if fits and two >= WORTH * one > 0 else 1.0
 
 
 def held_bytes(config: SweepConfig, images: tuple[int, int], item: int) -> int:
-    """Of the features that a trial holds at most: every fixed view of all (training, validation) images at one cut."""
+    """The most bytes of features that a trial holds: each fixed view of all (training, validation) images at a cut."""
     looks = 2 if "flip" in config.values_of("augmentation") else 1
     count = images[0] * looks + images[1]
     width, side = config.model.width, config.data.image_size
@@ -111,7 +111,7 @@ class Probe:
         largest = self._training(by_size[0], backbone)
         largest()
         self._fill_once(backbone)
-        parameters = 4 * _parameters(by_size[0], backbone)  # of the best epoch, kept there too
+        parameters = 4 * _parameters(by_size[0], backbone)  # the best epoch's, also kept there
         self.bytes_each = self._device.peak_bytes() + parameters
         self._trainings = [largest]
         if len(by_size) > 1:
@@ -119,12 +119,12 @@ class Probe:
             self._trainings[1]()
 
     def found(self) -> tuple[str, int, int]:
-        """Which GPU this is, what a trial takes of its memory beside features, and all of it."""
+        """Which GPU this is, the memory that a trial uses besides features, and the total."""
         here = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         return here, self.bytes_each, self._device.total_bytes()
 
     def rate(self, seconds: float) -> float:
-        """Images a second, each model trained on as many."""
+        """Images per second, with each model trained on as many."""
         each = [self._rate(train, seconds / len(self._trainings)) for train in self._trainings]
         return len(each) / sum(1 / rate for rate in each)
 
@@ -151,7 +151,7 @@ class Probe:
         )
 
     def _fill_once(self, backbone: Backbone) -> None:
-        """What a filling takes of the memory, beside a training."""
+        """Use the memory that a filling needs besides training."""
         side, size = self.run.image_size, FILL_BATCH[self.run.device]
         pixels = torch.zeros(size, 3, side, side, device=self._device.torch)
         with autocast(self.run.precision, self.run.device):
@@ -161,7 +161,7 @@ class Probe:
 
 @dataclass
 class Training:
-    """Epochs on noise, one at each call, waited for."""
+    """Epochs on noise: each call runs one, and waits for it."""
 
     steps: TrainingSteps
     noise: Noise
@@ -169,7 +169,7 @@ class Training:
     epochs: int = 0
 
     def __call__(self) -> int:
-        """How many images it trained on."""
+        """Train for one epoch; returns the number of images."""
         self.epochs += 1
         self.steps.epoch(self.noise, self.epochs, Work())
         self.steps.fetch(torch.zeros(1, device=self.noise.held.table.device))
@@ -177,7 +177,7 @@ class Training:
 
 
 def _parameters(config: TrialConfig, backbone: Backbone) -> int:
-    """How many train."""
+    """How many parameters train."""
     with torch.device("meta"):
         return sum(p.numel() for p in build_model(config, backbone).trained().values())
 

@@ -1,15 +1,15 @@
 """Successive halving: the decision, pure, from recorded values.
 
 Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (arXiv:1810.05934), in Ray's stopping
-variant: a trial that reaches a rung goes on or stops at once, by comparison with those that were there before.
+variant: a trial that reaches a rung continues or stops at once, by comparison with the trials that reached it before.
 
 The paper's names and ours: the resource is epochs; the reduction factor η is `reduction_factor`, the minimum resource
 r the grace period, the maximum resource R the epochs of a trial, and the minimum early-stopping rate s, which puts the
 first rung at r η^s, is 0. So `epochs` are r, r η, r η², … below R (sweep.request.config makes them).
 
-What it is not: there are no brackets, one for each s, as Hyperband has them; and no trial is promoted, that is paused
-at a rung until it is among the best 1/η of what has come there. It is a stopping rule, as Ray's AsyncHyperBandScheduler
-with one bracket is: nothing pauses, and a decision at a rung stands when better trials come there later.
+What it is not: there are no brackets, one per s, as in Hyperband; and no trial is promoted, that is, paused at a rung
+until it is among the best 1/η that have reached it. It is a stopping rule, like Ray's AsyncHyperBandScheduler with one
+bracket: nothing pauses, and a decision at a rung stands even if better trials reach the rung later.
 """
 
 import math
@@ -23,7 +23,7 @@ Verdict = Literal["go on", "stop"]
 
 
 def cutoff(recorded: Sequence[float], reduction_factor: int) -> float | None:
-    """The (1 - 1/`reduction_factor`) percentile of `recorded` scores; None where there are none."""
+    """The (1 - 1/`reduction_factor`) percentile of `recorded` scores; None if there are none."""
     if not recorded:
         return None
     return float(np.percentile(recorded, (1 - 1 / reduction_factor) * 100))
@@ -32,7 +32,7 @@ def cutoff(recorded: Sequence[float], reduction_factor: int) -> float | None:
 def survives_rung(score: float, recorded: Sequence[float], reduction_factor: int) -> bool:
     """Is `score` (higher is better) at or above the cutoff of what this rung recorded before it?
 
-    The first to arrive goes on, ties go on, a score that is not finite stops.
+    The first to arrive continues, ties continue, a score that is not finite stops.
     """
     if not math.isfinite(score):
         return False
@@ -47,9 +47,9 @@ class Decision:
     sequence: int
     trial_id: str
     rung: int
-    """Epoch."""
+    """The epoch."""
     score: float
-    """Best-so-far value of the metric, turned so that higher is better."""
+    """Best value of the metric so far, with its sign turned so that higher is better."""
     cutoff: float | None
     verdict: Verdict
 
@@ -71,10 +71,10 @@ class Rungs:
     """What each rung has recorded: trial → score. Rebuilt by replaying rungs.jsonl."""
 
     epochs: Sequence[int]
-    """At which trials are compared, ascending."""
+    """The epochs at which trials are compared, ascending."""
     reduction_factor: int
     arm_of: Callable[[str], str] = field(default=one_arm, compare=False)
-    """Trial → arm: a trial is compared only with those of its own."""
+    """Trial → arm: a trial is compared only with those of its own arm."""
     recorded: dict[int, dict[str, float]] = field(init=False)
     sequence: int = field(init=False, default=0)
 
@@ -82,7 +82,7 @@ class Rungs:
         self.recorded = {epoch: {} for epoch in self.epochs}
 
     def decide(self, trial_id: str, epoch: int, score: float) -> Decision | None:
-        """The decision at `epoch`, not yet recorded; None where there is no rung, or it was decided before."""
+        """The decision at `epoch`, not yet recorded; None if there is no rung, or it was already decided."""
         rung = self.recorded.get(epoch)
         if rung is None or trial_id in rung:
             return None
@@ -95,18 +95,18 @@ class Rungs:
         )
 
     def record(self, decision: Decision) -> None:
-        """Take note of a decision, new or replayed."""
+        """Record a decision, new or replayed."""
         self.sequence = decision.sequence
         if decision.rung in self.recorded and math.isfinite(decision.score):
             self.recorded[decision.rung][decision.trial_id] = decision.score
 
     def forget(self, trial_id: str) -> None:
-        """A trial that diverged or collapsed leaves the rungs."""
+        """Remove a trial that diverged or collapsed from the rungs."""
         for rung in self.recorded.values():
             rung.pop(trial_id, None)
 
     def replay(self, decisions: Iterable[Decision], broken: Container[str] = ()) -> "Rungs":
-        """Record `decisions` but those of `broken` trials; returns itself."""
+        """Record `decisions` except those of `broken` trials; returns itself."""
         for decision in decisions:
             self.record(decision)
             if decision.trial_id in broken:

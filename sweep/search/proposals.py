@@ -1,4 +1,4 @@
-"""Which setting comes next: a pure function of the configuration and of what is on record."""
+"""Which setting comes next: a pure function of the configuration and the records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from trainable.network.model import CUTS
 from trainable.records.run_folder import RunFolder
 
 DUPLICATES_IN_A_ROW = 50
-"""After these a sampler is stuck, and an untried point is drawn instead; assumed."""
-DRAWS = 1_000  # at random for an untried point of a space that can't be listed; assumed
+"""After this many a sampler is stuck, and an untried point is drawn instead; assumed."""
+DRAWS = 1_000  # random draws for an untried point of a space that can't be listed; assumed
 
 
 def nothing_left(run: RunFolder, config: SweepConfig) -> bool:
@@ -29,22 +29,22 @@ def nothing_left(run: RunFolder, config: SweepConfig) -> bool:
 
 @dataclass(frozen=True)
 class Proposals:
-    """The suggestions of one search. Asked again with the same records, they are the same."""
+    """The suggestions of one search. With the same records, they are the same."""
 
     config: SweepConfig
 
     def next(self, trials: Sequence[Recorded]) -> tuple[int, TrialConfig] | None:
-        """Number and settings of the next trial after `trials`; None when all are there or none is left."""
+        """Number and settings of the next trial after `trials`; None when all were made or none is left."""
         number = max((trial.number for trial in trials), default=-1) + 1
         return self.numbered(number, {trial.trial_id: trial for trial in trials})
 
     def numbered(
         self, number: int, tried: Mapping[str, Recorded]
     ) -> tuple[int, TrialConfig] | None:
-        """The same for who knows it already: `number` follows the highest on record, `tried` are the trials by id.
+        """The same for a caller that knows: `number` follows the highest on record, `tried` are the trials by id.
 
-        A duplicate costs nothing: the next number is tried. What this takes does not grow with the trials, but for
-        Optuna's samplers, which look at all of them.
+        A duplicate costs nothing: the next number is tried. The cost does not grow with the number of trials, except
+        for Optuna's samplers, which go through all of them.
         """
         if len(tried) >= self.config.asked_for(tried):
             return None
@@ -61,7 +61,7 @@ class Proposals:
         return self.config.space.settings(point)
 
     def _propose(self, tried: Mapping[str, Recorded], number: int) -> Point:
-        """The point of suggestion `number`, from the method; first points come first, missing values filled in."""
+        """The point of suggestion `number` by the method; `search.first` comes first, with missing values filled in."""
         search, space = self.config.search, self.config.space
         first = search.first[number] if number < len(search.first) else {}
         given: dict[str, Value] = space.check(first)
@@ -72,7 +72,7 @@ class Proposals:
                 return space.at(self._sobol(number), given)
             case "grid":
                 raise AssertionError("a grid is listed, not proposed")
-            case method:  # mypy holds that it is one of Optuna's
+            case method:  # mypy checks that it is one of Optuna's
                 sampler = sampler_for(method, search.seed, number)
                 return suggest(space, self.config.metric, list(tried.values()), sampler, given)
 
@@ -96,8 +96,8 @@ class Proposals:
     def _grid(self) -> list[TrialConfig]:
         """Every point, shuffled by the seed (in natural order ASHA would prune all or none), `first` in front.
 
-        Where every trial runs to its end, the order decides only when the last one ends: those that train more layers
-        go first, so that short ones fill the slots at the end (longest processing time first, Graham 1969).
+        If every trial runs to its end, the order only decides when the last one ends: those that train more layers go
+        first, so that short ones fill the slots at the end (longest processing time first, Graham 1969).
         """
         space, search = self.config.space, self.config.search
         all_end = self.config.asha is None and search.time_limit is None
@@ -115,7 +115,7 @@ class Proposals:
     def _untried(
         self, tried: Mapping[str, Recorded], number: int
     ) -> tuple[int, TrialConfig] | None:
-        """A seeded point that nobody tried; None where the space is exhausted."""
+        """A seeded point that was not tried; None if the space is exhausted."""
         space = self.config.space
         draws = np.random.default_rng(mix(self.config.search.seed, number))
         if space.is_finite and space.combinations <= LARGEST_GRID:

@@ -1,4 +1,4 @@
-"""Which trial is better, in one place: what is kept, winner, replication."""
+"""Which trial is better, in one place: for what is kept, the winner and replication."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -20,7 +20,7 @@ from trainable.records.rows import (
 
 
 class OnRecord(Protocol):
-    """One trial as ranking and study ask for it: read from the disk when asked, or held in memory."""
+    """One trial as ranking and study need it: read from disk when asked, or held in memory."""
 
     @property
     def trial_id(self) -> str: ...
@@ -43,7 +43,7 @@ def best_row(rows: Iterable[Row], metric: Metric) -> Row | None:
 
 
 def best_so_far(rows: Sequence[Row], metric: Metric) -> list[float]:
-    """For each epoch the best value of the metric until then, in the metric's own sign."""
+    """For each epoch the best value of the metric so far, with the metric's own sign."""
     best, found = None, []
     for row in rows:
         score = metric.score(getattr(row, metric.value))
@@ -54,11 +54,11 @@ def best_so_far(rows: Sequence[Row], metric: Metric) -> list[float]:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a trial stands: its best epoch and what became of it."""
+    """Where a trial stands: its best epoch, and how it ended."""
 
     trial_id: str
     setting_id: str
-    """Trials that differ in their seed alone have the same."""
+    """The same for trials that differ only in their seed."""
     status: Status
     origin: Origin
     best: Row
@@ -66,7 +66,7 @@ class Standing:
 
     @property
     def value(self) -> float:
-        """Of the metric at the best epoch."""
+        """The metric at the best epoch."""
         return float(getattr(self.best, self.metric.value))
 
     @property
@@ -89,7 +89,7 @@ def standing(record: OnRecord, metric: Metric) -> Standing | None:
 def standing_of(
     trial_id: str, asked: Asked, status: Status, rows: Sequence[Row], metric: Metric
 ) -> Standing | None:
-    """The standing of a trial of which this is on record; None before its first row."""
+    """The standing of a trial with this record; None before its first row."""
     best = best_row(rows, metric)
     if best is None:
         return None
@@ -102,19 +102,19 @@ def rank(standings: Iterable[Standing]) -> list[Standing]:
 
 
 def leader(standings: Iterable[Standing]) -> Standing | None:
-    """The best so far of the trials that can win, whatever becomes of them; None before a first epoch has ended."""
+    """The best so far of the trials that can win, however they end; None before a first epoch has ended."""
     known = [each for each in standings if each.origin != "audit"]
     return min(known, key=lambda each: each.key, default=None)
 
 
 def single_winner(standings: Iterable[Standing]) -> Standing | None:
-    """The best finished trial of the search; None where none finished."""
+    """The best finished trial of the search; None if none finished."""
     eligible = [s for s in standings if s.status is Status.FINISHED and s.origin == "search"]
     return min(eligible, key=lambda each: each.key, default=None)
 
 
 BY_THEMSELVES = (Status.FINISHED, *BROKEN)
-"""Ends that say what a setting comes to, for better or worse."""
+"""Ends that show how good a setting is, for better or worse."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Replicates:
     learned: tuple[Standing, ...]
     """Finished, and not flat."""
     not_learned: tuple[Standing, ...]
-    """Collapsed, diverged or flat: counted, and in no mean."""
+    """Collapsed, diverged or flat: counted, but in no mean."""
 
     @property
     def decide(self) -> bool:
@@ -133,12 +133,12 @@ class Replicates:
 
     @property
     def mean(self) -> float:
-        """Of the scores of those that learned."""
+        """The mean score of those that learned."""
         return fmean(each.score for each in self.learned)
 
 
 def replicates(standings: Iterable[Standing], flat: Collection[str] = ()) -> dict[str, Replicates]:
-    """By setting, its replicates that ended by themselves, where there are two or more; `flat` learned nothing."""
+    """Per setting, the replicates that ended by themselves, if two or more; those in `flat` learned nothing."""
     found: dict[str, list[Standing]] = defaultdict(list)
     for each in standings:
         if each.origin == "replicate" and each.status in BY_THEMSELVES:
@@ -154,11 +154,11 @@ def replicates(standings: Iterable[Standing], flat: Collection[str] = ()) -> dic
 
 
 def winner(standings: Iterable[Standing], flat: Collection[str] = ()) -> Standing | None:
-    """The trial to test; None where none finished.
+    """The trial to test; None if none finished.
 
-    After a replication it is the best replicate of the setting whose replicates have the highest mean, of those that
-    learned, two or more. The trial that made the setting stand out was chosen for its luck too, so it counts no more.
-    Else the best single trial.
+    After a replication, it is the best replicate of the setting with the highest mean over its replicates that
+    learned, if two or more did. The trial that made the setting stand out was also chosen for its luck, so it no
+    longer counts. Otherwise it is the best single trial.
     """
     found = list(standings)
     settings = {key: runs for key, runs in replicates(found, flat).items() if runs.decide}
@@ -169,7 +169,7 @@ def winner(standings: Iterable[Standing], flat: Collection[str] = ()) -> Standin
 
 
 def bar(kept: Iterable[Standing], best: int) -> tuple[float, float, int, str] | None:
-    """The key that a trial must not be behind to be kept; None while fewer than `best` have finished."""
+    """The key that a trial must reach to be kept; None while fewer than `best` have finished."""
     keys = sorted(
         each.key for each in kept if each.status is Status.FINISHED and each.origin == "search"
     )
@@ -177,8 +177,8 @@ def bar(kept: Iterable[Standing], best: int) -> tuple[float, float, int, str] | 
 
 
 def to_keep(standings: Iterable[Standing], best: int) -> set[str]:
-    """Ids of the ended trials whose weights stay: the `best` of the search, finished ones before all others, and the
-    best replicate of each setting. Of an audit nothing stays: it can't win."""
+    """Ids of the ended trials whose weights are kept: the `best` of the search, finished ones before all others, and
+    the best replicate of each setting. Nothing of an audit is kept: it can't win."""
     ended = [s for s in standings if s.status.has_ended]
     ended.sort(key=lambda each: (each.status is not Status.FINISHED, each.key))
     kept = {each.trial_id for each in [s for s in ended if s.origin == "search"][:best]}

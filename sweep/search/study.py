@@ -1,7 +1,7 @@
-"""Records → Optuna study, and so to its samplers, to optuna-dashboard and to importances.
+"""Turns records into an Optuna study, for its samplers, optuna-dashboard and importances.
 
-The study is a pure function of what is on record: it is made anew whenever it is needed, so it can't drift from the
-records, and holds no zombies. Optuna is told the truth: see `to_frozen_trial`.
+The study is a pure function of the records: it is built anew whenever it is needed, so it can't drift from them, and
+holds no zombies. What Optuna is told is true: see `to_frozen_trial`.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ STARTUP_TRIALS = 10
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a trial's record says that a search needs."""
+    """What a search needs from a trial's record."""
 
     settings: TrialConfig
     number: int
     status: Status
     values: tuple[float, ...] = ()
-    """Best-so-far value of the metric, one an epoch."""
+    """Best value of the metric so far, one per epoch."""
     origin: Origin = "search"
 
     @property
@@ -49,7 +49,7 @@ class Recorded:
         return trial_id_of(self.settings, self.origin)
 
     def is_over(self, epochs: int) -> bool:
-        """Does nothing remain to be done of so many `epochs`?"""
+        """Does nothing remain to be done for this many `epochs`?"""
         return self.status.is_over(len(self.values), epochs)
 
 
@@ -61,14 +61,14 @@ def recorded(record: OnRecord, metric: Metric) -> Recorded:
 
 
 def asked_in_all(config: SweepConfig, records: Iterable[OnRecord]) -> int:
-    """How many trials there will be: of the search, and what is on record besides (replicates, audits)."""
+    """How many trials there will be: those of the search, and others on record (replicates, audits)."""
     origins = [(record.trial_id, record.asked.origin) for record in records]
     search = [trial_id for trial_id, origin in origins if origin == "search"]
     return config.asked_for(search) + len(origins) - len(search)
 
 
 def to_distribution(domain: Choice | Range) -> BaseDistribution:
-    """A dimension's domain in Optuna's words."""
+    """A dimension's domain in Optuna's terms."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.values)
     low, high = domain.low, domain.high
@@ -86,11 +86,11 @@ def to_distribution(domain: Choice | Range) -> BaseDistribution:
 
 
 def to_frozen_trial(space: SearchSpace, trial: Recorded) -> FrozenTrial | None:
-    """A recorded trial as Optuna should see it; None where it lies outside `space`.
+    """A recorded trial as Optuna should see it; None if it is outside `space`.
 
-    Finished, diverged and collapsed trials are COMPLETE with their best value: told FAIL, TPE keeps proposing the
-    rates that diverge. Pruned is PRUNED with best-so-far intermediate values, as is one that diverged before its
-    first epoch ended. FAIL is for exceptions. What has not ended is RUNNING.
+    Finished, diverged and collapsed trials are COMPLETE with their best value: if they were FAIL, TPE would keep
+    proposing the rates that diverge. Pruned trials are PRUNED with best-so-far intermediate values, as is one that
+    diverged before its first epoch ended. FAIL is for exceptions. A trial that has not ended is RUNNING.
     """
     point = space.place(trial.settings)
     if point is None:
@@ -127,7 +127,7 @@ def build_study(
     sampler: optuna.samplers.BaseSampler | None = None,
     name: str | None = None,
 ) -> tuple[optuna.Study, int]:
-    """An in-memory study of `trials` with the present space's distributions, and how many lie outside it."""
+    """An in-memory study of `trials` with the present space's distributions, and how many are outside it."""
     _quiet()
     study = optuna.create_study(
         direction="maximize" if metric.higher_is_better else "minimize",
@@ -140,12 +140,12 @@ def build_study(
 
 
 def study_of(folder: str | PathLike[str]) -> optuna.Study:
-    """The search of the run in `folder` as an Optuna study in memory, finished or under way, with the trials' times.
+    """The search of the run in `folder` as an Optuna study in memory, finished or running, with the trials' times.
 
-    Any of Optuna's tools works on it: importances, visualisation, dashboard. Replicates and audits are no part of it.
+    All of Optuna's tools work on it: importances, visualisation, dashboard. It has no replicates and audits.
 
     Raises:
-        RequestError: no run folder, or a damaged record.
+        RequestError: not a run folder, or a damaged record.
     """
     run = open_run(folder)
     return study_from(run.config, run.folder.trials())
@@ -169,12 +169,12 @@ def study_from(config: SweepConfig, on_record: Iterable[OnRecord]) -> optuna.Stu
 
 
 def _moment(iso: str) -> datetime:
-    """As Optuna has it: local, without a zone."""
+    """As Optuna stores it: local time, without a zone."""
     return datetime.fromisoformat(iso).astimezone().replace(tzinfo=None)
 
 
 def sampler_for(method: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """A sampler seeded by (search seed, number of the suggestion): one with the old seed would repeat its points."""
+    """A sampler seeded by (search seed, number of the suggestion): with the same seed it would repeat its points."""
     _quiet()
     return SAMPLERS[method](mix(seed, number) % 2**32)
 
@@ -193,7 +193,7 @@ SAMPLERS: Final[Mapping[Sampler, Callable[[int], optuna.samplers.BaseSampler]]] 
     "tpe": _tpe,
     "gp": _gp,
 }
-"""Seed → sampler. It must keep nothing of its own between suggestions: each is asked of a new one."""
+"""Seed → sampler. A sampler can keep no state between suggestions: each suggestion gets a new one."""
 
 
 def suggest(
@@ -203,7 +203,7 @@ def suggest(
     sampler: optuna.samplers.BaseSampler,
     given: Mapping[str, Value],
 ) -> Point:
-    """The point that `sampler` proposes after `trials`; `given` values stand."""
+    """The point that `sampler` proposes after `trials`; `given` values take precedence."""
     study, _ = build_study(space, metric, trials, sampler)
     if given:
         study.enqueue_trial(dict(given))
@@ -234,13 +234,13 @@ def suggest(
 
 
 def mix(seed: int, number: int) -> int:
-    """One seed from two, so that neighbours share nothing."""
+    """One seed from two, such that neighbours share nothing."""
     return int.from_bytes(
         hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest(), "big"
     )
 
 
 def _quiet() -> None:
-    """Optuna's log lines and its notes on experimental arguments are not for our terminal."""
+    """Keep Optuna's log lines and its warnings about experimental arguments off our terminal."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

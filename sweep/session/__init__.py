@@ -1,1 +1,1 @@
-"""A run between its sessions and as they begin: made, held, extended, replicated, resumed, finished."""
+"""A run between its sessions and as they begin: created, locked, extended, replicated, resumed, finished."""

@@ -1,4 +1,4 @@
-"""sweep extend --audit: pruned trials run to the end, to see whether ASHA stopped a winner."""
+"""`sweep extend --audit`: run pruned trials to the end, to see whether ASHA stopped a winner."""
 
 import hashlib
 from collections import Counter
@@ -13,11 +13,11 @@ from trainable.records.trial_folder import TrialRecord
 def draw(
     pruned: Mapping[str, str], audited: Collection[str], count: int, seed: int
 ) -> tuple[str, ...]:
-    """`count` of the trials `pruned` (trial → strategy) that are not in `audited`; all of them where they are fewer.
+    """`count` of the trials `pruned` (trial → strategy) that are not in `audited`; all of them if there are fewer.
 
-    One after the other, from the strategy of which the fewest have been drawn so far, those of `audited` among them.
-    Within a strategy each trial has its place in an order that follows from `seed` and its id alone, not from how it
-    did. So each strategy has a simple random sample, and three and then three more are the same as six at once.
+    They are drawn one by one, each from the strategy with the fewest drawn so far, `audited` included. Within a
+    strategy, the order follows from `seed` and the trials' ids alone, not from their results. So each strategy gets a
+    simple random sample, and three and then three more are the same as six at once.
     """
     left: dict[str, list[tuple[str, str]]] = {}
     drawn = Counter(pruned[trial_id] for trial_id in audited if trial_id in pruned)
@@ -42,10 +42,10 @@ def _place(seed: int, trial_id: str) -> str:
 def settings_to_audit(
     records: Sequence[TrialRecord], count: int, seed: int
 ) -> tuple[list[TrialConfig], str]:
-    """Settings of `count` pruned trials of the search that were not audited yet, and a line that says what was drawn.
+    """Settings of `count` pruned trials of the search that are not yet audited, and a line that says what was drawn.
 
     Raises:
-        RequestError: `count` is below 1, or no such trial is there.
+        RequestError: `count` is below 1, or there is no such trial.
     """
     if count < 1:
         raise RequestError(f"--audit must be at least 1, but it is {count}")
@@ -59,15 +59,15 @@ def settings_to_audit(
     drawn = draw(strategies, audited, count, seed)
     if not drawn:
         has = f"all {len(pruned)} were audited" if pruned else "no trial was pruned"
-        raise RequestError(f"--audit needs a pruned trial that was not audited yet, but {has}")
+        raise RequestError(f"--audit needs a pruned trial that is not yet audited, but {has}")
     return [pruned[trial_id] for trial_id in drawn], (
         f"{len(drawn)} of {len(pruned)} pruned trials, {_how(drawn, strategies, count)}, run to the end: "
-        "`analysis cost` says whether ASHA stopped a better one"
+        "`analysis cost` then says whether ASHA stopped a better one"
     )
 
 
 def _how(drawn: Sequence[str], strategies: Mapping[str, str], count: int) -> str:
-    """How they were drawn, of which strategies where there are several, and that no more were left."""
+    """How they were drawn, how many of each strategy if there are several, and whether no more were left."""
     counts = Counter(strategies[trial_id] for trial_id in drawn)
     said = [f"fewer than {count} were left"] if len(drawn) < count else []
     if several := len(set(strategies.values())) > 1:

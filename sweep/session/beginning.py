@@ -1,6 +1,6 @@
-"""How a session begins: a new run gets its name, or one that is held gets what is asked of it now.
+"""How a session begins: a new run gets its name, or the changes to a held run are recorded.
 
-Either happens once all that can be refused was tried, on the nodes too; until then nothing is on record.
+This happens only after every check has passed, on the nodes too; until then nothing is recorded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +19,13 @@ from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord
 
 BeginSession = Callable[[Manifest], AbstractContextManager[HeldRun]]
-"""Puts on record what was refused nowhere, in a manifest that has what was resolved; the run is held meanwhile."""
+"""Records a request that passed all checks, in a manifest with what was resolved; the run is held meanwhile."""
 
 
 def asked_for(
     run: Run, config: SweepConfig, command: Sequence[str], sharing_stays: bool = False
 ) -> Run:
-    """`run`, asked for `config` from now on. What is worth sharing is decided anew, or stays. Nothing is written."""
+    """`run` with `config` as its new request. What is worth sharing is decided anew, or stays. Nothing is written."""
     asked = Configuration.of(dump_config(config), command)
     manifest = run.manifest.with_configuration(asked, sharing_stays)
     return replace(run, manifest=manifest, config=config)
@@ -33,10 +33,10 @@ def asked_for(
 
 @contextmanager
 def begin_new(run: Run, manifest: Manifest) -> Iterator[HeldRun]:
-    """Let a partial run have its name, and hold it.
+    """Give a partial run its name, and hold it.
 
     Raises:
-        RequestError: another run of its name was made meanwhile, or the disk fails.
+        RequestError: another run with its name was created meanwhile, or the disk fails.
     """
     folder = give_name(run, manifest)
     with only_driver(folder) as session:
@@ -45,26 +45,26 @@ def begin_new(run: Run, manifest: Manifest) -> Iterator[HeldRun]:
 
 @dataclass(frozen=True)
 class Change:
-    """What is asked of a held run now; nothing of it is on record yet."""
+    """A change to a held run; none of it is recorded yet."""
 
     run: Run
-    """As it is from then on."""
+    """As it will be."""
     lines: tuple[str, ...] = ()
-    """What it means."""
+    """What it means, for the user."""
     again: tuple[TrialRecord, ...] = ()
-    """Failed trials to be tried once more."""
+    """Failed trials to retry."""
     beside: tuple[TrialConfig, ...] = ()
-    """Trials to be put beside the search, which neither ASHA nor the sampler sees."""
+    """Trials to add outside the search, which neither ASHA nor the sampler sees."""
     origin: Origin = "search"
-    """Of those."""
+    """The origin of those."""
 
     @property
     def asks_for_trials(self) -> bool:
-        """Is something left to do once it is on record, whatever else is there?"""
+        """Does it add trials, so that something is left to do in any case?"""
         return bool(self.again or self.beside)
 
     def write(self, manifest: Manifest) -> None:
-        """Put it on record; `manifest` is the run's, with what was resolved for it."""
+        """Record it; `manifest` is the run's, with what was resolved for it."""
         folder = self.run.folder
         if manifest != read_manifest(folder):
             write_manifest(folder, manifest)
@@ -78,6 +78,6 @@ class Change:
 
     @contextmanager
     def begin(self, session: int, manifest: Manifest) -> Iterator[HeldRun]:
-        """As BeginSession, of a run that is held under this number."""
+        """As BeginSession, for a run that is held under this number."""
         self.write(manifest)
         yield HeldRun(RunFolder(self.run.folder.path.absolute()), self.run.config, session)

@@ -1,4 +1,4 @@
-"""A run folder is made: whole and with its split before any trial, or not at all."""
+"""Creates a run folder: complete and with its split before any trial, or not at all."""
 
 import socket
 import sys
@@ -40,10 +40,10 @@ PACKAGES: Final = (
 
 @contextmanager
 def partial_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str]) -> Iterator[Run]:
-    """A run with split, configuration and manifest that has no name yet; without one by the end, nothing of it stays.
+    """A run with split, configuration and manifest that has no name yet; if it gets none, it is removed at the end.
 
     Raises:
-        RequestError: a run of its name exists, or no folder can be made there.
+        RequestError: a run with its name exists, or its folder can't be created.
     """
     refuse_existing(config.folder)
     made = missing(config.storage)
@@ -63,10 +63,10 @@ def partial_run(config: SweepConfig, prepared: "Prepared", command: Sequence[str
 
 
 def give_name(run: Run, manifest: Manifest) -> RunFolder:
-    """Let a partial run be one, with this manifest: all of it appears at once.
+    """Turn a partial run into a real one with this manifest: all of it appears at once.
 
     Raises:
-        RequestError: another run of its name was made meanwhile, or the disk fails.
+        RequestError: another run with its name was created meanwhile, or the disk fails.
     """
     folder, disk = run.config.folder, current_disk()
     refuse_existing(folder)
@@ -79,11 +79,11 @@ def give_name(run: Run, manifest: Manifest) -> RunFolder:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """Raises RequestError for an error of the disk while the run folder is made."""
+    """Raise RequestError for a disk error while the run folder is created."""
     try:
         yield
     except OSError as error:
-        raise RequestError(f"the run folder {folder} can't be made: {error.strerror}") from None
+        raise RequestError(f"the run folder {folder} can't be created: {error.strerror}") from None
 
 
 def _begun_with(

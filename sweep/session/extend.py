@@ -1,8 +1,8 @@
-"""sweep extend: more trials, more epochs, another space, failed trials once more, pruned ones to the end.
+"""`sweep extend`: more trials, more epochs, another space, failed trials once more, pruned ones to the end.
 
-What is asked goes on record as the session begins; which trials it concerns follows from the records, so after a kill
-`sweep resume` goes on with it. Failed trials are marked, and audits put on record, one by one: --retry-failed or
---audit, killed while it does that, is asked again.
+The request is recorded as the session begins; which trials it concerns follows from the records, so after a kill
+`sweep resume` continues it. Failed trials are marked, and audits recorded, one by one: if --retry-failed or --audit is
+killed meanwhile, give the command again.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ from trainable.records.trial_folder import TrialRecord
 
 @dataclass(frozen=True)
 class Request:
-    """What `sweep extend` was asked for; None and False where it was not."""
+    """What `sweep extend` was asked for; None and False for what it was not."""
 
     trials: str | None = None
-    """+12 for twelve more, 36 for as many in all."""
+    """+12 for twelve more, 36 for 36 in total."""
     epochs: int | None = None
-    """In all."""
+    """In total."""
     space: Path | None = None
-    """A YAML file whose `trial` section replaces what it names in the run's."""
+    """A YAML file whose `trial` section replaces the settings it names in the run's."""
     retry_failed: bool = False
     audit: int | None = None
     """How many pruned trials to run to the end."""
@@ -50,16 +50,16 @@ def extend(
     overrides: Overrides = NO_OVERRIDES,
     begin: Begin = no_progress,
 ) -> Change:
-    """What is asked of a run that the caller holds.
+    """The requested change to a run that the caller holds.
 
     Raises:
-        RequestError: nothing is asked for, less than there is, what the configuration can't be, or an audit of nothing;
-            as `moved` where something is overridden.
+        RequestError: nothing is asked for, less than there is, an invalid configuration, or an audit of nothing; as in
+            `moved` if something is overridden.
     """
     if request == Request():
         raise RequestError(
-            "extend must be told what more is wanted: --trials +12, --epochs 20, --space FILE, --retry-failed or "
-            "--audit 3; where only KEY=VALUE is changed, take `sweep resume`"
+            "extend must be told what to add: --trials +12, --epochs 20, --space FILE, --retry-failed or --audit 3; "
+            "to change only KEY=VALUE, use `sweep resume`"
         )
     opened = open_held_run(run)
     before = opened.config
@@ -77,7 +77,7 @@ def extend(
     tried = [recorded(record, after.metric) for record in records]
     if request.trials is not None and Proposals(after).next(tried) is None:
         raise RequestError(
-            f"--trials {request.trials} must leave something to try, but every setting that was asked for is there: "
+            f"--trials {request.trials} must leave something to try, but every setting that was asked for exists: "
             f"{len(tried)} trials; ask for more, or widen the space with --space"
         )
     audits, drawn = (
@@ -96,7 +96,7 @@ def extended(config: SweepConfig, request: Request) -> SweepConfig:
     """`config` with what is asked for.
 
     Raises:
-        RequestError: less than there is, or a space that can't be.
+        RequestError: less than there is, or an invalid space.
     """
     facts: dict[str, Any] = config.model_dump(mode="json")
     places: dict[tuple[str, ...], str] = {}
@@ -118,17 +118,17 @@ def extended(config: SweepConfig, request: Request) -> SweepConfig:
 
 
 def _space(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The `trial` section of a file, and where its keys stand."""
+    """The `trial` section of a file, and where its keys are."""
     facts, places = read_yaml(path)
     section = facts.get("trial")
     if not isinstance(section, dict) or set(facts) != {"trial"}:
         raise RequestError(
-            f"{path} must hold one section `trial` with the settings that change, "
+            f"{path} must hold a single section `trial` with the settings to change, "
             f"but it holds {', '.join(map(str, facts)) or 'nothing'}"
         )
     if "epochs" in section:
         raise RequestError(
-            f"the epochs of a run are changed by --epochs, not in {path}: take them out there"
+            f"the epochs of a run must be changed by --epochs, but {path} has epochs; remove them there"
         )
     return section, places
 
@@ -138,7 +138,7 @@ def _count(text: str, config: SweepConfig) -> int:
         count = int(text)
     except ValueError:
         raise RequestError(
-            f"--trials must be +12 for more or 36 for all, but it is {text!r}"
+            f"--trials must be +12 for twelve more or 36 for 36 in total, but it is {text!r}"
         ) from None
     total = config.trials + count if text.strip().startswith("+") else count
     if count < 1 or total < config.trials:
@@ -159,15 +159,15 @@ def _said(
         more = [r for r in records if r.status().status is Status.FINISHED]
         kept = sum(record.last.exists() for record in more)
         lines.append(
-            f"{before.epochs} → {after.epochs} epochs: of {len(more)} finished trials {kept} go on from their kept "
-            f"state, {len(more) - kept} run again from the start (keep.best kept the state of {before.keep.best})"
+            f"{before.epochs} → {after.epochs} epochs: of {len(more)} finished trials {kept} continue from their kept "
+            f"state, {len(more) - kept} start again (keep.best kept the state of {before.keep.best})"
         )
     outside = sum(after.space.place(record.asked.settings) is None for record in records)
     if outside:
         lines.append(
-            f"{outside} of {len(records)} trials lie outside the new space: they stay in results and ranking, "
-            "and the search does not learn from them"
+            f"{outside} of {len(records)} trials are outside the new space: they stay in results and ranking, "
+            "but the search does not learn from them"
         )
     if again:
-        lines.append(f"{again} failed trials are tried again")
+        lines.append(f"{again} failed trials will be retried")
     return lines

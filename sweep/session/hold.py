@@ -1,9 +1,9 @@
 """One driver at a time holds a run folder: the one that drew the newest number, which is its session's.
 
-`sessions/<n>.json` names the driver that drew n. One process alone makes it (O_EXCL), it stays for ever, and n + 1 is
-made only by who has seen the end of n: `<n>.ended`, a process that is gone, or no heartbeat for 60 s. So nothing is
-ever taken away, no number is drawn twice, and of many newcomers one gets in, on a network file system too.
-`tests/sweep/session/test_hold_states.py` goes through every order of the steps below.
+`sessions/<n>.json` names the driver that drew n. Only one process can create it (O_EXCL), it is never deleted, and
+n + 1 is created only after the end of n was seen: `<n>.ended`, a process that is gone, or no heartbeat for 60 s. So
+nothing is ever removed, no number is drawn twice, and one of many newcomers gets in, on a network file system too.
+`tests/sweep/session/test_hold_states.py` tests every order of the steps below.
 """
 
 import json
@@ -26,12 +26,12 @@ from trainable.records.files import Disk, current_disk, now, to_json
 from trainable.records.manifest import read_manifest, session_numbers
 from trainable.records.run_folder import RunFolder
 
-BEAT_SECONDS: Final = 5.0  # twelve of them fit into what is watched; assumed
+BEAT_SECONDS: Final = 5.0  # twelve of them fit into WATCH_SECONDS; assumed
 WATCH_SECONDS: Final = 60.0
-"""How long a hold must not move before its driver counts as dead, where its process can't be seen; assumed."""
+"""How long a hold must show no heartbeat before its driver counts as dead, if its process can't be seen; assumed."""
 POLL_SECONDS: Final = 0.5  # assumed
 HALF_WRITTEN_SECONDS: Final = 2.0
-"""A hold is one short write, so one that is no JSON for longer is damaged; assumed."""
+"""A hold is one short write, so a file that is not JSON for longer is damaged; assumed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Holder:
     since: str
     process: Process
     session: int | None = None
-    """None of an older version, whose hold is driver.json itself."""
+    """None for an older version, whose hold is driver.json itself."""
 
     def to_json(self) -> dict[str, Any]:
         facts = {"session": self.session, "token": self.token, "since": self.since}
@@ -52,7 +52,7 @@ class Holder:
     def from_json(facts: dict[str, Any]) -> "Holder":
         """
         Raises:
-            KeyError, TypeError, ValueError: it names no driver.
+            KeyError, TypeError, ValueError: the facts name no driver.
         """
         process = Process.from_json(facts)
         return Holder(str(facts["token"]), str(facts["since"]), process, facts.get("session"))
@@ -64,7 +64,7 @@ class Holder:
 
     @property
     def why_unseen(self) -> str:
-        """Why only its heartbeat says whether it lives; "" where its process does."""
+        """Why only its heartbeat shows whether it is alive; "" if its process does."""
         return "" if self is UNREADABLE else why_unseen(self.process)
 
 
@@ -73,7 +73,7 @@ UNREADABLE: Final = Holder("", "an unknown time", Process("", 0))
 
 @dataclass
 class Driver:
-    """Wants to hold a run, then holds it, then lets go. Files, processes and waiting can be put in by a test."""
+    """Waits to hold a run, holds it, then lets go. Tests can replace disk, processes and waiting."""
 
     run: RunFolder
     tell: Callable[[str], None] = lambda text: None
@@ -85,7 +85,7 @@ class Driver:
     session: int = field(init=False, default=0)
 
     def take(self, take_over: bool = False) -> int:
-        """Draw the number with which the run is held. `take_over` is meant for whoever holds it now.
+        """Draw the number under which the run is held. `take_over` applies to the driver that holds it now.
 
         Raises:
             RequestError: another driver holds it.
@@ -101,7 +101,7 @@ class Driver:
             if self._draw(number):
                 break
             take_over = False  # another newcomer was faster
-        while number <= self._opened():  # by an older version, which leaves no files in sessions/
+        while number <= self._opened():  # by an older version, without files in sessions/
             number += 1
             if not self._draw(number):
                 raise RequestError(f"{self.run.path} was taken over by another driver meanwhile")
@@ -109,7 +109,7 @@ class Driver:
         return number
 
     def has_lost(self) -> bool:
-        """Is the run another's by now, or gone?"""
+        """Does another driver hold the run by now, or is it gone?"""
         mine, shown = self._read(self.run.holder(self.session)), self._read(self.run.driver)
         if mine is None or mine.token not in (self.token, UNREADABLE.token):
             return True
@@ -120,7 +120,7 @@ class Driver:
         self.disk.touch(self.run.holder(self.session))
 
     def let_go(self) -> None:
-        """Whatever was drawn; a disk that fails is suffered: the process ends, and that is seen too."""
+        """Let go of whatever was drawn. Disk errors are ignored: the process ends, and others see that too."""
         with suppress(OSError):
             shown = self._read(self.run.driver)
             if shown is not None and shown.token == self.token:
@@ -130,7 +130,7 @@ class Driver:
                 self.disk.create(self.run.ended(self.session))
 
     def _draw(self, number: int) -> bool:
-        """Be the one that draws this number; False where another was."""
+        """Try to draw this number; False if another driver did."""
         path = self.run.holder(number)
         try:
             self.disk.create(path)
@@ -145,13 +145,13 @@ class Driver:
         return to_json(Holder(self.token, now(), self.process, number).to_json())
 
     def _show(self) -> None:
-        """Say in driver.json who holds the run: to people, and to older versions, which start nothing then."""
+        """Name the holder in driver.json: for people, and for older versions, which then start nothing."""
         aside = self.run.driver.with_name(f".driver.json.{self.session}.tmp")
         self.disk.write(aside, self._named(self.session))
         self.disk.rename(aside, self.run.driver)
 
     def _opened(self) -> int:
-        """The highest number of a session that is on record."""
+        """The highest number of a recorded session."""
         found = [0, *session_numbers(self.disk.read(self.run.manifest))]
         with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
             found.append(int(json.loads(self.disk.read(self.run.session))["number"]))
@@ -161,7 +161,7 @@ class Driver:
         """Return once the driver that drew this number has ended.
 
         Raises:
-            RequestError: it lives.
+            RequestError: it is alive.
         """
         path = self.run.holder(session)
         if not self._has_ended(session):
@@ -184,8 +184,8 @@ class Driver:
         if not living or has_ended():
             return
         raise RequestError(
-            f"one driver at a time holds {self.run.path}, and {holder} has held it since {holder.since}; "
-            "wait for it, or stop it" + ("" if seen else "; --take-over takes the run from it")
+            f"only one driver at a time can hold {self.run.path}, but {holder} has held it since {holder.since}; "
+            "wait for it, or stop it" + ("" if seen else ", or take the run over with --take-over")
         )
 
     def _moves(self, path: Path, has_ended: Callable[[], bool]) -> bool:
@@ -202,12 +202,12 @@ class Driver:
         return self.disk.moved(self.run.ended(session)) is not None
 
     def _older_version(self) -> Holder | None:
-        """The hold of an older version, dead or alive."""
+        """The hold of a driver of an older version, dead or alive."""
         shown = self._read(self.run.driver)
         return shown if shown is not None and shown.session is None else None
 
     def _read(self, path: Path) -> Holder | None:
-        """Whom the file names, once it is written; None where it is not there."""
+        """The driver that the file names, once it is written; None if there is no file."""
         for _ in range(round(HALF_WRITTEN_SECONDS / POLL_SECONDS)):
             try:
                 return Holder.from_json(json.loads(self.disk.read(path)))
@@ -222,10 +222,10 @@ class Driver:
 def only_driver(
     run: RunFolder, take_over: bool = False, tell: Callable[[str], None] = lambda text: None
 ) -> Iterator[int]:
-    """Hold the run folder; gives the session's number. `tell` says why it takes long.
+    """Hold the run folder; yields the session's number. `tell` is called with the reason if it takes long.
 
     Raises:
-        RequestError: no run folder, or another driver holds it.
+        RequestError: not a run folder, or another driver holds it.
     """
     read_manifest(run)
     driver = Driver(run, tell)
@@ -240,9 +240,9 @@ def only_driver(
 
 
 class _Heart(threading.Thread):
-    """Moves the hold's time; where the hold is not ours any more, ends the driver by a signal.
+    """Updates the hold's heartbeat; if the hold is lost, ends the driver by a signal.
 
-    A driver that is not the main thread would not hear it, and its program is not ours to end: it looks by itself
+    A driver outside the main thread would not get the signal, and its program is not ours to end: it checks by itself
     (sweep.on_ray.bookkeeper).
     """
 
@@ -253,9 +253,8 @@ class _Heart(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while (
-            True
-        ):  # at once the first time: this process may have slept for an hour since it took the run
+        # check at once: this process may have been suspended for an hour since it took the run
+        while True:
             if self._has_lost():
                 run = self._driver.run
                 gone = bool(folder_gone(run))
@@ -268,7 +267,7 @@ class _Heart(threading.Thread):
                 return
 
     def _has_lost(self) -> bool:
-        """An error of the disk says nothing."""
+        """A disk error proves nothing."""
         try:
             if self._driver.has_lost():
                 return True
@@ -284,10 +283,10 @@ class _Heart(threading.Thread):
 
 
 def _signal_to_end(gone: bool) -> signal.Signals:
-    """SIGTERM; where the folder is gone, SIGUSR1, which a session hears as its time limit (sweep.session.interruption).
+    """SIGTERM; if the folder is gone, SIGUSR1, which a session treats as its time limit (sweep.session.interruption).
 
-    The session may have noticed by itself that the folder is gone, and be about to say so: a SIGTERM would cut that
-    short. SIGINT is ignored in what a shell started with &.
+    The session may have noticed by itself that the folder is gone, and be about to report it: SIGTERM would cut that
+    short. SIGINT is ignored by processes that a shell started with &.
     """
     heard = callable(signal.getsignal(signal.SIGUSR1))
     return signal.SIGUSR1 if gone and heard else signal.SIGTERM
@@ -299,13 +298,13 @@ class Hold:
 
     holder: Holder
     living: bool | None
-    """By its process; None where that can't be seen."""
+    """Judged by its process; None if that can't be seen."""
     silent_seconds: float
-    """Since its last sign of life, by this machine's clock and the file server's."""
+    """Since its last sign of life, by the clocks of this machine and the file server."""
 
 
 def read_hold(run: RunFolder) -> Hold | None:
-    """Who holds the run, dead or alive; None where the last one let go."""
+    """The hold on the run, its driver dead or alive; None if the last driver let go."""
     driver = Driver(run)
     older, newest = driver._older_version(), run.newest_drawn()
     if older is not None:

@@ -1,4 +1,4 @@
-"""How a session is ended before its time."""
+"""How a session is ended early."""
 
 import os
 import signal
@@ -12,39 +12,39 @@ from trainable.show.signals import heard
 
 
 class Interruption:
-    """SIGINT, SIGTERM, the time limit and faults of the run end Tune in its orderly way; a second signal at once.
+    """SIGINT, SIGTERM, the time limit and faults of the run let Tune end cleanly; a second signal ends it at once.
 
-    Python lets the main thread alone hear signals. A session in another leaves them to the program, and time limit and
-    faults end it between two steps of Tune's.
+    In Python only the main thread gets signals. A session in another thread leaves them to the program; time limit and
+    faults then end it between two steps of Tune.
     """
 
     def __init__(self) -> None:
-        """In the thread that the session runs in."""
+        """To be called in the thread that the session runs in."""
         self.hears_signals = threading.current_thread() is threading.main_thread()
         self.how: SessionEnd | None = None
         self.fault = ""
-        """What must be mended before the sweep can go on."""
+        """What must be fixed before the sweep can continue."""
         self._ending = False
         self._before: dict[int, Any] = {}
         self._timer: threading.Timer | None = None
 
     def stop(self, how: SessionEnd, fault: str = "") -> None:
-        """End Tune as Ctrl-C does, wherever this is called; the first reason counts."""
+        """End Tune as Ctrl-C does, from wherever this is called; the first reason counts."""
         if not self.how:
             self.how, self.fault = how, fault
             if self.hears_signals:
                 os.kill(os.getpid(), signal.SIGUSR1)
 
     def end_here(self) -> None:
-        """To be called between two steps of Tune's: raises KeyboardInterrupt where an end was asked for that no signal
-        tells of."""
+        """To be called between two steps of Tune: raise KeyboardInterrupt if an end was requested that no signal
+        reports."""
         if self.how and not self.hears_signals:
             raise KeyboardInterrupt
 
     def watch(self) -> None:
         """Turn SIGTERM into SIGUSR1, on which Tune ends as on Ctrl-C.
 
-        To be called after Ray has started, since Ray then sets a handler of its own, which saves nothing.
+        To be called after Ray has started, since Ray sets a handler of its own, which saves nothing.
         """
         if not self.hears_signals:
             return
@@ -53,10 +53,10 @@ class Interruption:
         self._before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
 
     def obey(self) -> None:
-        """End what a signal asked to end, where a library has swallowed it.
+        """End as a signal asked, in case a library has swallowed it.
 
         Raises:
-            KeyboardInterrupt: one has come since the command began.
+            KeyboardInterrupt: a signal has come since the command began.
         """
         by = heard()
         if by is not None:
@@ -65,7 +65,7 @@ class Interruption:
             raise KeyboardInterrupt
 
     def limit(self, seconds: float | None) -> None:
-        """End Tune so many seconds from now; called again, the first call counts. None: no limit."""
+        """End Tune this many seconds from now; only the first call counts. None: no limit."""
         if seconds is not None and self._timer is None and not self._ending:
             longest = min(seconds, threading.TIMEOUT_MAX)
             self._timer = threading.Timer(longest, self.stop, [SessionEnd.TIME_LIMIT])
@@ -73,14 +73,14 @@ class Interruption:
             self._timer.start()
 
     def begin_to_end(self) -> None:
-        """Tune has ended: there is no waiting any more, and a signal that still comes ends the process."""
+        """Tune has ended: nothing is waited for any more, and a later signal ends the process."""
         self._ending = True
         if self._timer is not None:
             self._timer.cancel()
 
     def leave(self) -> None:
-        """Give the signals back to whom they belonged. Where that was nobody they stay here, so that one which comes
-        while the process ends changes its exit code no more."""
+        """Restore the previous signal handlers. Where there was none, ours stay, so that a signal that comes while the
+        process ends no longer changes its exit code."""
         self.begin_to_end()
         for number, handler in self._before.items():
             if handler is not signal.SIG_DFL:
@@ -95,4 +95,5 @@ class Interruption:
         if self._ending or self.how is SessionEnd.SIGTERM:
             os._exit(Exit.TERMINATED)
         self.stop(SessionEnd.SIGTERM)
-        self.how = SessionEnd.SIGTERM  # who asked for it is told so, whatever was ending it already
+        # report SIGTERM to its sender, whatever was already ending the session
+        self.how = SessionEnd.SIGTERM

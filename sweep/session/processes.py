@@ -1,4 +1,4 @@
-"""Which process is meant, and does it live? No clock is asked, and no other container's process taken for it."""
+"""Identifies a process and tells whether it is alive, without clocks and without confusing containers."""
 
 import os
 import socket
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 PROC = Path("/proc")
 NAMESPACES = ("pid", "time")
-"""In which a process number and a start count."""
+"""Namespaces in which a process number and a start time are valid."""
 
 
 class Stat(NamedTuple):
-    """Of /proc/PID/stat."""
+    """Fields of /proc/PID/stat."""
 
     pid: int
     state: str
@@ -23,7 +23,7 @@ class Stat(NamedTuple):
     def read(name: str) -> "Stat":
         """
         Raises:
-            OSError: no such process, or not to be seen.
+            OSError: no such process, or it can't be seen.
         """
         before, _, after = (PROC / name / "stat").read_text(errors="replace").rpartition(")")
         fields = after.split()
@@ -32,7 +32,7 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class Process:
-    """A process of a machine; the last three are None where the system does not tell (no /proc, or that of others)."""
+    """A process on a machine; the last three are None if the system does not show them (no /proc, or another's)."""
 
     host: str
     pid: int
@@ -40,7 +40,7 @@ class Process:
     """The kernel's number of this boot."""
     namespaces: str | None = None
     start_ticks: int | None = None
-    """Since that boot: a process of this number that started at another moment is another one."""
+    """Since that boot: a process with this number that started at another time is another process."""
 
     @staticmethod
     def this() -> "Process":
@@ -60,7 +60,7 @@ class Process:
     def from_json(facts: Mapping[str, Any]) -> "Process":
         """
         Raises:
-            KeyError, TypeError, ValueError: it names no process.
+            KeyError, TypeError, ValueError: the facts name no process.
         """
         host, pid, ticks = str(facts["host"]), int(facts["pid"]), facts.get("start_ticks")
         return Process(
@@ -73,7 +73,7 @@ class Process:
 
 
 def lives(process: Process) -> bool | None:
-    """Does it live? None where that can't be seen from here. A zombie is dead."""
+    """Is it alive? None if that can't be seen from here. A zombie is dead."""
     if why_unseen(process):
         return None
     try:
@@ -81,25 +81,25 @@ def lives(process: Process) -> bool | None:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        pass  # of another user
+        pass  # another user's process
     try:
         stat = Stat.read(str(process.pid))
     except (OSError, ValueError, IndexError):
-        return None  # processes of others may be hidden
+        return None  # other users' processes may be hidden
     return stat.state not in "ZX" and stat.start_ticks == process.start_ticks
 
 
 def why_unseen(process: Process) -> str:
-    """Why it can't be seen from here whether the process lives; "" where it can."""
+    """Why this machine can't see whether the process is alive; "" if it can."""
     this = Process.this()
     if process.host != this.host:
         return "it runs on another machine"
     if None in (process.boot, process.namespaces, process.start_ticks):
-        return "it did not write down how to tell its process from another"
+        return "it did not record how to tell its process from others"
     if None in (this.boot, this.namespaces):
-        return "this system does not tell one process from another"
+        return "this system can't tell one process from another"
     if process.boot != this.boot:
-        return "this machine was started anew since, or another one has its name"
+        return "this machine has restarted since, or another machine has the same name"
     if process.namespaces != this.namespaces:
         return "it runs in another container"
     return ""

@@ -1,4 +1,4 @@
-"""The best settings again with other seeds: is it the setting, or was it luck?"""
+"""Trains the best settings again with other seeds: was it the setting, or luck?"""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ from trainable.records.trial_folder import TrialRecord
 def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> Change:
     """`seeds` replicates of each of the `top` best settings of the search.
 
-    Their seeds follow the setting's own, so that asked again with more seeds only those are added. They are no part of
-    the search. The run must be held by the caller.
+    Their seeds follow the setting's own, so that a second request with more seeds adds only the new ones. They are not
+    part of the search. The caller must hold the run.
 
     Raises:
-        RequestError: no trial has finished, or all replicates are there.
+        RequestError: no trial has finished, or all replicates exist.
     """
     opened = open_held_run(run)
     config = opened.config
@@ -31,7 +31,7 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> C
             best.setdefault(each.setting_id, records[each.trial_id])
     if not best:
         raise RequestError(
-            f"replicate needs a trial that has finished, but {run.path} has none; `sweep resume {run.path}` goes on"
+            f"replicate needs a trial that has finished, but {run.path} has none; continue it: sweep resume {run.path}"
         )
     wanted = [
         settings
@@ -49,7 +49,7 @@ def replicate(run: RunFolder, top: int, seeds: int, command: Sequence[str]) -> C
         )
     line = (
         f"{len(wanted)} replicates of the {len(best)} best settings, with {seeds} seeds each: "
-        "split and augmentation draws stay, initialisation, batch order and dropout are drawn anew"
+        "the split and augmentation draws stay; initialisation, batch order and dropout are drawn anew"
     )
     there = asked_for(opened, config, command)
     return Change(there, (line,), beside=tuple(wanted), origin="replicate")

@@ -1,4 +1,4 @@
-"""sweep resume KEY=VALUE: what of a run may be changed, checked against what is on record."""
+"""`sweep resume KEY=VALUE`: the changes that a run allows, checked against its records."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,16 +19,16 @@ from trainable.records.files import sha256_of
 from trainable.records.run_folder import RunFolder
 
 PLACES: Final = frozenset({"data.images", "data.table", "model.weights"})
-"""What is compared with its digest on record."""
+"""Keys whose content is compared with its recorded digest."""
 
 
 def override(
     folder: RunFolder, overrides: Overrides, command: Sequence[str], begin: Begin = no_progress
 ) -> Change:
-    """What is changed of a run that the caller holds; nothing, where all values are those that it has.
+    """The change to a run that the caller holds; empty if all values stay the same.
 
     Raises:
-        RequestError: a value that can't be, or other images, another table or other weights than those on record.
+        RequestError: an invalid value, or images, a table or weights that are not those on record.
     """
     run = open_held_run(folder)
     after = moved(run, overridden(run, run.config, overrides), overrides, begin)
@@ -39,12 +39,12 @@ def override(
 
 
 def moved(run: Run, config: SweepConfig, overrides: Overrides, begin: Begin = no_progress) -> Run:
-    """`run`, asked for `config`, with the places that were overridden, once what lies there has the digests on record.
+    """`run` with `config` and the overridden paths, after checking that their content has the recorded digests.
 
     Nothing is written.
 
     Raises:
-        RequestError: something else lies there, or nothing.
+        RequestError: there is something else, or nothing.
     """
     after, keys = replace(run, config=config), overrides.keys
     if not PLACES.intersection(keys):
@@ -66,10 +66,10 @@ def moved(run: Run, config: SweepConfig, overrides: Overrides, begin: Begin = no
 
 
 def _image_folder(run: Run, given: Path) -> Path:
-    """The folder at or below `given`, also a zip, that has the first image of the split under its name and digest.
+    """The folder at or below `given`, which may be a zip, that has the first image of the split by name and digest.
 
     Raises:
-        RequestError: none has.
+        RequestError: none has it.
     """
     root = unpacked(given)
     first = read_split(run.folder.split, PARTS).iloc[0]
@@ -80,7 +80,7 @@ def _image_folder(run: Run, given: Path) -> Path:
             return folder
     raise RequestError(
         f"data.images must hold the images that the run began with, but neither {given} nor a folder in it has {file} "
-        f"with the SHA-256 {digest} that the split has; give the folder or zip of the same images"
+        f"with the SHA-256 {digest} of the split; give the folder or zip of the same images"
     )
 
 
@@ -91,7 +91,7 @@ def _folders_with(root: Path, file: str) -> Iterator[Path]:
 
 
 def _table_beside(run: Run, images: Path) -> Path | None:
-    """The run's table, where it lies beside its images and was not named."""
+    """The run's table, if it is beside the images and was not named."""
     try:
         found = find_table(images, unpacked(images))
     except RequestError:
@@ -100,26 +100,26 @@ def _table_beside(run: Run, images: Path) -> Path | None:
 
 
 def _given_table(run: Run, config: SweepConfig) -> Path:
-    """Where the table is that was named, or is looked for beside the images.
+    """The path of the table that was named, or that is found beside the images.
 
     Raises:
-        RequestError: it is another, not there, or the run has none.
+        RequestError: it is another table, it is missing, or the run has none.
     """
     recorded, data = run.manifest.digests.table, config.data
     if recorded is None:
         raise RequestError(
-            "data.table can't be changed of a run that has no table: folders gave its classes"
+            "data.table can't be changed in a run without a table: its classes come from folders"
         )
     table = data.table or find_table(data.images, unpacked(data.images))
     if not is_its_table(run, table):
         raise RequestError(
             f"data.table must be the table that the run began with (SHA-256 {recorded}), but {table} "
-            f"{'is another' if table.is_file() else 'is not there'}; give the place of the same table"
+            f"{'is another one' if table.is_file() else 'does not exist'}; give the path of the same table"
         )
     return table
 
 
-# ---------------------------------------------------------------- in lines
+# ---------------------------------------------------------------- as lines of text
 
 
 def changes_said(before: Run, after: Run, overrides: Overrides) -> list[str]:

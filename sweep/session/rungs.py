@@ -1,4 +1,4 @@
-"""ASHA's decisions on record: read, caught up where a driver died before it took them, and acted on."""
+"""ASHA's recorded decisions: read, completed after a driver died before taking them, and acted on."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def relearn(config: SweepConfig, run: RunFolder) -> Rungs | None:
 
 
 def strategies(run: RunFolder) -> Callable[[str], str]:
-    """Trial → its strategy, as config.json has it, read once; "" while the trial is not on record."""
+    """Trial → its strategy from config.json, read once; "" while the trial is not on record."""
     known: dict[str, str] = {}
 
     def strategy_of(trial_id: str) -> str:
@@ -38,19 +38,19 @@ def strategies(run: RunFolder) -> Callable[[str], str]:
 
 
 def decisions(run: RunFolder) -> list[Decision]:
-    """Those on record.
+    """The decisions on record.
 
     Raises:
-        RequestError: a line is none.
+        RequestError: a line is not a decision.
     """
-    with readable(run.rungs, "put the old one back; what was pruned is not known without it"):
+    with readable(run.rungs, "put the old one back; without it, nothing tells what was pruned"):
         return [Decision.from_json(facts) for facts in read_json_lines(run.rungs)]
 
 
 def settle(run: HeldRun) -> None:
-    """Mark as pruned what a decision on record stopped, where the driver died before it could say so.
+    """Mark trials as pruned that a recorded decision stopped, if the driver died before it could do so.
 
-    It may even have died before its last decision was on the disk; from here on that one is acted on.
+    The driver may even have died before its last decision was on disk; from here on it is acted on.
     """
     settle_file(run.folder.rungs)
     for decision in decisions(run.folder):
@@ -60,10 +60,10 @@ def settle(run: HeldRun) -> None:
 
 
 def catch_up(rungs: Rungs, run: HeldRun) -> None:
-    """Take the decisions that nobody has taken yet on epochs on record, in the order in which these ended.
+    """Take the outstanding decisions on recorded epochs, in the order in which the epochs ended.
 
-    The driver died between an epoch and its decision; or the run was given more epochs, and so another rung among
-    those that trials had finished.
+    Either the driver died between an epoch and its decision, or the run was given more epochs, and thereby another
+    rung among those that trials had finished.
     """
     late = []
     metric = run.config.metric
@@ -87,7 +87,7 @@ def catch_up(rungs: Rungs, run: HeldRun) -> None:
 
 
 def take(decision: Decision, rungs: Rungs, run: HeldRun) -> Verdict:
-    """Put a decision on record, then let it hold."""
+    """Record a decision, then apply it."""
     run.folder.refuse_stale(run.session)
     append_json(run.folder.rungs, decision.to_json() | {"at": now()})
     rungs.record(decision)
@@ -97,7 +97,7 @@ def take(decision: Decision, rungs: Rungs, run: HeldRun) -> Verdict:
 
 
 def mark_pruned(run: HeldRun, decision: Decision) -> None:
-    """Write the status of a trial that ASHA stopped; it has no step outstanding."""
+    """Write the status of a trial that ASHA stopped; it has no step pending."""
     record, metric, asha = run.trial(decision.trial_id), run.config.metric, run.config.asha
     assert decision.cutoff is not None, "the first trial at a rung is never stopped"
     value, asked = metric.score(decision.score), metric.score(decision.cutoff)

@@ -1,4 +1,4 @@
-"""A session of a run is opened, closed, and finished where its driver did not live to do it."""
+"""Opens and closes a session of a run, and finishes one whose driver died before it could."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ def open_session(
     devices: Sequence[Mapping[str, Any]] = (),
     granted: Granted | None = None,
 ) -> None:
-    """The session of a held run begins now, on these kinds of devices. `number` is the hold's.
+    """Record that the session of a held run begins now, on these kinds of devices. `number` is the hold's.
 
     Raises:
         StaleSession: another driver has taken the run over.
@@ -40,7 +40,7 @@ def open_session(
 
 
 def close_session(run: RunFolder, number: int, how: SessionEnd) -> None:
-    """Write down how a session ended; one that another has taken over writes nothing any more."""
+    """Record how a session ended; a session that was taken over writes nothing any more."""
     try:
         run.refuse_stale(number)
     except StaleSession:
@@ -49,9 +49,9 @@ def close_session(run: RunFolder, number: int, how: SessionEnd) -> None:
 
 
 def finish(run: HeldRun) -> None:
-    """In a run in which nothing is left to do: let go of weights, and let the last session be one that finished.
+    """In a run with nothing left to do: delete weights that are not kept, and record a finished session.
 
-    The last driver may have died before it did so, or have been told to end just then; `analysis test` waits for it.
+    The last driver may have died or been stopped just before it did so; `analysis test` needs that record.
     """
     folder, config = run.folder, run.config
     ended = [found for record in folder.trials() if (found := standing(record, config.metric))]

@@ -1,1 +1,1 @@
-"""What a person sees of a run: before, while and after it runs."""
+"""What the user sees of a run: before, during and after it."""

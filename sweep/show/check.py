@@ -1,7 +1,7 @@
-"""sweep check: every record, digest and reference of a run is read and verified; nothing is changed.
+"""`sweep check`: read and verify every record, digest and reference of a run; nothing is changed.
 
-The same code reads here that reads elsewhere, so what it refuses is a fault with its remedy. Beside that, whatever
-refers to something must find it.
+Records are read by the same code as elsewhere, so whatever it refuses is a fault with its remedy. In addition, every
+reference must lead to something.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from trainable.records.state import load_state
 from trainable.records.trial_folder import TrialRecord
 
 BACK = "put the old one back"
-UNUSED = f"{BACK}, or delete it: what is said of the trial then holds on these images only"
+UNUSED = f"{BACK}, or delete it: conclusions about the trial then hold for these images only"
 Found = TypeVar("Found")
 
 
@@ -51,7 +51,7 @@ class Checked:
     faults: list[str] = field(default_factory=list)
     """What is wrong, each with its remedy."""
     remarks: list[str] = field(default_factory=list)
-    """What is no fault, and worth knowing."""
+    """What is not a fault, but worth knowing."""
     looked_at: dict[str, int] = field(default_factory=dict)
     """How many of each kind of thing were verified."""
 
@@ -59,7 +59,7 @@ class Checked:
         self.looked_at[what] = self.looked_at.get(what, 0) + number
 
     def attempt(self, read: Callable[[], Found]) -> Found | None:
-        """What `read` gives; where it refuses, that is a fault."""
+        """What `read` returns; if it refuses, that is a fault."""
         try:
             return read()
         except RequestError as error:
@@ -76,16 +76,16 @@ class Checked:
 
 
 def check_run(path: Path, begin: Begin = no_progress) -> Checked:
-    """Read and verify everything in the run folder `path`, and what it was begun with: images, table, weights.
+    """Read and verify everything in the run folder `path`, and what the run began with: images, table, weights.
 
     Raises:
-        RequestError: no run folder.
+        RequestError: not a run folder.
     """
     folder, found = run_folder(path), Checked(path)
     hold = read_hold(folder)
     if hold is not None and hold.living is not False:
         found.remarks.append(
-            f"{hold.holder} holds the run: what it writes meanwhile may look like a fault; check again when it is done"
+            f"{hold.holder} holds the run: what it is writing may look like a fault; check again when it is done"
         )
     run = found.attempt(lambda: _opened(folder, found))
     records = _records(folder, found)
@@ -108,12 +108,12 @@ def check_run(path: Path, begin: Begin = no_progress) -> Checked:
 
 
 def _opened(folder: RunFolder, found: Checked) -> Run:
-    """As open_run, with each fault by itself."""
+    """As open_run, but with each fault on its own."""
     manifest = read_manifest(folder)
     found.attempt(lambda: refuse_another_text(folder, manifest))
     if not folder.config.exists():
         found.remarks.append(
-            f"{folder.config} is gone; the next command that trains makes it again"
+            f"{folder.config} is missing; the next command that trains writes it again"
         )
     return Run(folder, manifest, config_of(folder, manifest))
 
@@ -139,7 +139,7 @@ def _records(folder: RunFolder, found: Checked) -> list[tuple[TrialRecord, list[
         record = folder.trial(path.name)
         if not (path / "config.json").exists():
             found.remarks.append(
-                f"{path} has no config.json: the driver died while it was made; it is made anew"
+                f"{path} has no config.json: the driver died while creating it; it will be created again"
             )
             continue
         found.count("trials")
@@ -155,18 +155,18 @@ def _records(folder: RunFolder, found: Checked) -> list[tuple[TrialRecord, list[
 def _check_trial(
     run: Run, record: TrialRecord, rows: Sequence[Row], images: Sequence[str] | None, found: Checked
 ) -> Iterator[Standing]:
-    """Does all that the trial's records refer to exist? Gives its standing, if it has one."""
+    """Check that everything the trial's records refer to exists. Yields its standing, if it has one."""
     status = record.status()
     if not record.has_status:
         found.remarks.append(f"{record.folder} has no status.json: the trial counts as interrupted")
     if status.status is Status.FINISHED and not rows:
         found.faults.append(
             f"{record.folder} is finished and must have epochs, but epochs.jsonl has none; {BACK}, or delete "
-            "status.json, and the trial is trained again"
+            "status.json to train the trial again"
         )
     if len(rows) > run.config.epochs:
         found.faults.append(
-            f"{record.folder / 'epochs.jsonl'} must have at most {run.config.epochs} epochs, as the run gives a trial, "
+            f"{record.folder / 'epochs.jsonl'} must have at most {run.config.epochs} epochs, as configured, "
             f"but it has {len(rows)}; {BACK}"
         )
     best = best_row(rows, run.config.metric)
@@ -176,7 +176,7 @@ def _check_trial(
         wanted = record.folder / f"best-{best.epoch}.json"
         if not wanted.exists() and status.status is Status.FINISHED:
             found.faults.append(
-                f"{wanted} must be there, since epoch {best.epoch} is the best of the finished trial, but it is gone; "
+                f"{wanted} must exist, since epoch {best.epoch} is the best of the finished trial, but it is missing; "
                 f"{BACK}"
             )
     if images is not None and record.right.exists():
@@ -185,7 +185,9 @@ def _check_trial(
     if record.last.exists():
         found.attempt(lambda: _check_last(record, rows, found))
     for path in record.folder.glob(".*.tmp"):
-        found.remarks.append(f"{path} was left aside by a writer that was killed; it is deleted")
+        found.remarks.append(
+            f"{path} was left behind by a writer that was killed; it will be deleted"
+        )
     ranked = standing(record, run.config.metric)
     if ranked is not None:
         yield ranked
@@ -194,7 +196,7 @@ def _check_trial(
 def _check_best(
     record: TrialRecord, path: Path, images: Sequence[str] | None, found: Checked
 ) -> None:
-    """Weights against their digest, predictions against the split, what was right against predictions.
+    """Check weights against their digest, predictions against the split, right images against predictions.
 
     Raises:
         RequestError: they are not what was written.
@@ -206,56 +208,56 @@ def _check_best(
         found.count("weights")
         if sha256_of(weights) != facts.get("sha256"):
             raise RequestError(
-                f"the weights {weights} must have the SHA-256 {facts.get('sha256')} that was recorded, but they do "
+                f"the weights {weights} must have the recorded SHA-256 {facts.get('sha256')}, but they do "
                 f"not: the file was changed or damaged; {BACK}"
             )
     if not epoch.isdecimal() or not record.has_predictions(int(epoch)):
         raise RequestError(
-            f"{path} must have its predictions {path.stem}.parquet beside it, but they are gone; {BACK}"
+            f"{path} must have its predictions {path.stem}.parquet beside it, but they are missing; {BACK}"
         )
     predictions = record.predictions(int(epoch))
     found.count("predictions", len(predictions))
     if images is not None and list(predictions.get("file", pd.Series())) != images:
         raise RequestError(
             f"{path.with_suffix('.parquet')} must name the {len(images)} validation images in the split's order, "
-            f"but it names {len(predictions)} otherwise; {BACK}"
+            f"but its {len(predictions)} names differ; {BACK}"
         )
     right = read_right(record.right, int(epoch), len(predictions))
     predicted = is_right(predictions["logit"], predictions["label"])
     if right is not None and not np.array_equal(right[-1], predicted):
         raise RequestError(
-            f"{record.right} must have the images right in epoch {epoch} that {path.stem}.parquet has, but "
+            f"{record.right} must have the same right images in epoch {epoch} as {path.stem}.parquet, but "
             f"they differ; {UNUSED}"
         )
 
 
 def _check_right(record: TrialRecord, rows: Sequence[Row], images: int, found: Checked) -> None:
-    """Which images were right, against the rows.
+    """Check which images were right against the rows.
 
-    Bytes behind the epochs on record are of one that is under way, or whose writer was killed; a trial that finished
+    Bytes after the recorded epochs belong to an epoch that is running, or whose writer was killed; a finished trial
     has none.
 
     Raises:
-        RequestError: they are of other epochs or images.
+        RequestError: they belong to other epochs or images.
     """
     path, each = record.right, epoch_bytes(images)
     right, size, whole = read_right(path, len(rows), images), path.stat().st_size, each * len(rows)
     if size < whole or (size > whole and record.status().status is Status.FINISHED):
         raise RequestError(
             f"{path} must have {each} bytes for each of {len(rows)} epochs of {images} validation images, "
-            f"but it has {size} in all; {UNUSED}"
+            f"but it has {size} in total; {UNUSED}"
         )
     if right is None or not agrees(right, [row.val_accuracy for row in rows]):
         raise RequestError(
-            f"{path} must have as many images right in each epoch as epochs.jsonl says, but it has not; {UNUSED}"
+            f"{path} must have as many right images in each epoch as epochs.jsonl, but it does not; {UNUSED}"
         )
     found.count("epochs with their images", len(rows))
 
 
 def _check_last(record: TrialRecord, rows: Sequence[Row], found: Checked) -> None:
-    """Raises RequestError where no trial could go on from last.pt."""
+    """Raise RequestError if no trial could continue from last.pt."""
     found.count("states")
-    remedy = "put the old one back, or delete it, and the trial starts again where it has to go on"
+    remedy = "put the old one back, or delete it, and the trial starts again if it has to continue"
     try:
         state = load_state(record.last)
     except Exception as error:  # torch raises many kinds for a damaged file
@@ -263,16 +265,16 @@ def _check_last(record: TrialRecord, rows: Sequence[Row], found: Checked) -> Non
     epoch, best = state.get("epoch", 0), state.get("best_epoch")
     if epoch > len(rows):
         raise RequestError(
-            f"{record.last} must be of an epoch on record, but it is of epoch {epoch} of {len(rows)}; {remedy}"
+            f"{record.last} must be from an epoch on record, but it is from epoch {epoch} of {len(rows)}; {remedy}"
         )
     if not (record.folder / f"best-{best}.json").exists():
         raise RequestError(
-            f"{record.last} refers to the best epoch {best}, but best-{best}.json is gone; {remedy}"
+            f"{record.last} refers to the best epoch {best}, but best-{best}.json is missing; {remedy}"
         )
 
 
 def _check_kept(run: Run, standings: Sequence[Standing], found: Checked) -> None:
-    """Those that are kept must have their weights."""
+    """Check that kept trials have their weights."""
     kept = to_keep(standings, run.config.keep.best)
     for each in standings:
         record = run.folder.trial(each.trial_id)
@@ -285,8 +287,8 @@ def _check_kept(run: Run, standings: Sequence[Standing], found: Checked) -> None
             weights = best.with_suffix(".safetensors")
             if not weights.exists():
                 found.faults.append(
-                    f"{weights} must be there, since the trial is among the best {run.config.keep.best}, but it is "
-                    f"gone; {BACK}"
+                    f"{weights} must exist, since the trial is among the best {run.config.keep.best}, but it is "
+                    f"missing; {BACK}"
                 )
 
 
@@ -294,7 +296,7 @@ def _check_kept(run: Run, standings: Sequence[Standing], found: Checked) -> None
 
 
 def _check_decisions(run: Run, known: set[str], found: Checked) -> None:
-    """Each decision of ASHA is of a trial on record, and they are numbered as they were taken."""
+    """Check that each of ASHA's decisions is about a recorded trial, and that they are numbered in order."""
     rungs = run.folder.rungs
 
     def read() -> list[Decision]:
@@ -317,17 +319,17 @@ def _check_decisions(run: Run, known: set[str], found: Checked) -> None:
 
 
 def _check_driver_files(run: Run, known: set[str], found: Checked) -> None:
-    """What drivers wrote for trials: the newest session's number, and what must be reached to keep weights."""
+    """Check what drivers wrote for trials: the newest session's number, and what it takes to keep weights."""
     folder = run.folder
     numbers = [session.number for session in run.manifest.sessions]
     if numbers != sorted(set(numbers)):
         found.faults.append(
-            f"{folder.manifest} must have sessions in the order of their numbers, but has {numbers}; {BACK}"
+            f"{folder.manifest} must have sessions in the order of their numbers, but it has {numbers}; {BACK}"
         )
     if numbers:
         facts = found.attempt(lambda: read_json(folder.session))
         number = None if facts is None else facts.get("number")
-        # a higher one is of a driver that died before it was in the manifest
+        # a higher one is from a driver that died before it was in the manifest
         if facts is not None and not (isinstance(number, int) and number >= numbers[-1]):
             found.faults.append(
                 f"{folder.session} must name session {numbers[-1]} or a later one, but it names {number}; {BACK}"
@@ -337,12 +339,12 @@ def _check_driver_files(run: Run, known: set[str], found: Checked) -> None:
         if not isinstance(key, list) or len(key) != 4 or key[-1] not in known:
             found.faults.append(
                 f"{folder.bar} must hold the key of a trial on record, but it holds {key}; delete it: the next session "
-                "makes it anew"
+                "writes it again"
             )
 
 
 def _check_test(run: Run, found: Checked) -> None:
-    """The files of the newest opening have the digests that its entry in test.json has."""
+    """Check that the files of the newest opening have the digests of its entry in test.json."""
     folder = run.folder
     if not folder.test.exists():
         return
@@ -367,7 +369,7 @@ def _check_test(run: Run, found: Checked) -> None:
         if hashlib.sha256(content).hexdigest() != recorded:
             found.faults.append(
                 f"{path} must have the SHA-256 {recorded} that the test's opening recorded, "
-                f"but it {'has another' if content else 'is gone'}; {BACK}"
+                f"but it {'has another' if content else 'is missing'}; {BACK}"
             )
 
 
@@ -383,7 +385,7 @@ def show_checked(found: Checked, console: Console) -> None:
     )
     count = len(found.faults)
     said = "no fault" if not count else "1 fault" if count == 1 else f"{count} faults"
-    console.print(f"{found.folder}: {said}; looked at {looked}", soft_wrap=True)
+    console.print(f"{found.folder}: {said}; checked {looked}", soft_wrap=True)
 
 
 def _first_line(error: Exception) -> str:

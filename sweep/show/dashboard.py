@@ -1,4 +1,4 @@
-"""optuna-dashboard on a run, live, from its files alone: nobody writes to a data base, and the driver is not asked."""
+"""A live optuna-dashboard of a run, from its files alone: no database is written, and the driver is not involved."""
 
 import threading
 from pathlib import Path
@@ -13,11 +13,11 @@ from sweep.search.study import study_of
 from trainable.errors import RequestError
 
 REFRESH_SECONDS: Final = 2.0  # assumed
-HOST: Final = "127.0.0.1"  # this machine alone: the page asks for no password
+HOST: Final = "127.0.0.1"  # this machine only: the page asks for no password
 
 
 class RecordStorage(InMemoryStorage):
-    """What is on record, as it was at the last `refresh`. Whatever a visitor changes in the dashboard is not kept."""
+    """The records as of the last `refresh`. Whatever a visitor changes in the dashboard is not kept."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class RecordStorage(InMemoryStorage):
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the records anew. A study is a pure function of them, so its identities stay."""
+        """Read the records again. A study is a pure function of them, so its ids stay the same."""
         fresh = study_of(self._folder)._storage
         assert isinstance(fresh, InMemoryStorage)
         with self._lock:
@@ -38,11 +38,11 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """A line for each request is not for our terminal."""
+        """Print no line for each request."""
 
 
 class Dashboard:
-    """Serves the run in `folder` at `address` until it is closed; reachable from this machine alone."""
+    """Serves the run in `folder` at `address` until it is closed; reachable only from this machine."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self._storage = RecordStorage(folder)
@@ -50,7 +50,7 @@ class Dashboard:
             self._server = make_server(HOST, port, wsgi(self._storage), _Server, _Quiet)
         except OSError as error:
             raise RequestError(
-                f"--port must be free on {HOST}, but {port} is not ({error.strerror}); take another"
+                f"--port must be free on {HOST}, but {port} is not ({error.strerror}); use another"
             ) from None
         self._closed = threading.Event()
 
@@ -59,7 +59,7 @@ class Dashboard:
         return f"http://{HOST}:{self._server.server_port}"
 
     def serve(self) -> None:
-        """Answer until `close`, which another thread calls, or Ctrl-C."""
+        """Serve until Ctrl-C, or until another thread calls `close`."""
         threading.Thread(target=self._follow, daemon=True, name="records").start()
         try:
             self._server.serve_forever()

@@ -42,7 +42,7 @@ def show_plan(
             size.head,
             f"{size.trained_parameters:,}",
             f"{size.frozen_multiply_adds / both:.0%}",
-            f"{size.trained_multiply_adds / 1e6:,.0f} M multiply-adds an image",
+            f"{size.trained_multiply_adds / 1e6:,.0f} M multiply-adds per image",
         )
     console.print(table)
     console.print(_sharing(config, prepared), soft_wrap=True)
@@ -60,7 +60,7 @@ def show_plan(
 
 
 def _pruning(config: SweepConfig) -> str:
-    """When trials are compared, and with whom."""
+    """When trials are compared, and with which others."""
     asha = config.asha
     rungs = asha.rungs(config.epochs) if asha else []
     if asha is None or not rungs:
@@ -70,7 +70,7 @@ def _pruning(config: SweepConfig) -> str:
 
 
 def said_of_trials(machine: Machine) -> str:
-    """How many run at a time, and on what."""
+    """How many trials run at a time, and on what."""
     granted = machine.granted
     gpu = f"{granted.gpus:g} GPU and " if granted.gpus else ""
     return f"{granted.concurrent} trials at a time, each with {gpu}{granted.cpus} CPU"
@@ -79,7 +79,7 @@ def said_of_trials(machine: Machine) -> str:
 def _memory(
     config: SweepConfig, prepared: Prepared, machine: Machine, sizes: list[ModelSize]
 ) -> tuple[str, bool]:
-    """What trials need of memory, and whether that is there."""
+    """The memory that trials need, and whether it is free."""
     each = memory_bytes(config, sizes, prepared.backbone, largest(config, "batch_size"))
     granted = machine.granted
     needed = f"memory: up to {each / 1e9:.2f} GB for a trial's tensors (computed, not measured)"
@@ -88,26 +88,26 @@ def _memory(
     free = device_of("cuda" if granted.gpus else "cpu").free_bytes()
     beside = max(1, round(1 / granted.gpus)) if granted.gpus else granted.concurrent
     where = (
-        "on a GPU, where features are held too as far as there is room" if granted.gpus else "here"
+        "on a GPU, which also holds features as far as there is room" if granted.gpus else "here"
     )
     said = f"{needed}; {beside} side by side {beside * each / 1e9:.2f} of {free / 1e9:.1f} GB free {where}"
     return said, beside * each <= free
 
 
 def _disk(config: SweepConfig, machine: Machine, sizes: list[ModelSize]) -> tuple[str, bool]:
-    """What weights and states need of the disk, and whether that is there."""
+    """The disk space that weights and states need, and whether it is free."""
     each, kept = trial_bytes(config, sizes), min(config.keep.best, config.trials)
     count = min(machine.granted.concurrent + kept, config.trials)
     free = shutil.disk_usage(nearest(config.storage)).free
     said = (
-        f"disk: up to {count * each / 1e9:.2f} GB of weights and states ({each / 1e9:.2f} GB for each trial that runs, "
-        f"and for the best {kept} that are kept) of {free / 1e9:.1f} GB free at {config.storage}"
+        f"disk: up to {count * each / 1e9:.2f} GB of weights and states ({each / 1e9:.2f} GB for each running trial, "
+        f"and for each of the best {kept}, which are kept) of {free / 1e9:.1f} GB free at {config.storage}"
     )
     return said, count * each <= free
 
 
 def _sharing(config: SweepConfig, prepared: Prepared) -> str:
-    """What would be kept, were the trials to run on this machine, and on a GPU how long they would take."""
+    """What would be kept if the trials ran on this machine, and on a GPU how long they would take."""
     parts = prepared.data.split["part"].value_counts()
     images = int(parts["train"]), int(parts["validation"])
     machine = device_of("cuda" if has_gpu() and config.resources.gpus_per_trial != 0 else "cpu")
@@ -137,7 +137,7 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
         decision = decide_for(config, rates, *images, half=precision != "float32")
         lines.append(f"{decision.said()} ({where})")
         frozen = decision.seconds_shared
-    if gpus and config.sharing == "on":  # on a CPU, some steps of the largest head take too long
+    if gpus and config.sharing == "on":  # on a CPU, a few steps of the largest head take too long
         run = RunSettings(
             folder=config.folder,
             images=prepared.data.table.images,
@@ -153,14 +153,14 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
         rate = Probe(run, tried(config)).rate(PROBE_SECONDS)
         seconds = predicted_seconds(config, images[0], frozen, rate)
         lines.append(
-            f"predicted: about {duration(seconds)} in all, one trial at a time in {precision}, without CUDA graphs, "
+            f"predicted: about {duration(seconds)} in total, one trial at a time in {precision}, without CUDA graphs, "
             f"validation and writing ({where})"
         )
     return "\n".join(lines)
 
 
 def predicted_seconds(config: SweepConfig, training: int, frozen: float, rate: float) -> float:
-    """Of all trials one after another: frozen work, and as many images as they train on at `rate` a second."""
+    """Seconds of all trials one after another: frozen work, and the images that they train on at `rate` per second."""
     return frozen + config.trials * expected_epochs(config) * training / rate
 
 
@@ -177,7 +177,7 @@ def _training_images(config: SweepConfig, prepared: Prepared) -> LabelledImages:
 
 
 def show_data(prepared: Prepared, console: PlainConsole) -> None:
-    """Print what was understood of data and weights, counts and balance of the split, and every warning."""
+    """Print how data and weights were read, counts and balance of the split, and every warning."""
     for line in (*prepared.data.understood(), *prepared.remarks):
         console.print(line, soft_wrap=True)
     negative, positive = prepared.data.table.classes

@@ -25,7 +25,7 @@ LINE_SECONDS: Final = 10.0  # assumed
 
 @dataclass
 class Line:
-    """What is known of one trial."""
+    """What is known about one trial."""
 
     settings: TrialConfig
     number: int
@@ -46,7 +46,7 @@ class Line:
 
     @property
     def setting(self) -> str:
-        """In a few words."""
+        """The setting in a few words."""
         return describe(self.settings, self.origin)
 
 
@@ -58,7 +58,7 @@ class Board:
     metric: Metric
     epochs: int
     trials: int
-    """Asked for."""
+    """How many are asked for."""
     dashboard: str = ""
     lines: dict[str, Line] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
@@ -73,7 +73,7 @@ class Board:
         return sum(self.is_over(line) for line in self.lines.values())
 
     def is_over(self, line: Line) -> bool:
-        """Does nothing remain to be done?"""
+        """Is nothing left to do?"""
         return line.status.is_over(line.epoch, self.epochs)
 
     def leader(self) -> Standing | None:
@@ -81,9 +81,9 @@ class Board:
         return leader(line.standing for line in self.lines.values() if line.standing)
 
     def seconds_left(self) -> float | None:
-        """From this session's epochs per second; trials to come are taken to last as long as those that ended.
+        """Estimated from this session's epochs per second; trials to come are assumed to last as long as ended ones.
 
-        One that runs has an epoch to go at least, however long it has lasted. None: nothing tells.
+        A running trial has at least one epoch to go, however long it has run. None: unknown.
         """
         if not self.epochs_done:
             return None
@@ -93,12 +93,12 @@ class Board:
         left = sum(max(typical - line.epoch, 1) for line in running if line.epoch < self.epochs)
         left += typical * max(self.trials - self.ended - len(running), 0)
         if running and not left:
-            return None  # what they still write
+            return None  # how long they will still write is unknown
         return left * (time.monotonic() - self.began) / self.epochs_done
 
 
 def describe(settings: TrialConfig, origin: Origin = "search") -> str:
-    """A setting in a few words: what differs from the defaults, the strategy and the rate always; an audit says so."""
+    """A setting in a few words: strategy, learning rate, what differs from the defaults, and whether it is an audit."""
     defaults = TrialConfig().model_dump()
     shown = {"strategy": settings.strategy, "lr": f"{settings.lr:.2g}"}
     for name, value in settings.effective().items():
@@ -124,8 +124,8 @@ def counts(board: Board) -> Text:
 
 
 class Terminal:
-    """Shows a board: redrawn four times a second on a terminal; elsewhere a line for each trial that ends, as in the
-    log, and between them one for an epoch, not more often than every `LINE_SECONDS`."""
+    """Shows a board: redrawn four times a second on a terminal; elsewhere prints a line for each trial that ends, as
+    in the log, and between them a line for an epoch, at most every `LINE_SECONDS`."""
 
     def __init__(self, board: Board, console: PlainConsole) -> None:
         self.board = board
@@ -153,7 +153,7 @@ class Terminal:
             self._live.__exit__(kind, error, trace)
 
     def picture(self) -> RenderableType:
-        """The whole board: totals, bar, one line a running trial, the best so far."""
+        """The whole board: totals, progress bar, a line per running trial, the best so far."""
         board = self.board
         with self._lock:
             lines = sorted(board.lines.items(), key=lambda item: item[1].number)
@@ -170,7 +170,7 @@ class Terminal:
                     line.setting + (f" ({line.note})" if line.note else ""),
                 )
         running: RenderableType = (
-            table if table.row_count else Text("workers start …", "bright_black")
+            table if table.row_count else Text("workers are starting …", "bright_black")
         )
         bar = Table.grid(padding=(0, 2, 0, 0))
         left = board.seconds_left()
@@ -194,7 +194,7 @@ class Terminal:
         )
 
     def say(self, text: str) -> None:
-        """A line that stays, above what is redrawn."""
+        """Print a line that stays, above what is redrawn."""
         self.console.print(Text(text, "yellow"), soft_wrap=True)
 
     def started(self, trial_id: str, slot: str) -> None:
@@ -202,7 +202,7 @@ class Terminal:
         line.status, line.slot = Status.RUNNING, slot
 
     def epoch(self, trial_id: str) -> None:
-        """A trial has another epoch on record, as the board's line has it already."""
+        """Another epoch of a trial was recorded; the board's line already shows it."""
         self.board.epochs_done += 1
         now = time.monotonic()
         if self._live or now < self._next_line:
@@ -220,7 +220,7 @@ class Terminal:
         )
 
     def ended(self, trial_id: str, status: Status, reason: str) -> None:
-        """A trial is over; said in a line where nothing is redrawn, and in the log."""
+        """A trial has ended: print a line if nothing is redrawn, and write it to the log."""
         line = self.board.lines[trial_id]
         line.status = status
         best = f"best {self.board.metric} {line.best:.4f}" if line.best is not None else "no epoch"

@@ -1,4 +1,4 @@
-"""The runs in a folder, a line each."""
+"""The runs in a folder, one line each."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,22 +14,21 @@ from trainable.records.rows import Status
 
 
 def read_runs(storage: Path) -> list[dict[str, Any]]:
-    """Of each run that lies in `storage`, how it stands, as plain JSON; the newest first.
+    """The status of each run in `storage`, as plain JSON; the newest first.
 
-    One that can't be read is there with the reason.
+    A run that can't be read is listed with the reason.
 
     Raises:
-        RequestError: `storage` is no folder.
+        RequestError: `storage` is not a folder.
     """
     if storage.exists() and not storage.is_dir():
-        raise RequestError(f"--storage must be a folder that runs lie in, but {storage} is none")
+        raise RequestError(f"--storage must be a folder of runs, but {storage} is not a folder")
     return sorted(_each(storage), key=lambda facts: facts["at"], reverse=True)
 
 
 def _each(storage: Path) -> Iterator[dict[str, Any]]:
-    for manifest in storage.glob(
-        "[!.]*/manifest.json"
-    ):  # one that begins with a dot has no name yet
+    # a folder that begins with a dot is a run without a name yet
+    for manifest in storage.glob("[!.]*/manifest.json"):
         folder = manifest.parent
         try:
             yield _line(read_status(folder))
@@ -43,7 +42,7 @@ def _each(storage: Path) -> Iterator[dict[str, Any]]:
 
 
 def _line(facts: dict[str, Any]) -> dict[str, Any]:
-    """What stands in the list of how a run stands: its last session's end, or what came last before it."""
+    """A run's entry in the list; its time is the end of its last session, or what came last before that."""
     sessions, best = facts["sessions"], facts["best"]
     last = sessions[-1] if sessions else {}
     return {
@@ -65,10 +64,10 @@ def _iso(seconds: float) -> str:
 
 
 def show_runs(found: list[dict[str, Any]], storage: Path, console: Console) -> None:
-    """Print what `read_runs` gave."""
+    """Print what `read_runs` returned."""
     if not found:
         console.print(
-            f"no runs in {storage}: `sweep run CONFIG` begins one, --storage DIR looks elsewhere",
+            f"no runs in {storage}: `sweep run CONFIG` starts one, --storage DIR looks elsewhere",
             soft_wrap=True,
         )
         return

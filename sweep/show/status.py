@@ -1,4 +1,4 @@
-"""How a run stands, from its files alone; also while it runs."""
+"""The status of a run, from its files alone, even while it runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ from trainable.show.wording import devices_said, duration, frozen_work_said
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Sessions, counts, best and one entry a trial, as plain JSON.
+    """Sessions, counts, best and one entry per trial, as plain JSON.
 
     Raises:
-        RequestError: no run folder.
+        RequestError: not a run folder.
     """
     opened = open_run(folder)
     run, manifest, config = opened.folder, opened.manifest, opened.config
@@ -83,23 +83,26 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def _state(run: RunFolder, sessions: Sequence[Session]) -> tuple[str, str]:
-    """Held by whom, or how the last session ended: in a word, and in a sentence."""
-    hold, goes_on = read_hold(run), f"`sweep resume {run.path}` goes on"
+    """Who holds the run, or how its last session ended: in a word, and in a sentence."""
+    hold, goes_on = read_hold(run), f"`sweep resume {run.path}` continues the run"
     if hold is not None and hold.living is not False:
         return "running" if hold.living else "held", _held(hold, goes_on)
     if not sessions and hold is None:
-        return "not begun", f"not begun; `sweep resume {run.path}` begins"
+        return "not begun", f"not begun; `sweep resume {run.path}` starts it"
     how = sessions[-1].how if sessions else None
     if how is SessionEnd.FINISHED:
         return "finished", "finished"
     if how is not None:
         word = "interrupted" if how in (SessionEnd.SIGINT, SessionEnd.SIGTERM) else str(how)
         return word, f"ended by {how}; {goes_on}"
-    return "killed", f"{hold.holder if hold else 'its driver'} is gone without a word; {goes_on}"
+    return (
+        "killed",
+        f"{hold.holder if hold else 'its driver'} exited without recording why; {goes_on}",
+    )
 
 
 def _held(hold: Hold, goes_on: str) -> str:
-    """Of a hold whose process lives, or can't be seen."""
+    """For a hold whose process is alive, or can't be seen."""
     holder = hold.holder
     if hold.living:
         return f"running since {holder.since} in {holder}"
@@ -113,7 +116,7 @@ def _held(hold: Hold, goes_on: str) -> str:
 
 
 def show_status(facts: dict[str, Any], console: Console) -> None:
-    """Print what `read_status` gave."""
+    """Print what `read_status` returned."""
     counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
     console.print(
         Text(facts["name"], "bold"),

@@ -743,7 +743,7 @@ def test_a_trial_stopped_in_each_epoch_and_saved_in_some_equals_one_that_never_s
         del trial
     with caplog.at_level(logging.INFO):
         bench.fit(config, record, epochs=EPOCHS)
-    assert "goes on after epoch 4" in caplog.text
+    assert "continues after epoch 4" in caplog.text
     assert_equal(record, reference)
 
 

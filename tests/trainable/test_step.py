@@ -206,7 +206,7 @@ def test_a_run_asks_once_whether_replayed_steps_train_as_eager_ones(
         return replay
 
     monkeypatch.setattr(Device, "replayed", stale)
-    assert "where eager steps have" in graph_test.problem("cpu", "float32")
+    assert "with eager steps" in graph_test.problem("cpu", "float32")
 
     def broken(device: Device, step: Callable[[], None]) -> Callable[[], None]:
         raise CaptureFailed("operation not permitted when stream is capturing")

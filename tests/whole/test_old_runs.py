@@ -373,7 +373,7 @@ def test_an_old_run_whose_driver_was_killed_is_completed_and_equals_one_that_was
     before = old.lines()
     done = go_on("resume", old, "--address", ray)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "it did not write down how to tell its process" in done.stdout
+    assert "it did not record how to tell its process" in done.stdout
     assert old.statuses() == {"finished": 3}
     first, second = (
         trial["trial_id"] for trial in old.said("status")["trials"] if trial["epoch"] > 0

@@ -1,6 +1,6 @@
-"""The image table in any of its layouts, the split, labels, and the opening of images.
+"""The image table in any of its layouts, the split, labels, and access to images.
 
-Training and validation images are opened by `open_training_data`; test images by `open_test_data` alone.
+`open_training_data` opens training and validation images; only `open_test_data` opens test images.
 """
 
 from trainable.data.archive import unpacked

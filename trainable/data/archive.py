@@ -18,7 +18,7 @@ def unpacked(images: Path) -> Path:
     """The folder of the images; a zip is extracted once, beside itself, into `<name>.extracted`.
 
     Raises:
-        RequestError: neither folder nor zip; a damaged, encrypted or unsafe zip; no room.
+        RequestError: neither a folder nor a zip; a damaged, encrypted or unsafe zip; too little disk space.
     """
     if images.is_dir():
         return images
@@ -46,18 +46,18 @@ def unpacked(images: Path) -> Path:
                 partial.rename(target)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
-                lock.unlink(missing_ok=True)  # nobody who waits for it would fare better
+                lock.unlink(missing_ok=True)  # whoever waits for it would fail too
                 raise
     except (OSError, NotImplementedError) as error:
         raise RequestError(
-            f"{images} must be extracted beside itself, but that can't be done ({error}); "
+            f"{images} must be extracted beside itself, but that failed ({error}); "
             "extract it yourself and give the folder as data.images"
         ) from None
     return target
 
 
 def _is_whole(folder: Path, mark: str) -> bool:
-    """Is it there as it should be? Older versions left backslashes in names, so that nothing was found there."""
+    """Is it complete? Older versions left backslashes in names, so that no image was found."""
     done = folder / ".complete"
     if not done.is_file() or done.read_text() != mark:
         return False
@@ -93,7 +93,7 @@ def _refuse_doubles(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     again = [name for name, count in names.items() if count > 1]
     if again:
         raise RequestError(
-            f"{archive} must hold each file once, but {again[0]!r} is there {names[again[0]]} times; not extracted"
+            f"{archive} must hold each file once, but it holds {again[0]!r} {names[again[0]]} times; not extracted"
         )
 
 

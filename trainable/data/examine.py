@@ -1,4 +1,4 @@
-"""A data set before anything is trained on it: table, split, every image looked at, what overlaps."""
+"""Examines a data set before training: table, split, every image, and what overlaps."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,33 +17,33 @@ Begin = Callable[[str, int], Progress]
 
 
 def no_progress(text: str, total: int) -> Progress:
-    """Shows nothing."""
+    """Show nothing."""
     return lambda count: None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A table that was read and parted, whose images nobody has looked at."""
+    """A table that was read and split, before its images are inspected."""
 
     table: FaceTable
     split: pd.DataFrame
-    """file, label, part, where known identity."""
+    """file, label, part, and identity if known."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What is known of a data set."""
+    """What is known about a data set."""
 
     table: FaceTable
     split: pd.DataFrame
-    """file, label, part, sha256, where known identity."""
+    """file, label, part, sha256, and identity if known."""
     inspection: Inspection
     overlap: Overlap
     parted: str
     """How the split was made."""
 
     def understood(self) -> tuple[str, str, str]:
-        """What was read: table and images; the target's values; how the split was made and what was joined for it."""
+        """What was read: table and images; the target's values; how the split was made, and what was joined for it."""
         return (
             self.table.found,
             f"target {self.table.target}: {self.table.labelled}",
@@ -51,7 +51,7 @@ class Examined:
         )
 
     def warnings(self) -> Iterator[str]:
-        """What a person should know before trusting a figure on it."""
+        """What the user should know before trusting a figure on this data."""
         yield from split_warnings(self.split)
         for files, what in (
             (self.table.dropped, "rows without an image"),
@@ -66,7 +66,7 @@ class Examined:
 
 
 def open_data(data: DataConfig) -> Opened:
-    """Read the table and part it, which takes seconds.
+    """Read the table and split it, which takes seconds.
 
     Raises:
         RequestError: the table or the split can't be used.
@@ -76,9 +76,9 @@ def open_data(data: DataConfig) -> Opened:
 
 
 def examine(data: DataConfig, begin: Begin = no_progress, opened: Opened | None = None) -> Examined:
-    """Read the table, part it, and look at every image; `begin(text, total)` gives a progress callback.
+    """Read the table, split it, and inspect every image; `begin(text, total)` returns a progress callback.
 
-    `opened` is what `open_data` gave of `data`, where that was called before.
+    `opened` is what `open_data` returned for `data`, if it was called before.
 
     Raises:
         RequestError: the table, the split or an image can't be used.
@@ -87,14 +87,14 @@ def examine(data: DataConfig, begin: Begin = no_progress, opened: Opened | None 
     table, split = opened.table, opened.split
     files = list(table.rows["file"])
     looked = inspect_images(
-        table.images, files, default_folder(), begin("looking at every image", len(files))
+        table.images, files, default_folder(), begin("checking every image", len(files))
     )
     if looked.problems and data.unreadable == "refuse":
         file, problem = looked.problems[0]
         others = f" (and {len(looked.problems) - 1:,} more)" if len(looked.problems) > 1 else ""
         raise RequestError(
             f"every image must be readable, but {table.images / file} {problem}{others}; "
-            f"replace it, or data.unreadable=drop goes on without it"
+            f"replace it, or set data.unreadable=drop to leave it out"
         )
     if looked.problems:
         table = table.without({file for file, _ in looked.problems})

@@ -1,6 +1,6 @@
-"""Images that a person gives and no split names: files, folders, zips, and what lies in memory.
+"""Images that the user gives and no split names: files, folders, zips, and images in memory.
 
-No label belongs to them, and nothing but their SHA-256 says whether they are some run's; whoever opens them asks that.
+They have no labels, and only their SHA-256 shows whether they belong to a run; callers must check that.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_BYTES: Final = 2**29
-"""Of a file in a zip, so that none fills the memory: as many as the largest image that Pillow opens has in colours."""
+"""Of a file in a zip, so that none fills the memory: as many as the largest image that Pillow opens takes in RGB."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class GivenImage:
     """An image by its name; it is read and decoded when asked for."""
 
     name: str
-    """Of a file its path; of one in a zip the zip's path and its own; else its place, as in `image 3`."""
+    """For a file, its path; for a file in a zip, the zip's path and its own; otherwise its place, as in `image 3`."""
     content: Callable[[], bytes] | None
-    """Of its file. None: there is none, or none that is known."""
+    """The content of its file. None: there is no file, or it is unknown."""
     picture: Image.Image | None = None
-    """What is decoded already."""
+    """The decoded image, if it is already decoded."""
 
     def digest(self) -> str | None:
-        """SHA-256 of the file's content; None where there is no file.
+        """SHA-256 of the file's content; None if there is no file.
 
         Raises:
             RequestError: it can't be read.
@@ -45,10 +45,10 @@ class GivenImage:
         return None if self.content is None else hashlib.sha256(self._read()).hexdigest()
 
     def pixels(self, size: int, sha256: str | None) -> Pixels:
-        """`decode` of what has still the digest `sha256`: (3, `size`, `size`) uint8.
+        """The image by `decode`, if it still has the digest `sha256`: (3, `size`, `size`) uint8.
 
         Raises:
-            RequestError: it can't be read, has changed, or is no image.
+            RequestError: it can't be read, has changed, or is not an image.
         """
         try:
             if self.picture is not None:
@@ -56,15 +56,13 @@ class GivenImage:
             content = self._read()
             if sha256 is not None and not is_content(content, sha256):
                 raise RequestError(
-                    f"images must stay as they are meanwhile, but {self.name} has changed"
+                    f"images must not change while they are read, but {self.name} has changed"
                 )
             return decode(content, size)
         except RequestError:
             raise
         except Exception as error:  # Pillow raises many kinds for a damaged image
-            said = (
-                "it is of no known format" if isinstance(error, UnidentifiedImageError) else error
-            )
+            said = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
             raise RequestError(
                 f"IMAGES must be images, but {self.name} can't be decoded: {said}; leave it out"
             ) from None
@@ -85,20 +83,20 @@ class GivenImage:
 
 
 def given_images(images: Any) -> list[GivenImage]:
-    """What is meant by a path (a file, a folder or a zip of images), a Pillow image, a tensor (3, height, width) or
+    """The images in a path (a file, a folder or a zip of images), a Pillow image, a tensor (3, height, width) or
     (n, 3, height, width) of uint8, or several of these in order.
 
     Raises:
-        RequestError: something is none of it, is not there, or holds no image.
+        RequestError: something is none of these, does not exist, or holds no image.
     """
     found = list(_given(images, [0]))
     if not found:
-        raise RequestError("images must be one or more, but there is none")
+        raise RequestError("there must be at least one image, but there is none")
     return found
 
 
 def _given(images: Any, counted: list[int]) -> Iterator[GivenImage]:
-    """`counted` holds how many images there were before."""
+    """`counted` holds the number of images so far."""
     if isinstance(images, str | Path):
         found = _at(Path(images))
     elif isinstance(images, Image.Image):
@@ -134,7 +132,7 @@ def _file(path: Path) -> GivenImage:
 
 
 def _in_zip(path: Path) -> list[GivenImage]:
-    """Read where they are; nothing is extracted."""
+    """Images are read from the zip; nothing is extracted."""
     try:
         archive = zipfile.ZipFile(path)
         members = sorted(
@@ -164,7 +162,7 @@ def _is_shown_image(name: str) -> bool:
 
 
 def _opened(image: Image.Image, place: int) -> GivenImage:
-    """With the file that it was opened from, where Pillow knows one."""
+    """With the file that it was opened from, if Pillow knows it."""
     path = getattr(image, "filename", "")
     if isinstance(path, str | Path) and str(path) and Path(path).is_file():
         return GivenImage(str(path), Path(path).read_bytes, image)

@@ -1,6 +1,6 @@
-"""Images opened and decoded: training and validation for a trial, test for the final test alone.
+"""Opens and decodes images: training and validation for a trial, test only for the final test.
 
-torch is imported where images become tensors: commands that read tables and splits, or a thumbnail, start without it.
+torch is imported where images become tensors: commands that read tables, splits or a thumbnail start without it.
 """
 
 from collections import deque
@@ -37,13 +37,13 @@ def decoded_pixels(path: Path, size: int, sha256: str | None = None) -> Pixels:
 
     Raises:
         OSError: it can't be read or decoded.
-        ChangedInput: its content has not the digest `sha256`, where one is given.
+        ChangedInput: its content does not have the digest `sha256`, if one is given.
     """
     content = path.read_bytes()
     if sha256 is not None and not is_content(content, sha256):
         raise ChangedInput(
             f"every image must stay as it was when the run began, but {path} has changed; "
-            "put the old one back, or begin another run"
+            "put the old one back, or start another run"
         )
     try:
         return decode(content, size)
@@ -60,11 +60,11 @@ class LabelledImages:
     labels: "Tensor"  # (images,) float32 of 0 and 1
     image_size: int
     digests: tuple[str, ...]
-    """SHA-256 of each file when the run began; a file that has changed since is refused."""
+    """SHA-256 of each file from when the run began; a file that has changed since is refused."""
     kept: Callable[[int], np.ndarray[Any, Any]] | None = None
-    """Gives a decoded image that is kept elsewhere (trainable.frozen.shared)."""
+    """Returns a decoded image that is kept elsewhere (trainable.frozen.shared)."""
     decoders: Decoders | None = None
-    """Processes that decode these images; threads do where there are none."""
+    """Processes that decode these images; without them, threads do."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -80,7 +80,7 @@ class LabelledImages:
     def pixel_batches(
         self, order: Sequence[int], batch_size: int, workers: int
     ) -> "Iterator[tuple[Tensor, Tensor]]":
-        """`batches` of the original view."""
+        """`batches` with the original view."""
         from trainable.data.views import ORIGINAL
 
         return self.batches(order, batch_size, lambda file: ORIGINAL, workers)
@@ -91,7 +91,7 @@ class LabelledImages:
         """Positions (batch,) int64 and pixels (batch, 3, size, size) uint8 in `order`, decoded ahead.
 
         `decoders` decode, or `workers` threads; threads make the views. Pillow and torch release the interpreter's
-        lock where they work, so a few threads work side by side, but not sixteen: they wait for it between.
+        lock while they work, so a few threads run in parallel, but not sixteen: they wait for it in between.
         """
         import torch
 
@@ -120,12 +120,12 @@ class LabelledImages:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _processes(self) -> Decoders | None:
-        """Those that decode, if any do: not where images lie decoded already."""
+        """The processes that decode, if any; none if the images are already decoded."""
         usable = self.kept is None and self.decoders is not None and self.decoders.running
         return self.decoders if usable else None
 
     def _decode(self, positions: Sequence[int]) -> "Callable[[], Tensor]":
-        """Begin to decode, where processes do it; what is returned gives (images, 3, size, size) uint8."""
+        """Start to decode if processes do it; the returned function gives (images, 3, size, size) uint8."""
         import torch
 
         decoders = self._processes()
@@ -138,7 +138,7 @@ class LabelledImages:
 
         def finish() -> "Tensor":
             for place in begun.undecoded():
-                batch[place] = self.pixels(positions[place])  # which says what is wrong with it
+                batch[place] = self.pixels(positions[place])  # which raises what is wrong
             return batch
 
         return finish
@@ -146,7 +146,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a trial may see."""
+    """The data that a trial may see."""
 
     training: LabelledImages
     validation: LabelledImages
@@ -173,7 +173,7 @@ def open_training_data(split: Path, images: Path, image_size: int) -> TrainingDa
 
 
 def open_test_data(split: Path, images: Path, image_size: int) -> LabelledImages:
-    """The test images of a split.parquet. Only the final test calls this, once a sweep."""
+    """The test images of a split.parquet. Only the final test calls this, once per sweep."""
     return _open(read_split(split, ("test",)), images, image_size)
 
 

@@ -1,6 +1,6 @@
-"""Every image looked at once before the start: digest, decodable, size, duplicates.
+"""Inspects every image once before the start: digest, readability, size, duplicates.
 
-What is returned are findings, never pixels or labels.
+It returns findings, never pixels or labels.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from trainable.hardware.cpus import usable_cpus
 from trainable.records.files import write_atomically
 
 LOG = logging.getLogger(__name__)
-# New files. A process takes 0.6 s until it looks. Then two save 0.6 ms an image against two threads, and pay from 1,000
-# images on; sixteen save 1.9 ms, and pay from 300 on. Between the two:
+# New files. A process takes 0.6 s to start. Then two save 0.6 ms per image against two threads, and pay from 1,000
+# images; sixteen save 1.9 ms, and pay from 300. Between the two:
 WORTH_PROCESSES: Final = 500
 COLUMNS = [
     "file",
@@ -40,13 +40,13 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a look at every image found."""
+    """What the inspection of every image found."""
 
     images: pd.DataFrame
-    """file, bytes, changed_ns, sha256, width and height in pixels, problem ("" where there is none), pixels (SHA-256 of
+    """file, bytes, changed_ns, sha256, width and height in pixels, problem ("" if there is none), pixels (SHA-256 of
     the decoded image) and perceptual (its pHash in 64 hexadecimal digits)."""
     newly_read: int
-    """How many files were opened; the others had been looked at before and had not changed since."""
+    """How many files were read; the others were inspected before and have not changed since."""
 
     @property
     def problems(self) -> list[tuple[str, str]]:
@@ -79,7 +79,7 @@ def inspect_images(
     memory: Path,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Inspection:
-    """Look at `files` in `folder`; what `memory` (a folder) remembers with size and time unchanged is not read again.
+    """Inspect `files` in `folder`; files that `memory` (a folder) knows with the same size and time are not read again.
 
     `progress` is called with the number of images done since its last call.
     """
@@ -118,20 +118,20 @@ def _remember(path: Path, rows: list[tuple[object, ...]]) -> None:
         write_atomically(path, buffer.getvalue())
     except OSError as error:
         LOG.warning(
-            "%s can't be written, so every image is looked at again next time: %s", path, error
+            "%s can't be written, so every image will be read again next time: %s", path, error
         )
 
 
 def _recall(path: Path) -> dict[str, tuple[object, ...]]:
     try:
         rows = pd.read_parquet(path)[COLUMNS]
-    except (OSError, ValueError, KeyError):  # never made, or damaged: look again
+    except (OSError, ValueError, KeyError):  # missing or damaged: inspect again
         return {}
     return {row[0]: row for row in rows.itertuples(index=False, name=None)}
 
 
 def _look(folder: Path, files: Sequence[str]) -> Generator[Findings, None, None]:
-    """Findings of every file, in order: by processes where there are CPUs and enough files for them to pay."""
+    """Findings of every file, in order: by processes if there are CPUs and enough files for them to pay."""
     cpus = usable_cpus()
     with Decoders(cpus if len(files) >= WORTH_PROCESSES else 1) as decoders:
         if decoders.running:

@@ -1,7 +1,7 @@
-"""Pictures and persons that stand in more than one part of a split: what makes a test accuracy too good.
+"""Images and people that are in more than one part of a split, which makes a test accuracy too good.
 
-A picture is the same where its pixels are (a renamed or re-wrapped file), near where its perceptual hash is: smaller,
-or saved again with another quality. Mirrored and cropped copies are not found.
+Images are the same if their pixels are (a renamed or re-wrapped file), near if their perceptual hashes are: smaller, or
+saved again with another quality. Mirrored and cropped copies are not found.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,12 @@ import pandas as pd
 
 HASH_WORDS: Final = 4  # of 64 bits: imagehash's pHash with 16 × 16 bits
 NEAR_BITS: Final = 16
-"""Of 256: two hashes that differ in no more are of one picture (measured on drawn faces, docs/log.md)."""
+"""Of 256: two hashes that differ in no more bits are of the same image (measured on drawn faces, docs/log.md)."""
 KEY_BITS: Final = 16  # of a bucket: its key is a uint16
-SMALL: Final = 128  # hashes with the same key, up to which one loop compares all buckets; assumed
-TILE: Final = 512  # hashes compared with so many others at a time: 2 MiB; assumed
+SMALL: Final = (
+    128  # hashes with the same key, up to which a single loop compares all buckets; assumed
+)
+TILE: Final = 512  # hashes compared with this many others at a time: 2 MiB; assumed
 SHOWN: Final = 3  # pairs that a line names; assumed
 
 Pair = tuple[str, str]
@@ -27,34 +29,34 @@ Keys = np.ndarray[Any, np.dtype[np.uint16]]
 
 @dataclass(frozen=True)
 class Overlap:
-    """What stands in two parts of a split."""
+    """What is in two parts of a split."""
 
     same: int
-    """Images with the pixels of an earlier one, anywhere."""
+    """Images with the same pixels as an earlier one, anywhere."""
     near: int
     """Pairs of other images with nearly the same perceptual hash, anywhere."""
     pairs: tuple[Pair, ...]
-    """Same or near pictures in two parts, each named as part/file."""
+    """Same or near images in two parts, each named as part/file."""
     persons: int | None
-    """Persons with images in two parts or more; None where persons are not known."""
+    """People with images in two or more parts; None if people are not known."""
     test_images_of_known_persons: int | None
-    """Test images of persons that have images in another part."""
+    """Test images of people who have images in another part."""
 
     def said(self) -> Iterator[str]:
-        """What a person must know before the start, a line each."""
+        """What the user must know before the start, one line each."""
         if self.pairs:
             shown = "; ".join(f"{one} and {other}" for one, other in self.pairs[:SHOWN])
             yield (
-                f"{len(self.pairs):,} pairs of the same or nearly the same picture stand in two parts of the split: "
+                f"{len(self.pairs):,} pairs of the same or nearly the same image are in two parts of the split: "
                 f"{shown}{'; …' if len(self.pairs) > SHOWN else ''}; remove one of each"
             )
         if inside := self.same + self.near - len(self.pairs):
-            yield f"{inside:,} images are the same or nearly the same as another of their part"
+            yield f"{inside:,} images are the same or nearly the same as another in their part"
         if self.persons:
             yield (
-                f"{self.persons:,} persons have images in two parts of the split, "
-                f"{self.test_images_of_known_persons:,} test images among them: a test accuracy will be too good; "
-                "data.split.group=identity keeps persons together"
+                f"{self.persons:,} people have images in two parts of the split, "
+                f"{self.test_images_of_known_persons:,} test images among them: the test accuracy will be too good; "
+                "data.split.group=identity keeps each person's images together"
             )
 
     def facts(self) -> dict[str, Any]:
@@ -71,9 +73,9 @@ class Overlap:
 def find_overlap(
     split: pd.DataFrame, pixels: Mapping[str, str], hashes: Mapping[str, str]
 ) -> Overlap:
-    """What stands in two parts of `split` (file, part, where known identity).
+    """What is in two parts of `split` (file, part, and identity if known).
 
-    `pixels` and `hashes` give each file's digest of pixels and its perceptual hash in hexadecimal digits.
+    `pixels` and `hashes` map each file to the digest of its pixels and its perceptual hash in hexadecimal digits.
     """
     files, parts = split["file"].tolist(), split["part"].tolist()
     digests = split["file"].map(pixels)
@@ -102,10 +104,10 @@ def words(hashes: list[str]) -> Hashes:
 
 
 def near_pairs(hashes: Hashes, bits: int = NEAR_BITS) -> Iterator[tuple[int, int]]:
-    """Positions i < j whose hashes differ in at most `bits`, each pair once, in no order.
+    """Positions i < j whose hashes differ in at most `bits`, each pair once, in no particular order.
 
-    By the pigeonhole principle: of `bits` + 1 groups of bits, one is untouched by `bits` differences. So only hashes
-    that agree in a group are compared, unless that were more work than every pair once: exact either way.
+    By the pigeonhole principle, of `bits` + 1 groups of bits one is untouched by `bits` differences. So only hashes
+    that agree in a group are compared, unless that is more work than comparing every pair: exact either way.
     """
     keys = group_keys(hashes, bits + 1)
     compared = sum(int((sizes * (sizes - 1) // 2).sum()) for sizes in map(_bucket_sizes, keys))
@@ -128,8 +130,8 @@ def near_pairs(hashes: Hashes, bits: int = NEAR_BITS) -> Iterator[tuple[int, int
 def group_keys(hashes: Hashes, groups: int) -> Keys:
     """(groups, images): up to 16 bits of each hash for each group, no bit in two groups.
 
-    Bits are dealt out like cards, the evenest first. Those of low frequencies are alike in most aligned faces; a group
-    of such bits alone would tell few apart.
+    Bits are dealt out like cards, the most balanced first. Those of low frequencies are alike in most aligned faces; a
+    group of such bits alone would tell few apart.
     """
     bits = np.unpackbits(hashes.view(np.uint8), axis=1)
     ones = bits.sum(axis=0, dtype=np.int64)
@@ -149,7 +151,7 @@ def _bucket_sizes(key: Keys) -> Positions:
 
 
 def _near(hashes: Hashes, sizes: Positions, bits: int) -> Iterator[tuple[Positions, Positions]]:
-    """Places i < j of near ones among `hashes` (HASH_WORDS, images), of which buckets of `sizes` lie side by side.
+    """Places i < j of near pairs in `hashes` (HASH_WORDS, images), in which buckets of `sizes` are side by side.
 
     Small buckets are compared all at once, each hash with the first after it, then with the second after it, and so
     on; large ones tile by tile, so that memory does not grow with their square.
@@ -174,7 +176,7 @@ def _near(hashes: Hashes, sizes: Positions, bits: int) -> Iterator[tuple[Positio
 
 
 def _distance(some: Hashes, others: Hashes) -> Keys:
-    """Bits in which hashes differ, their words in the first dimension."""
+    """The number of bits in which hashes differ, with their words in the first dimension."""
     distance = np.zeros(np.broadcast_shapes(some.shape[1:], others.shape[1:]), np.uint16)
     for one, other in zip(some, others, strict=True):
         distance += np.bitwise_count(one ^ other)
@@ -182,7 +184,7 @@ def _distance(some: Hashes, others: Hashes) -> Keys:
 
 
 def _persons(split: pd.DataFrame) -> tuple[int | None, int | None]:
-    """Persons in two parts or more, and test images of such."""
+    """The number of people in two or more parts, and of their test images."""
     if "identity" not in split:
         return None, None
     known = split.dropna(subset="identity")

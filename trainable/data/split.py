@@ -1,4 +1,4 @@
-"""Which images train, which validate, which are left for the one test."""
+"""Which images are for training, for validation, and for the single test."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ MOST_FOLDS: Final = 40  # parts of 2.5 % are the smallest; assumed
 SHARE_TOLERANCE: Final = 0.005  # half a point of what was asked for; assumed
 ALONE: Final = "alone "
 FEW_VALIDATION_IMAGES: Final = 10
-"""Of a class: below this a validation accuracy says little; assumed."""
+"""Of a class: with fewer, a validation accuracy says little; assumed."""
 
 
 def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
     """`table.rows` with a column `part` (train | validation | test), in the table's order.
 
     Two stratified steps of scikit-learn's `train_test_split` with one seed: first the test images, then the
-    validation images from the rest; with `group` folds of its `StratifiedGroupKFold`; or the parts that the official
-    partition file, folders or a column say. Where those have no validation part, `config.validation`, if it was
-    given, takes that share of the training images.
+    validation images from the rest; with `group`, folds of its `StratifiedGroupKFold`; or the parts given by the
+    official partition file, folders or a column. If those have no validation part, `config.validation`, if given,
+    takes that share of the training images.
 
     Raises:
-        RequestError: a part would lack a class, or parts that are to be given are missing or incomplete.
+        RequestError: a part would lack a class, or given parts are missing or incomplete.
     """
     rows = table.rows
     if config.is_given:
@@ -54,7 +54,7 @@ def make_split(table: FaceTable, config: SplitConfig) -> pd.DataFrame:
             if found.get(label, 0) == 0:
                 raise RequestError(
                     f"each part must hold both classes of {table.target}, but {name} has no image with "
-                    f"{table.classes[label]} ({int((rows['label'] == label).sum())} of {len(rows):,} in all); "
+                    f"{table.classes[label]} ({int((rows['label'] == label).sum())} of {len(rows):,} in total); "
                     "add images or change data.split"
                 )
     return split
@@ -66,7 +66,7 @@ def _drawn_parts(table: FaceTable, config: SplitConfig) -> "pd.Series[str]":
     n_test, n_validation = round(n * config.test), round(n * config.validation)
     if min(n_test, n_validation, n - n_test - n_validation) < 2:
         raise RequestError(
-            f"a split needs at least two images a part, but {n} images give "
+            f"a split needs at least two images per part, but {n} images give "
             f"{n - n_test - n_validation} / {n_validation} / {n_test}; add images or change data.split"
         )
     part = pd.Series("train", index=rows.index)
@@ -77,12 +77,12 @@ def _drawn_parts(table: FaceTable, config: SplitConfig) -> "pd.Series[str]":
 
 
 def _two(table: FaceTable, among: "pd.Index[int]", second: int, config: SplitConfig) -> Any:
-    """Rows parted in two, `second` of them in the second part, both with the same shares of each class.
+    """Rows split in two, `second` of them in the second part, both with the same shares of each class.
 
     Raises:
         RequestError: there are too few of a class.
     """
-    from sklearn.model_selection import train_test_split  # a second to import; trials need none
+    from sklearn.model_selection import train_test_split  # a second to import, not for trials
 
     labels = table.rows["label"].loc[among]
     try:
@@ -96,17 +96,17 @@ def _two(table: FaceTable, among: "pd.Index[int]", second: int, config: SplitCon
 def _with_validation(
     part: "pd.Series[str]", table: FaceTable, config: SplitConfig
 ) -> "pd.Series[str]":
-    """Parts that are given; where they have no validation images, those that `config.validation` takes from training.
+    """The given parts; if they have no validation images, `config.validation` takes some from training.
 
     Raises:
-        RequestError: there are none, and nobody said how many to take.
+        RequestError: there are none, and `config.validation` was not given.
     """
     if (part == "validation").any():
         return part
     if "validation" not in config.model_fields_set:
         raise RequestError(
             f"a sweep needs validation images, but {given_by(table, config)} gives none; "
-            "data.split.validation=0.1 takes that share of the training images, and never of the test images"
+            "set data.split.validation=0.1 to take that share of the training images, never of the test images"
         )
     train = part.index[part == "train"]
     _, validation = _two(table, train, round(len(train) * config.validation), config)
@@ -116,18 +116,18 @@ def _with_validation(
 
 
 def given_by(table: FaceTable, config: SplitConfig) -> str:
-    """What says the parts, in words."""
+    """What defines the parts, in words."""
     if config.column is not None:
         return f"column {config.column!r} of {table.source}"
     return table.joined.get("partition", "the partition file").partition(":")[0]
 
 
 def _refuse_unsaid(table: FaceTable, config: SplitConfig) -> None:
-    """Folders train, val and test say the parts, so nobody draws others without a word."""
+    """Folders train, val and test define the parts, so others are not drawn silently."""
     if table.table is None and "partition" in table.rows and not config.model_fields_set:
         raise RequestError(
-            f"{given_by(table, config)} part the images, so data.split must say whether that is wanted; "
-            f"data.split=official takes those parts, data.split.seed={config.seed} draws others from all images"
+            f"{given_by(table, config)} split the images, so data.split must say whether to use that; "
+            f"data.split=official uses those parts, data.split.seed={config.seed} draws others from all images"
         )
 
 
@@ -141,14 +141,14 @@ def _official_parts(table: FaceTable) -> "pd.Series[str]":
     if "partition" not in table.rows:
         raise RequestError(
             f"data.split: official needs list_eval_partition.csv or .txt beside {table.source}, but there is none; "
-            "data.split.column=COLUMN takes the parts from a column"
+            "data.split.column=COLUMN takes the parts from a column instead"
         )
     part = table.rows["partition"]
     lacking = list(table.rows.loc[part.isna(), "file"])
     if lacking:
         raise RequestError(
             f"the partition file must name every image, but it lacks {len(lacking):,} of {len(part):,}: "
-            f"{some(lacking)}; add them, or take another data.split"
+            f"{some(lacking)}; add them, or use another data.split"
         )
     return part
 
@@ -166,19 +166,19 @@ def _column_parts(table: FaceTable, column: str) -> "pd.Series[str]":
         row = int(unknown[0])
         given = "nothing" if pd.isna(words.iloc[row]) else repr(str(words.iloc[row]))
         raise RequestError(
-            f"column {column!r} of {table.source} must say train, val or test (or 0, 1, 2) of every image, but "
+            f"column {column!r} of {table.source} must say train, val or test (or 0, 1, 2) for every image, but "
             f"{len(unknown):,} say something else: {table.rows['file'].iloc[row]} has {given}"
         )
     return part
 
 
 def split_said(table: FaceTable, config: SplitConfig, split: pd.DataFrame) -> str:
-    """How the images were parted, with how many in each part, and what was joined for it."""
+    """How the images were split, with how many in each part, and what was joined for it."""
     counts = split["part"].value_counts()
     said = " / ".join(f"{counts[part]:,} {part}" for part in PARTS)
     joined = ""
     if config.is_given:
-        how = f"as {given_by(table, config)} says"
+        how = f"as given by {given_by(table, config)}"
         if config.official:
             joined = f", {table.joined['partition'].partition(': ')[2]}"
     else:
@@ -194,7 +194,7 @@ def split_said(table: FaceTable, config: SplitConfig, split: pd.DataFrame) -> st
 
 
 def _grouped_parts(table: FaceTable, config: SplitConfig, group: str) -> "pd.Series[str]":
-    """Folds of whole groups, as many for test and validation as their shares ask for."""
+    """Folds of whole groups, as many for test and validation as their shares need."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups = _groups(table, group)
@@ -228,15 +228,15 @@ def _groups(table: FaceTable, group: str) -> "pd.Series[str]":
     ]
     if words:
         raise RequestError(
-            f"data.split.group {group!r} must be known of every image or empty, but {table.source} has {words[0]!r} "
-            "there, whose images would be one group; leave the field empty, or give each a name of its own"
+            f"data.split.group {group!r} must be known for every image or empty, but {table.source} has {words[0]!r} "
+            "there, whose images would form one group; leave the field empty, or give each a name of its own"
         )
     alone = ALONE + table.rows["file"]
     return groups.astype(str).where(groups.notna(), alone)
 
 
 def _folds(config: SplitConfig) -> tuple[int, int, int]:
-    """Folds in all, of the test part, of the validation part: the fewest that meet the shares.
+    """Folds in total, for test and for validation: the fewest that meet the shares.
 
     Raises:
         RequestError: no number of folds up to MOST_FOLDS does.
@@ -265,7 +265,7 @@ def balance(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_warnings(split: pd.DataFrame) -> list[str]:
-    """What a person should know of a split before trusting a validation accuracy on it."""
+    """What the user should know about a split before trusting a validation accuracy on it."""
     counts = balance(split).loc["validation", ["negative", "positive"]]
     return [
         f"only {count:.0f} {name} validation images: validation figures will be coarse"
@@ -275,7 +275,7 @@ def split_warnings(split: pd.DataFrame) -> list[str]:
 
 
 def read_split(path: Path, parts: Sequence[Part]) -> pd.DataFrame:
-    """The rows of `parts` in a split.parquet; rows of other parts are not brought into memory.
+    """The rows of `parts` in a split.parquet; rows of other parts are not loaded.
 
     Raises:
         RequestError: no such file, or a damaged one.
@@ -284,6 +284,6 @@ def read_split(path: Path, parts: Sequence[Part]) -> pd.DataFrame:
         frame: pd.DataFrame = pq.read_table(path, filters=[("part", "in", list(parts))]).to_pandas()
     except (OSError, ValueError) as error:
         raise RequestError(
-            f"{path} must be the run's split, but reading it says: {error}"
+            f"{path} must be the run's split, but it can't be read: {error}"
         ) from None
     return frame

@@ -1,6 +1,6 @@
-"""What augmentation does: the view of an image that an epoch sees, a function of (augmentation seed, epoch, image).
+"""Augmentation: the view of an image that an epoch sees, a function of (augmentation seed, epoch, image).
 
-No generator is involved, so a view is the same with any number of workers, batch size or trial.
+No random generator is involved, so a view is the same for any number of workers, batch size or trial.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _ADJUST: Final = (
     functional.adjust_contrast,
     functional.adjust_saturation,
 )
-# shares in the grey of an image, as torchvision has them, in float32
+# shares in the grey of an image, as in torchvision, in float32
 RED, GREEN, BLUE = torch.tensor([0.2989, 0.587, 0.114]).tolist()
 _ORDERS: Final = tuple(permutations(range(3)))
 
@@ -46,8 +46,8 @@ def view(
 ) -> View:
     """The view of image `file` that `epoch` sees; `flip` and `flip_jitter` mirror the same images.
 
-    With a `pool`, jittered views come from so many, over and over: epoch 1 sees what epoch 1 + pool sees.
-    As in torchvision's ColorJitter, factors are uniform in 1 ± 0.2 and the order is drawn too.
+    With a `pool`, jittered views repeat after this many epochs: epoch 1 + pool sees what epoch 1 sees.
+    As in torchvision's ColorJitter, factors are uniform in 1 ± 0.2, and the order is drawn too.
     """
     if augmentation == "none":
         return ORIGINAL
@@ -74,7 +74,7 @@ def drawn_epoch(epoch: int, pool: int | None) -> int:
 
 
 def look(pixels: Tensor, seen: View) -> Tensor:
-    """`pixels` (3, height, width) uint8 as `seen`; the original view is the tensor itself."""
+    """`pixels` (3, height, width) uint8 in the view `seen`; the original view is the tensor itself."""
     if seen.mirrored:
         pixels = functional.horizontal_flip(pixels)
     for which, factor in seen.jitter:
@@ -88,7 +88,7 @@ class Draws:
 
     mirrored: Tensor  # (images,) bool
     adjusted: Tensor  # (images, 3) int64: 0 brightness, 1 contrast, 2 saturation, in the order of each image
-    factors: Tensor  # (images, 3) float32: of each of these
+    factors: Tensor  # (images, 3) float32: the factor of each of these
     rests: Tensor  # (images, 3) float32: 1 - factor, rounded after it is subtracted, as torchvision does
 
     def to(self, device: torch.device) -> "Draws":
@@ -96,7 +96,7 @@ class Draws:
         return Draws(*(each.to(device) for each in self._all()))
 
     def between(self, start: int, stop: int) -> "Draws":
-        """Of some images that follow one another."""
+        """Those of consecutive images."""
         return Draws(*(each[start:stop] for each in self._all()))
 
     def _all(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -104,7 +104,7 @@ class Draws:
 
 
 def draws(views: Sequence[View]) -> Draws:
-    """`views` as tensors; what is not jittered is made brighter by a factor of 1, which changes nothing."""
+    """`views` as tensors; an image without jitter gets a brightness factor of 1, which changes nothing."""
     idle = ((0, 1.0),) * len(_ADJUST)
     steps = [seen.jitter or idle for seen in views]
     factors = torch.tensor([[factor for _, factor in each] for each in steps], dtype=torch.float64)
@@ -117,11 +117,11 @@ def draws(views: Sequence[View]) -> Draws:
 
 
 def look_all(pixels: Tensor, seen: Draws) -> Tensor:
-    """`pixels` (batch, 3, height, width) uint8 on any device, each image as `seen`: `look` of a whole batch.
+    """`pixels` (batch, 3, height, width) uint8 on any device, each image as `seen`: `look` for a whole batch.
 
-    Each adjustment blends an image with another: black, its mean grey or its own grey. Each operation rounds by itself
-    and the mean comes from an integer sum, so nothing depends on what a device fuses or reorders: an image looks the
-    same in any batch, and on a GPU as on a CPU. `look` fuses on CPUs that can, which `_multiply_add` imitates.
+    Each adjustment blends an image with another: black, its mean grey or its own grey. Each operation rounds itself,
+    and the mean comes from an integer sum, so nothing depends on what a device fuses or reorders: an image is the same
+    in any batch, and on a GPU as on a CPU. `look` fuses on CPUs that can, which `_multiply_add` imitates.
     """
     made = torch.where(_each(seen.mirrored), pixels.flip(3), pixels)
     for step in range(seen.factors.shape[1]):
@@ -139,19 +139,19 @@ def look_all(pixels: Tensor, seen: Draws) -> Tensor:
 
 
 def _multiply_add(first: Tensor, second: Tensor, factor: Tensor | float) -> Tensor:
-    """`first` + `second` x `factor` of float32 numbers, rounded once: both are exact in float64."""
+    """`first` + `second` x `factor` of float32 numbers, rounded once, since both are exact in float64."""
     return (first + second.double() * factor).float()
 
 
 def _each(values: Tensor) -> Tensor:
-    """(batch,) beside (batch, channels, height, width)."""
+    """(batch,) broadcast to (batch, channels, height, width)."""
     return values[:, None, None, None]
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """`pixels` (batch, 3, height, width) uint8 as float32 with ImageNet's mean and standard deviation.
 
-    Channels lie last in memory: on a CPU, VGG-16's frozen layers take 0.6 to 0.8 of the time then (docs/log.md).
+    Channels are last in memory: on a CPU, VGG-16's frozen layers then take 0.6 to 0.8 of the time (docs/log.md).
     """
     mean, std = statistics(pixels.device)
     images = pixels.to(torch.float32, memory_format=torch.channels_last)
@@ -160,6 +160,6 @@ def normalise(pixels: Tensor) -> Tensor:
 
 @cache
 def statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (1, 3, 1, 1) on `device`, brought there once: a copy would be waited for."""
+    """Mean and standard deviation (1, 3, 1, 1) on `device`, copied there only once, since a copy is waited for."""
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return mean, std

@@ -1,1 +1,1 @@
-"""Layers that do not train: their work done once a node and shared by all trials, and the reference that it equals."""
+"""Layers that do not train: their work is done once per node and shared by all trials, and equals a reference."""

@@ -1,6 +1,6 @@
-"""Chunks of frozen features: which images in which views make one up, its name, its size, and what else is its key.
+"""Chunks of frozen features: which images and views make up one, its name, its size, and its key.
 
-A chunk stands for some images in a fixed order, each in one view: its name is the digest of their contents and views.
+A chunk holds some images in a fixed order, each in one view; its name is the digest of their contents and views.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ from trainable.frozen.store import Chunk
 from trainable.hardware.device import device_of
 from trainable.network.model import map_shapes
 
-PIXELS: Final = 0  # the cut before all layers: what is kept there are decoded images
+PIXELS: Final = 0  # the cut before all layers: decoded images are kept there
 FILL_BATCH: Final = {"cpu": 8, "cuda": 128}  # images sent through frozen layers at a time; assumed
-SMALLEST_CHUNK, LARGEST_CHUNK, CHUNKS = 8, 256, 16  # images, and chunks of a part at least; assumed
+SMALLEST_CHUNK, LARGEST_CHUNK, CHUNKS = 8, 256, 16  # images; chunks of a part at least; assumed
 
 
 @dataclass(frozen=True)
 class Look:
-    """One view of every image of a part: all original, all mirrored, or as an epoch's jitter draws them."""
+    """One view of every image of a part: all original, all mirrored, or drawn by an epoch's jitter."""
 
     views: tuple[View, ...]
     family: Family
-    """fixed, for views that come again in every epoch; epoch, for those of one epoch alone."""
+    """fixed, for views that recur in every epoch; epoch, for those of one epoch only."""
     drawn: tuple[int, int] | None = None
     """Augmentation seed and epoch of an epoch's own views."""
 
@@ -42,22 +42,22 @@ class Look:
 
     @cached_property
     def draws(self) -> Draws:
-        """What makes these views on a device."""
+        """What is needed to make these views on a device."""
         return draws(self.views)
 
 
 def original(part: LabelledImages) -> Look:
-    """Every image as it is."""
+    """Every image unchanged."""
     return Look((ORIGINAL,) * len(part), "fixed")
 
 
 @dataclass(frozen=True)
 class StoredTable:
-    """Features of a part in one look on the disk, chunk by chunk in the part's order."""
+    """Features of a part in one look on disk, chunk by chunk in the part's order."""
 
     chunks: tuple[Chunk, ...]
     size: int
-    """Images in every chunk but the last."""
+    """Images per chunk, except the last."""
 
     def row(self, position: int) -> np.ndarray[Any, Any]:
         row: np.ndarray[Any, Any] = self.chunks[position // self.size].values[position % self.size]
@@ -65,7 +65,7 @@ class StoredTable:
 
 
 def chunk_size(images: int) -> int:
-    """Images in a chunk of a part: few enough that trials that start together find one each."""
+    """Images in a chunk of a part: few enough that trials that start together find a chunk each."""
     return min(max(-(-images // CHUNKS), SMALLEST_CHUNK), LARGEST_CHUNK)
 
 
@@ -76,24 +76,24 @@ def chunk_positions(images: int) -> list[range]:
 
 
 def chunk_name(part: LabelledImages, look: Look, positions: range) -> str:
-    """Digest of the contents of the images at `positions`, in order, and of how each is seen."""
+    """Digest of the contents of the images at `positions`, in order, and of their views."""
     text = "".join(f"{part.digests[p]} {look.views[p]}\n" for p in positions)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def chunk_names(part: LabelledImages, look: Look) -> list[str]:
-    """Of every chunk of `part` in `look`."""
+    """The names of all chunks of `part` in `look`."""
     return [chunk_name(part, look, positions) for positions in chunk_positions(len(part))]
 
 
 def row_shape(layers: nn.Sequential, image_size: int, cut: int) -> tuple[int, int, int]:
-    """Of one image's features before layer `cut`, as they are kept: (side, side, channels)."""
+    """Shape of one image's features before layer `cut`, as they are kept: (side, side, channels)."""
     side, channels = map_shapes(layers, image_size)[cut]
     return side, side, channels
 
 
 def pixel_facts(run: RunSettings) -> dict[str, Any]:
-    """Everything that changes decoded images, apart from the images."""
+    """Everything that changes decoded images, apart from the files."""
     return {
         "holds": "decoded images",
         "image_size": run.image_size,
@@ -103,7 +103,7 @@ def pixel_facts(run: RunSettings) -> dict[str, Any]:
 
 
 def feature_facts(run: RunSettings, weights: str, cut: int) -> dict[str, Any]:
-    """Everything that changes features, apart from the images and how they are seen; `weights` is their digest."""
+    """Everything that changes features, apart from the images and their views; `weights` is the weights' digest."""
     least = run.threads + 1  # `forward_frozen`
     cpu = (
         f"{torch.backends.cpu.get_cpu_capability()}, {run.threads} threads, {least} images or more"

@@ -1,7 +1,7 @@
-"""Chunks that nobody has computed yet: decoded, sent through the frozen layers and kept, each stage beside the others.
+"""Computes missing chunks: decodes images, runs the frozen layers and keeps the result, with stages in parallel.
 
-Decoders work on the next chunks while the device computes one and threads write those before it. What goes into a
-table in the device's memory is there when it is computed, and on the disk when the disk is ready (stages.py).
+Decoders work on the next chunks while the device computes one and threads write the previous ones. A table in the
+device's memory has a chunk as soon as it is computed, and the disk has it when the disk is ready (stages.py).
 """
 
 import time
@@ -34,10 +34,10 @@ from trainable.frozen.tables import ResidentTables
 from trainable.hardware.device import device_of
 from trainable.network.model import CUTS, multiply_adds
 
-POLL_SECONDS: Final = 0.01  # between looks for what others compute; assumed
+POLL_SECONDS: Final = 0.01  # between checks for what others compute; assumed
 CHUNKS_AHEAD: Final = 8
-"""Being decoded, by processes: 16 of them have 1,500 images in hand at a time; assumed."""
-BATCHES_AHEAD: Final = 2  # one is read, one is there; assumed
+"""Chunks being decoded by processes: 16 processes have 1,500 images in hand at a time; assumed."""
+BATCHES_AHEAD: Final = 2  # one being read, one ready; assumed
 
 Written = Future[Chunk | None]
 
@@ -48,11 +48,11 @@ class Begun:
 
     wanted: Wanted
     claim: Claim | None
-    """None where nothing of it will be on the disk."""
+    """None if nothing of it will be on disk."""
     start: int
-    """The cut that it goes on from."""
+    """The cut that it is computed from."""
     kept: list[int]
-    """Cuts above that at which it will be on the disk."""
+    """Cuts above that at which it will be on disk."""
     inputs: Inputs
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Begun:
 
 
 class Filling:
-    """Computes what is missing."""
+    """Computes missing chunks."""
 
     def __init__(
         self, run: RunSettings, layers: nn.Sequential, shelves: Shelves, tables: ResidentTables
@@ -75,10 +75,10 @@ class Filling:
         self._behind: list[Written] = []
 
     def fill(self, chunks: Iterable[Wanted], work: Work) -> None:
-        """Map or put into their tables all `chunks`; while another process computes one, this one does the next.
+        """Map all `chunks`, or put them into their tables; while another process computes one, this one does the next.
 
         Raises:
-            StoreUnavailable: the store can't be used, and a chunk is wanted from there.
+            StoreUnavailable: the store can't be used, and a chunk is needed from it.
             RequestError: features are not finite.
         """
         self.notice()
@@ -103,15 +103,15 @@ class Filling:
                     advanced = True
                 while begun:
                     self._finish(begun.popleft(), writing, work)
-                for wanted in list(writing):  # only what is to be mapped is waited for
+                for wanted in list(writing):  # wait only for what is to be mapped
                     chunk = writing.pop(wanted).result()
-                    if chunk is None:  # deleted meanwhile
+                    if chunk is None:  # evicted meanwhile
                         missing[wanted] = None
                     else:
                         self._shelves.open[wanted.cut, wanted.name] = chunk
                 if missing and not advanced:
                     looking = time.monotonic() - looked
-                    time.sleep(max(POLL_SECONDS, looking))  # half a core at most, which others want
+                    time.sleep(max(POLL_SECONDS, looking))  # half a core at most: others need it
                     work.waited_seconds += looking + max(POLL_SECONDS, looking)
         finally:
             self._readers.forget()
@@ -126,7 +126,7 @@ class Filling:
         return CHUNKS_AHEAD if part.decoders is not None and part.decoders.running else 1
 
     def pixels(self, part: LabelledImages, work: Work) -> None:
-        """Let `part` read decoded images from the store, where they are to be kept."""
+        """Let `part` read decoded images from the store, if they are kept there."""
         if part.kept is None and self._shelves.keeps(PIXELS, "fixed"):
             look = original(part)
             names = chunk_names(part, look)
@@ -134,7 +134,7 @@ class Filling:
             part.kept = self._shelves.table(PIXELS, names, len(part)).row
 
     def fill_pixels(self, part: LabelledImages, table: Resident) -> None:
-        """Decode what `table` lacks of `part`."""
+        """Decode the images of `part` that `table` lacks."""
         lacking = [p for p in chunk_positions(len(part)) if p.start not in table.filled]
         order = [position for positions in lacking for position in positions]
         batches = part.pixel_batches(order, FILL_BATCH[self._run.device], self._run.workers)
@@ -143,7 +143,7 @@ class Filling:
         table.filled |= {positions.start for positions in lacking}
 
     def notice(self) -> None:
-        """Say once, and go on without the store, where writing behind the training has failed."""
+        """If writing in the background has failed, report it once and continue without the store."""
         over = [each for each in self._behind if each.done()]
         self._behind = [each for each in self._behind if each not in over]
         for each in over:
@@ -161,8 +161,8 @@ class Filling:
         self.notice()
 
     def _read_ahead(self, chunks: Iterable[Wanted]) -> None:
-        """Begin to read those that are on the disk."""
-        with suppress(StoreUnavailable):  # said where the chunk is asked for
+        """Start to read the chunks that are on disk."""
+        with suppress(StoreUnavailable):  # reported when the chunk is needed
             for wanted in chunks:
                 if self._shelves.keeps(wanted.cut, wanted.look.family):
                     shelf = self._shelves.shelf(wanted.cut)
@@ -186,7 +186,7 @@ class Filling:
         return True
 
     def _stored(self, wanted: Wanted, cut: int) -> Chunk | None:
-        """A chunk of the same images and views on the disk; where the disk fails, what is in memory will do."""
+        """A chunk of the same images and views on disk; None if the disk fails and memory suffices."""
         if not self._shelves.keeps(cut, wanted.look.family):
             return None
         try:
@@ -202,7 +202,7 @@ class Filling:
         self._shelves.give_up(error)
 
     def _begin(self, wanted: Wanted, work: Work) -> Begun | None:
-        """Claim a chunk and let what goes in be made ready; None where another process computes it, or has."""
+        """Claim a chunk and start preparing its inputs; None if another process computes it, or has done so."""
         below = [cut for cut in sorted(CUTS.values()) if PIXELS < cut < wanted.cut]
         claim = None
         try:
@@ -230,8 +230,8 @@ class Filling:
         return [cut for cut in cuts if self._shelves.keeps(cut, wanted.look.family)]
 
     def _inputs(self, wanted: Wanted, below: list[int], work: Work) -> tuple[int, Inputs]:
-        """The cut to go on from and batches of what is there: features in memory or on the disk, or pixels."""
-        if not is_rounded(self._run):  # what was rounded would be rounded twice
+        """The cut to compute from, and batches of what exists there: features in memory or on disk, or pixels."""
+        if not is_rounded(self._run):  # otherwise features would be rounded twice
             for cut in reversed(below):
                 rows = self._tables.rows(wanted.part, wanted.look, wanted.positions, cut)
                 if rows is not None:
@@ -262,7 +262,7 @@ class Filling:
         return Ahead(batches, BATCHES_AHEAD, "inputs")
 
     def _finish(self, begun: Begun, writing: dict[Wanted, Written], work: Work) -> None:
-        """Compute a chunk, and begin to write it."""
+        """Compute a chunk, and start to write it."""
         wanted, began = begun.wanted, time.monotonic()
         try:
             if wanted.cut == PIXELS:

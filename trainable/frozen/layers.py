@@ -1,4 +1,4 @@
-"""The frozen layers over one chunk, on the device: what goes in, what is kept on the way, and that it is finite."""
+"""Runs the frozen layers on one chunk, on the device: inputs, cuts kept on the way, a check for finite values."""
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from trainable.hardware.device import device_of
 from trainable.network.model import forward_frozen
 
 Inputs: TypeAlias = Ahead[Tensor] | Generator[Tensor, None, None]
-"""Batches for the layers: from the host, made by a thread, or lying on the device."""
+"""Batches for the layers: from the host, made by a thread, or already on the device."""
 
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """A chunk that a trial asks for, mapped from the disk or in a table."""
+    """A chunk that a trial needs, mapped from disk or in a table."""
 
     part: LabelledImages
     look: Look
@@ -35,7 +35,7 @@ class Wanted:
     name: str
     table: Resident | None = None
     at: int = 0
-    """Its first row there."""
+    """Its first row in the table."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -57,7 +57,7 @@ def wanted_chunks(
 
 
 def batches_of(wanted: Wanted, run: RunSettings) -> Iterator[tuple[int, int]]:
-    """First and last image of every batch that goes through the layers."""
+    """First image of every batch for the layers, and the one after its last."""
     size = FILL_BATCH[run.device]
     for start in range(0, len(wanted), size):
         yield start, min(start + size, len(wanted))
@@ -76,10 +76,10 @@ class FrozenLayers:
     def run(
         self, wanted: Wanted, start: int, kept: Iterable[int], inputs: Inputs
     ) -> dict[int, Tensor]:
-        """Rows of a chunk at its own cut and those `kept`, from what goes in at `start`; queued, not waited for.
+        """Rows of a chunk at its own cut and at those in `kept`, from inputs at `start`; queued, not waited for.
 
         Raises:
-            RequestError: features are not finite, which is looked at where they are float16.
+            RequestError: features are not finite, which is checked if they are float16.
         """
         run = self._run
         cuts = sorted({*kept, wanted.cut})
@@ -96,12 +96,12 @@ class FrozenLayers:
                     lacking[first:stop] |= ~rows.isfinite().flatten(1).all(1)
         if start == PIXELS and (held := self._tables.pixels(wanted.part)) is not None:
             held.filled.add(wanted.positions.start)
-        if half and lacking.any():  # waits for the device, once a chunk
+        if half and lacking.any():  # waits for the device, once per chunk
             self._refuse(wanted, int(lacking.int().argmax()))
         return found
 
     def _empty(self, wanted: Wanted, cut: int) -> Tensor:
-        """Where rows at `cut` go."""
+        """Memory for the rows at `cut`."""
         if wanted.table is not None and cut == wanted.cut:
             return wanted.table.values[wanted.at : wanted.at + len(wanted)]
         shape = row_shape(self._layers, self._run.image_size, cut)
@@ -125,7 +125,7 @@ class FrozenLayers:
         return normalise(here)
 
     def _draws(self, look: Look) -> Draws:
-        """On the device, brought there once a look."""
+        """On the device, copied there once per look."""
         if self._drawn is None or self._drawn[0] is not look:
             self._drawn = look, look.draws.to(self._device.torch)
         return self._drawn[1]
@@ -136,5 +136,5 @@ class FrozenLayers:
         if is_rounded(self._run):
             remedy = "store.format to computed"
         raise RequestError(
-            f"frozen features must be finite, but those of {file} are beyond what float16 holds; set {remedy}"
+            f"frozen features must be finite, but those of {file} exceed the range of float16; set {remedy}"
         )

@@ -1,6 +1,6 @@
-"""What the frozen layers give for the images of an epoch, computed each time: the reference path.
+"""The reference path: frozen features of an epoch's images, computed each time.
 
-shared.py gives the same numbers, bit by bit on a CPU (docs/sharing.md); tests hold one against the other.
+shared.py gives the same numbers, bit for bit on a CPU (docs/sharing.md); tests compare the two.
 """
 
 import time
@@ -19,19 +19,19 @@ from trainable.hardware.device import device_of
 from trainable.network.model import TransferVGG16, multiply_adds
 
 EVALUATION_BATCH: Final = 64
-"""Images; fixed, so that a figure does not depend on the trial; the number is assumed."""
+"""Images; fixed, so that results do not depend on the trial; the number is assumed."""
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class ResidentFeatures:
-    """Features of a part as they lie in the device's memory for one epoch."""
+    """Features of a part in the device's memory, for one epoch."""
 
-    table: Tensor  # (features, side, side, channels): of every image of the part, in one view or several
-    rows: Tensor  # (images,) int64: where in `table` each image's are, in the part's order
+    table: Tensor  # (features, side, side, channels): every image of the part, in one or more views
+    rows: Tensor  # (images,) int64: the row of each image in `table`, in the part's order
     rounded: bool = False
-    """The table is float16 for the sake of room alone (`is_rounded`), and what is read from it float32."""
+    """The table is float16 only to save memory (`is_rounded`); what is read from it is float32."""
 
     def at(self, positions: Tensor) -> Tensor:
         """Features (batch, channels, side, side), channels last in memory, of the images at `positions` (batch,)."""
@@ -45,45 +45,45 @@ class ResidentFeatures:
 
 @dataclass
 class Work:
-    """What an epoch took from the frozen layers."""
+    """What the frozen layers cost in an epoch."""
 
     frozen_images: int = 0
-    """Images sent through frozen layers, from pixels or from where a stored cut left them."""
+    """Images sent through frozen layers, from pixels or from a stored cut."""
     frozen_multiply_adds: int = 0
     frozen_seconds: float = 0.0
     shared_images: int = 0
     """Images whose features were read instead."""
     waited_seconds: float = 0.0
-    """For chunks that other trials were computing."""
+    """Waiting for chunks that other trials were computing."""
     tell: Callable[[str], None] = lambda text: None
-    """Called now and then with how far a long filling is, and with "" when it is over."""
+    """Called from time to time with the progress of a long filling, and with "" when it is over."""
 
 
 class FeatureSource(Protocol):
-    """Frozen features for a trial; what they take is counted in `work`."""
+    """Frozen features for a trial; their cost is counted in `work`."""
 
     def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
-        """Positions (batch,) and features (batch, channels, side, side) on the device, in `order`, as `epoch` sees."""
+        """Positions (batch,) and features (batch, channels, side, side) on the device, in `order`, for `epoch`."""
 
     def validation(self, work: Work) -> Batches:
-        """The same for every validation image in order, of the original view."""
+        """The same for every validation image in order, in the original view."""
 
     def resident_training(self, epoch: int, work: Work) -> ResidentFeatures | None:
-        """What `training` gives, where all of it lies in the device's memory."""
+        """What `training` gives, if all of it is in the device's memory."""
 
     def resident_validation(self, work: Work) -> ResidentFeatures | None:
-        """What `validation` gives, likewise."""
+        """What `validation` gives, if all of it is in the device's memory."""
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
-    """Mixed precision where it is asked for."""
+    """Mixed precision if configured."""
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device, dtype=getattr(torch, precision))
 
 
 def is_rounded(run: RunSettings) -> bool:
-    """Are features rounded to float16 and widened again? Not where the layers compute in float16: they are that."""
+    """Are features rounded to float16 and widened again? Not if the layers already compute in float16."""
     return run.store_format == "float16" and run.precision != "float16"
 
 
@@ -106,7 +106,7 @@ class Plain:
     data: TrainingData
     model: TransferVGG16
     held_pixels: Callable[[LabelledImages], Tensor | None] = lambda images: None
-    """(images, 3, size, size) uint8 of a part, where they lie in the device's memory."""
+    """(images, 3, size, size) uint8 of a part, if they are in the device's memory."""
 
     def training(self, epoch: int, order: Sequence[int], work: Work) -> Batches:
         asked = Pass(
@@ -138,9 +138,9 @@ class Pass:
     """Positions in `images`."""
     batch_size: int
     see: Callable[[str], View]
-    """How an image is seen, by its file."""
+    """The view of an image, by its file."""
     held_pixels: Tensor | None = None
-    """(images, 3, size, size) uint8 of the part, where they lie in the device's memory."""
+    """(images, 3, size, size) uint8 of the part, if they are in the device's memory."""
 
 
 def plain_batches(model: TransferVGG16, run: RunSettings, asked: Pass, work: Work) -> Batches:
@@ -161,7 +161,7 @@ def plain_batches(model: TransferVGG16, run: RunSettings, asked: Pass, work: Wor
 
 
 def _seen_pixels(run: RunSettings, asked: Pass) -> Batches:
-    """Positions and pixels on the device, as they are seen."""
+    """Positions and pixels on the device, in their views."""
     device = device_of(run.device).torch
     images, order, size, held = asked.images, asked.order, asked.batch_size, asked.held_pixels
     if held is None and run.views_made_on == "host":
@@ -188,7 +188,7 @@ def evaluation_batches(
     work: Work | None = None,
     held_pixels: Tensor | None = None,
 ) -> Batches:
-    """Features of every image in order, of the original view."""
+    """Features of every image in order, in the original view."""
     everything = Pass(
         images, range(len(images)), EVALUATION_BATCH, lambda file: ORIGINAL, held_pixels
     )
@@ -196,5 +196,5 @@ def evaluation_batches(
 
 
 def seen_by(config: TrialConfig, epoch: int, file: str) -> View:
-    """How a trial sees an image in an epoch."""
+    """The view in which a trial sees an image in an epoch."""
     return view(config.augmentation, config.augmentation_seed, epoch, file, config.views)

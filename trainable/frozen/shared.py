@@ -1,4 +1,4 @@
-"""Frozen features computed once a node and shared by all its trials, through its store and the device's memory."""
+"""Frozen features, computed once per node and shared by all its trials through its store and the device's memory."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -33,10 +33,10 @@ from trainable.network.model import Backbone, frozen_layers
 
 
 class Shared:
-    """The store, and what lies on the device, as one process uses them. It outlives its trials, so that the next one
-    finds every chunk mapped and every table filled.
+    """The store and the device's tables, as one process uses them. It outlives its trials, so that the next trial finds
+    every chunk mapped and every table filled.
 
-    Where the store can't be used, `problem` says why and trials go on without it.
+    If the store can't be used, `problem` says why, and trials continue without it.
     """
 
     def __init__(self, run: RunSettings, data: TrainingData, backbone: Backbone) -> None:
@@ -56,13 +56,13 @@ class Shared:
         return self.shelves.problem
 
     def mapped(self, part: LabelledImages, seen: Seen, cut: int, work: Work) -> list[StoredTable]:
-        """Tables of all looks on the disk; chunks that nobody has computed yet are computed here.
+        """Tables of all looks on disk; missing chunks are computed here.
 
         Raises:
             StoreUnavailable: the store can't be used.
         """
         passes = seen.looks[0].family == "epoch"
-        if passes:  # close the last epoch's own views, so that they may be evicted
+        if passes:  # close the last epoch's own views, so that they can be evicted
             for key in self._passing:
                 self.shelves.open.pop(key, None)
         before = set(self.shelves.open)
@@ -77,7 +77,7 @@ class Shared:
     def resident(
         self, part: LabelledImages, seen: Seen, cut: int, work: Work
     ) -> tuple[Resident, list[int]] | None:
-        """A table on the device and the first row of each look in it; None where there is no room."""
+        """A table on the device, and the first row of each look in it; None if there is no room."""
         self._filling.notice()
         table = self._tables.features(part, seen.looks, cut)
         if table is None:
@@ -93,11 +93,11 @@ class Shared:
         return table, firsts
 
     def pixels(self, part: LabelledImages, work: Work) -> None:
-        """Let `part` read decoded images from the store, where they are to be kept."""
+        """Let `part` read decoded images from the store, if they are kept there."""
         self._filling.pixels(part, work)
 
     def held_pixels(self, part: LabelledImages) -> Tensor | None:
-        """All decoded images (images, 3, size, size) on the device, where there is room for them."""
+        """All decoded images (images, 3, size, size) on the device, if there is room for them."""
         table = self._hold_pixels(part)
         if table is None:
             return None
@@ -110,28 +110,28 @@ class Shared:
 
     @property
     def holds(self) -> bool:
-        """May anything lie on the device?"""
+        """May anything be held on the device?"""
         assert self.run.sharing is not None
         return self.run.sharing.resident and not self._residents.closed
 
     def shrink(self) -> None:
-        """Hold less where another process has taken the device's memory."""
+        """Hold less if another process has taken the device's memory."""
         self._residents.shrink()
 
     def drop_resident(self) -> None:
-        """Give the device's memory back, as after it was full, and hold nothing until `hold_resident`.
+        """Free the device's memory, for example after it was full, and hold nothing until `hold_resident`.
 
-        What was to be written from there and was not begun is given up: it will be computed again.
+        Writing from there that has not started is dropped: those chunks will be computed again.
         """
         self._residents.clear()
         self._residents.closed = True
 
     def hold_resident(self) -> None:
-        """Hold again what has room, as for the next trial."""
+        """Hold tables again as far as there is room, for the next trial."""
         self._residents.closed = False
 
     def close(self) -> None:
-        """Finish what is being written, and let go of everything."""
+        """Finish what is being written, and free everything."""
         self._filling.close()
         self._residents.clear()
         self.shelves.open.clear()
@@ -140,9 +140,9 @@ class Shared:
 
 @dataclass
 class FromStore:
-    """Features from the device's memory or the store; for a look that is in neither, computed as in the reference.
+    """Features from the device's memory or the store; computed as in the reference for a look that is in neither.
 
-    `plain` reads pixels that lie on the device by `shared.held_pixels`.
+    `plain` reads pixels on the device through `shared.held_pixels`.
     """
 
     plain: Plain
@@ -201,7 +201,7 @@ class FromStore:
     def _read(
         self, tables: list[StoredTable], which: Tensor, order: Sequence[int], size: int, work: Work
     ) -> Batches:
-        """Batches in `order`, read two ahead by a thread of its own."""
+        """Batches in `order`, read two ahead by a thread."""
         run = self.plain.run
         device = device_of(run.device)
         first = tables[0].chunks[0]

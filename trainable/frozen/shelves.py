@@ -1,4 +1,4 @@
-"""Where chunks of each cut lie in the node's store, which of them are to be kept, and who computes one now."""
+"""Where chunks of each cut are in the node's store, which are to be kept, and which process computes one now."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ ANY_CUT: Final = -1  # stands for every cut: none is negative
 
 
 class Shelves:
-    """The shelves of a run; nothing is found, claimed or kept there once `problem` says why."""
+    """The shelves of a run; once `problem` is set, nothing is found, claimed or kept there."""
 
     def __init__(self, run: RunSettings, weights: str) -> None:
         """`weights` is the digest of the frozen layers' weights."""
@@ -38,7 +38,7 @@ class Shelves:
         return self._shelves[cut]
 
     def claims(self, cut: int) -> Shelf:
-        """Where a chunk is claimed: decoded images at their own shelf, features at one that holds nothing else."""
+        """The shelf where a chunk is claimed: for decoded images their own, for features one that holds only claims."""
         if cut == PIXELS:
             return self.shelf(PIXELS)
         if ANY_CUT not in self._shelves:
@@ -47,11 +47,11 @@ class Shelves:
         return self._shelves[ANY_CUT]
 
     def claim(self, cut: int, name: str) -> Claim | None:
-        """A use of the claim on `name`, which is one for all cuts: who computes the head's features of some images
-        passes by block 5's. This process may have it already, for what it is still writing.
+        """A use of the claim on `name`, which is the same for all cuts: computing the head's features of some images
+        also passes block 5's. This process may already have the claim, for what it is still writing.
 
         Raises:
-            StoreUnavailable: no lock can be had here.
+            StoreUnavailable: files can't be locked here.
         """
         key = cut == PIXELS, name
         if key in self._claims and self._claims[key].again():
@@ -63,25 +63,25 @@ class Shelves:
         return claim
 
     def map(self, cut: int, name: str) -> bool:
-        """Is the chunk there? It stays mapped."""
+        """Does the chunk exist? If so, it stays mapped."""
         chunk = self.read(cut, name)
         if chunk is not None:
             self.open[cut, name] = chunk
         return chunk is not None
 
     def table(self, cut: int, names: Sequence[str], images: int) -> StoredTable:
-        """Mapped chunks of a part of so many images in one look."""
+        """Mapped chunks of a part with this many images in one look."""
         return StoredTable(tuple(self.open[cut, name] for name in names), chunk_size(images))
 
     def give_up(self, error: StoreUnavailable) -> None:
-        """Go on without the store; said once."""
+        """Continue without the store; reported once."""
         self.open.clear()
         if not self.problem:
-            LOG.warning("frozen features are not shared any more: %s", error)
+            LOG.warning("frozen features are no longer shared: %s", error)
         self.problem = str(error)
 
     def read(self, cut: int, name: str) -> Chunk | None:
-        """A chunk, mapped; None where it is not there."""
+        """A chunk, mapped; None if it does not exist."""
         if self.problem:
             return None
         return self.open.get((cut, name)) or self.shelf(cut).read(name)

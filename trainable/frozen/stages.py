@@ -1,4 +1,4 @@
-"""Stages that work side by side: each in threads of its own, with a bound on what lies ready between two of them."""
+"""Stages that work in parallel: each in its own threads, with a bound on what is queued between two of them."""
 
 import threading
 from collections import deque
@@ -17,16 +17,16 @@ from trainable.hardware.device import Device, Mark
 
 Item = TypeVar("Item")
 PIECE_BYTES: Final = 2**23
-"""Of a host buffer; every writing thread has two, 64 MiB for four; assumed."""
+"""Of a host buffer; every writing thread has two, so four threads have 64 MiB; assumed."""
 UPLOAD_BYTES: Final = 2**26  # of all buffers on the way to the device; assumed
 WRITERS: Final = {
     "cpu": 1,
     "cuda": 4,
-}  # threads; one hashes 1.2 GB/s (an H200's host, docs/log.md), and a trial has one core on a CPU
-READERS: Final = {"cpu": 0, "cuda": 4}  # threads that check digests; as many as write; assumed
+}  # threads; one hashes 1.2 GB/s (an H200's host, docs/log.md); on a CPU, a trial has one core
+READERS: Final = {"cpu": 0, "cuda": 4}  # threads that check digests; as many as writers; assumed
 
 thread_context: Callable[[], AbstractContextManager[object]] = nullcontext
-"""What every stage's thread works within: a torch dispatch mode sees its own thread alone."""
+"""The context of every stage's thread: a torch dispatch mode applies only to its own thread."""
 
 
 def threads(count: int, name: str) -> ThreadPoolExecutor:
@@ -37,7 +37,7 @@ def threads(count: int, name: str) -> ThreadPoolExecutor:
 
 
 class Ahead(Generic[Item]):
-    """What an iterator gives, made by a thread from now on, at most `depth` items before they are asked for."""
+    """The items of an iterator, made by a thread, at most `depth` items ahead."""
 
     def __init__(self, items: Iterator[Item], depth: int, name: str) -> None:
         self._items = items
@@ -55,7 +55,7 @@ class Ahead(Generic[Item]):
                     if self._closed:
                         break
                     self._made.put(next(self._items))
-            except BaseException as error:  # StopIteration too: whoever asks raises it
+            except BaseException as error:  # also StopIteration: raised in `__next__`
                 self._made.put(error)
             finally:
                 if hasattr(self._items, "close"):
@@ -80,16 +80,16 @@ class Ahead(Generic[Item]):
 
 
 class Uploads:
-    """Host tensors on their way to the device through a few host buffers, used in turn."""
+    """Sends host tensors to the device through a few host buffers, used in turn."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._buffers: deque[tuple[Tensor, Mark]] = deque()
 
     def send(self, host: Tensor) -> Tensor:
-        """A copy on the device, queued there; `host` may change at once."""
+        """A copy on the device, queued there; `host` can be changed at once."""
         size = host.numel() * host.element_size()
-        if size * 2 > UPLOAD_BYTES:  # straight from where it lies, at the pace of pageable memory
+        if size * 2 > UPLOAD_BYTES:  # directly, at the speed of pageable memory
             return host.to(self._device.torch, copy=True)
         if not self._buffers or len(self._buffers[0][0]) < size:
             count = min(4, UPLOAD_BYTES // size)
@@ -105,7 +105,7 @@ class Uploads:
 
 
 class Readers:
-    """Checks the digests of chunks on the disk before they are asked for, which is their reader's longest work."""
+    """Checks the digests of chunks on disk before they are needed, which is the longest part of reading them."""
 
     def __init__(self, device: Device) -> None:
         count = READERS[device.kind]
@@ -113,17 +113,17 @@ class Readers:
         self._begun: dict[tuple[Path, str], Future[Chunk | None]] = {}
 
     def begin(self, shelf: Shelf, name: str) -> None:
-        """Read a chunk; what is wrong with it the one who asks for it will find."""
+        """Start to read a chunk; whatever is wrong with it shows up when it is needed."""
         if self._pool is not None:
             self._begun[shelf.folder, name] = self._pool.submit(shelf.read, name)
 
     def wait(self, shelf: Shelf, name: str) -> None:
-        """Hold this thread while the chunk is being read."""
+        """Wait while the chunk is being read."""
         if future := self._begun.pop((shelf.folder, name), None):
             wait([future])
 
     def forget(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         for future in self._begun.values():
             future.cancel()
         self._begun.clear()
@@ -135,7 +135,7 @@ class Readers:
 
 
 class Writers:
-    """Chunks on their way from the device to the disk, behind whatever else is done."""
+    """Writes chunks from the device to disk, in the background."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -147,10 +147,10 @@ class Writers:
     def write(
         self, shelf: Shelf, name: str, values: Tensor, claim: Claim, held: bool
     ) -> Future[Chunk | None]:
-        """Begin to write `values`, which nobody changes until it is done; the chunk, mapped unless `held` in memory.
+        """Start to write `values`, which must not change until done; gives the chunk, mapped unless `held` in memory.
 
-        At most one chunk a thread and another wait where they are not `held`. The claim's use ends with the writing,
-        with its failing (StoreUnavailable) and with its being called off.
+        At most one chunk per thread and one more wait if they are not `held`. The claim's use ends when writing ends,
+        fails (StoreUnavailable) or is called off.
         """
         after = self._device.mark()
         if not held:
@@ -174,7 +174,7 @@ class Writers:
         return None if held else shelf.read(name)
 
     def _pieces(self, values: Tensor) -> Iterator[memoryview]:
-        """The bytes of `values`: while one piece is hashed and written, the next one is on its way."""
+        """The bytes of `values`: while one piece is hashed and written, the next is being copied."""
         if not hasattr(self._own, "buffers"):
             with self._device.queueing:
                 self._own.buffers = [
@@ -192,7 +192,7 @@ class Writers:
             yield _arrived(*queued.popleft())
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Finish what was started."""
         self._pool.shutdown()
 
 

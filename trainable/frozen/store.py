@@ -1,8 +1,8 @@
-"""Arrays kept on a node's disk and shared by every process there: claimed by one writer, mapped by many readers.
+"""Arrays on a node's disk, shared by every process there: claimed by one writer, mapped by many readers.
 
 A chunk is a file of raw values with a footer that holds shape, number format and SHA-256. It is written aside and
-renamed; a lock that dies with its process says who computes it, another who reads it. Nothing here can be lost: what
-is missing, short or damaged is computed again.
+renamed; a lock that dies with its process shows which process computes it, another which ones read it. Nothing here
+can be lost: what is missing, short or damaged is computed again.
 """
 
 import fcntl
@@ -34,12 +34,12 @@ LOG = logging.getLogger(__name__)
 MAGIC: Final = b"FACECHNK"
 TAIL: Final = struct.Struct("<Q8s")  # length of the JSON before it, and MAGIC
 MAKING_ROOM: Final = threading.Lock()
-WRITING_SECONDS: Final = 60  # a half-written file that is older has lost its writer; assumed
+WRITING_SECONDS: Final = 60  # an older half-written file has lost its writer; assumed
 FREE_SHARE: Final = 0.5
-"""Of the disk that is free or ours already: the limit where none is given; assumed."""
+"""Default limit, as a share of the disk space that is free or already used by the store; assumed."""
 STORED: Final[
     Mapping[torch.dtype, np.dtype[Any]]
-] = {  # NumPy has no bfloat16; its bits travel as signed integers, which a GPU can index
+] = {  # NumPy has no bfloat16; its bits are stored as signed integers, which a GPU can index
     torch.float32: np.dtype("<f4"),
     torch.float16: np.dtype("<f2"),
     torch.bfloat16: np.dtype("<i2"),
@@ -51,12 +51,12 @@ FORMATS: Final[Mapping[str, torch.dtype]] = {
 
 
 class StoreUnavailable(Exception):
-    """The store can't be used (read-only, full, over its limit): whoever asked goes on without it."""
+    """The store can't be used (read-only, full, over its limit): callers continue without it."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk mapped into memory, read-only; the mapping holds its lock, so it is not evicted while anybody has it."""
+    """A chunk mapped into memory, read-only; the mapping holds its lock, so it is not evicted while in use."""
 
     values: np.ndarray[Any, Any]
     """(images, …) in the number format of `STORED`."""
@@ -69,11 +69,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Shelf:
-    """The chunks of one kind, in a folder of their own beside `key.json`, which says what they are."""
+    """The chunks of one kind, in their own folder beside `key.json`, which says what they are."""
 
     folder: Path
     limit_bytes: int | None
-    """Of the whole store; None: `FREE_SHARE` of what is free or taken by the store."""
+    """Of the whole store; None: `FREE_SHARE` of what is free or used by the store."""
     _sound: set[tuple[str, int]] = field(default_factory=set, repr=False)
     """(name, inode) of chunks whose digest this process has checked."""
 
@@ -82,7 +82,7 @@ class Shelf:
         """The shelf for `facts`: everything that changes the values of a chunk, apart from its images.
 
         Raises:
-            StoreUnavailable: it can't be made.
+            StoreUnavailable: it can't be created.
         """
         canonical = json.dumps(facts, sort_keys=True)
         folder = root / "chunks" / hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -91,11 +91,11 @@ class Shelf:
             if not (folder / "key.json").exists():
                 write_json(folder / "key.json", facts)
         except OSError as error:
-            raise StoreUnavailable(f"{folder} can't be made: {error.strerror}") from None
+            raise StoreUnavailable(f"{folder} can't be created: {error.strerror}") from None
         return cls(folder, limit_bytes)
 
     def read(self, name: str) -> Chunk | None:
-        """The chunk `name`; None where it is not there, or was damaged and is now deleted."""
+        """The chunk `name`; None if it does not exist, or was damaged and is now deleted."""
         path = self.folder / name
         try:
             file = os.open(path, os.O_RDONLY)
@@ -119,14 +119,14 @@ class Shelf:
         except OSError as error:
             raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
         finally:
-            os.close(file)  # the mapping has its own handle, and with it the lock
+            os.close(file)  # the mapping has its own handle, which holds the lock
         return chunk
 
     def _map(self, name: str, file: int) -> Chunk:
         """Map a chunk and check its size and, once in this process, its digest.
 
         Raises:
-            ValueError: it is not what was written.
+            ValueError: the file is not what was written.
         """
         facts = os.fstat(file)
         if facts.st_size < TAIL.size:
@@ -145,7 +145,7 @@ class Shelf:
         mapped: Any = mmap.mmap(file, footer_at, prot=mmap.PROT_READ)
         if (name, facts.st_ino) not in self._sound:
             if hashlib.sha256(mapped).hexdigest() != footer["sha256"]:
-                raise ValueError("its digest is another")
+                raise ValueError("its digest differs")
             self._sound.add((name, facts.st_ino))
         return Chunk(np.frombuffer(mapped, kind, count).reshape(shape), format)
 
@@ -153,13 +153,13 @@ class Shelf:
         return (self.folder / name).exists()
 
     def try_claim(self, name: str) -> "Claim | None":
-        """The claim on `name`, for the one process that may compute it now; None where another has it.
+        """The claim on `name`, for the one process that may compute it now; None if another has it.
 
         Raises:
-            StoreUnavailable: no lock can be had here.
+            StoreUnavailable: files can't be locked here.
         """
         path = self.folder / f"{name}.lock"
-        lock = FileLock(path, thread_local=False)  # whoever has written it last lets go of it
+        lock = FileLock(path, thread_local=False)  # released by the last thread to write
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -173,7 +173,7 @@ class Shelf:
         """True for the one process that may compute `name` now; the claim ends with the block or the process.
 
         Raises:
-            StoreUnavailable: no lock can be had here.
+            StoreUnavailable: files can't be locked here.
         """
         claim = self.try_claim(name)
         try:
@@ -183,7 +183,7 @@ class Shelf:
                 claim.release()
 
     def write(self, name: str, values: Tensor) -> None:
-        """Add a chunk, which the caller has claimed; what was least recently used makes room for it.
+        """Add a chunk, which the caller has claimed; least recently used chunks are deleted to make room for it.
 
         Raises:
             StoreUnavailable: the disk is full or read-only, or the limit leaves no room.
@@ -194,7 +194,7 @@ class Shelf:
     def write_pieces(
         self, name: str, format: torch.dtype, shape: tuple[int, ...], pieces: Iterable[memoryview]
     ) -> None:
-        """`write` of values that come piece by piece; this process need not check their digest again."""
+        """`write` for values that come piece by piece; this process need not check their digest again."""
         size = math.prod(shape) * STORED[format].itemsize
         own = f"{name}.{os.getpid()}-"
         aside = self.folder / f"{own}{uuid.uuid4().hex[:8]}.tmp"
@@ -202,7 +202,7 @@ class Shelf:
         try:
             with MAKING_ROOM:  # so that the next of several writers counts this one
                 make_room(self.folder.parent, size, self.limit_bytes)
-                for left in self.folder.glob(f"{name}.*.tmp"):  # by a writer that was killed
+                for left in self.folder.glob(f"{name}.*.tmp"):  # left by a killed writer
                     if not left.name.startswith(own):  # another thread may write the same chunk
                         left.unlink(missing_ok=True)
                 file = aside.open("wb")
@@ -219,7 +219,7 @@ class Shelf:
                 footer = json.dumps(facts).encode()
                 file.write(footer + TAIL.pack(len(footer), MAGIC))
                 inode = os.fstat(file.fileno()).st_ino
-            # without fsync: the digest tells what a power cut left
+            # without fsync: after a power cut, the digest shows damage
             aside.rename(self.folder / name)
             self._sound.add((name, inode))
         except OSError as error:
@@ -230,7 +230,7 @@ class Shelf:
 
 
 class Claim:
-    """That a chunk is this process's to compute, until its last use ends; it dies with the process."""
+    """This process's right to compute a chunk, until its last use ends; it ends with the process."""
 
     def __init__(self, lock: BaseFileLock, path: Path) -> None:
         self._lock, self._path = lock, path
@@ -238,7 +238,7 @@ class Claim:
         self._counting = threading.Lock()
 
     def again(self) -> bool:
-        """Count one more use; False where the last one has ended."""
+        """Count one more use; False if the last one has ended."""
         with self._counting:
             self._uses += self._uses > 0
             return self._uses > 0
@@ -253,7 +253,7 @@ class Claim:
             self._uses -= 1
             if self._uses == 0:
                 with suppress(OSError):
-                    self._path.unlink()  # whoever waits on it looks for the chunk first
+                    self._path.unlink()  # whoever waits for it checks for the chunk first
                 self._lock.release()
 
 
@@ -264,7 +264,7 @@ class Stored:
     path: Path
     bytes: int
     used_at: float
-    """Seconds since the epoch, of the last opening."""
+    """When it was last opened, in seconds since the epoch."""
 
 
 def stored(chunks: Path) -> list[Stored]:
@@ -283,14 +283,14 @@ def stored(chunks: Path) -> list[Stored]:
 
 
 def limit_of(chunks: Path, taken: int, limit_bytes: int | None) -> int:
-    """Bytes that the store may take."""
+    """Bytes that the store may use."""
     if limit_bytes is not None:
         return limit_bytes
     return int(FREE_SHARE * (shutil.disk_usage(chunks).free + taken))
 
 
 def make_room(chunks: Path, needed: int, limit_bytes: int | None) -> None:
-    """Delete least recently used chunks, never one in use, until `needed` bytes fit below the limit.
+    """Delete least recently used chunks, never one in use, until `needed` bytes fit within the limit.
 
     Raises:
         StoreUnavailable: they don't fit.
@@ -309,15 +309,15 @@ def make_room(chunks: Path, needed: int, limit_bytes: int | None) -> None:
     if taken + needed > limit:
         raise StoreUnavailable(
             f"the limit of {limit / 1e9:.2f} GB leaves no room for {needed / 1e9:.2f} GB beside "
-            f"{taken / 1e9:.2f} GB in use; --store-limit raises it"
+            f"{taken / 1e9:.2f} GB in use; raise it with --store-limit"
         )
 
 
 def evict(path: Path) -> bool:
-    """Delete a chunk unless some process reads it; True if it is gone."""
+    """Delete a chunk unless a process is reading it; True if it is gone."""
     try:
         if path.suffix == ".tmp" and time.time() - path.stat().st_mtime < WRITING_SECONDS:
-            return False  # somebody writes it
+            return False  # being written
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return True

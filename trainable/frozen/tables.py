@@ -1,4 +1,4 @@
-"""Which resident table holds what: features of a part at a cut, in the looks that trials have asked for, and pixels."""
+"""What each resident table holds: features of a part at a cut, in the looks that trials have needed, or pixels."""
 
 from collections.abc import Hashable
 
@@ -13,15 +13,15 @@ from trainable.frozen.resident import Rank, Resident, Residents, Worth
 
 
 class ResidentTables:
-    """The resident tables of a run; a table may have rows that nobody has filled yet."""
+    """The resident tables of a run; a table may have rows that are not filled yet."""
 
     def __init__(self, run: RunSettings, layers: nn.Sequential, residents: Residents) -> None:
         self._run, self._layers, self._residents = run, layers, residents
 
     def features(self, part: LabelledImages, looks: list[Look], cut: int) -> Resident | None:
-        """A table with a column of rows for each of `looks`; None where there is no room for it.
+        """A table with a column of rows for each of `looks`; None if there is no room for it.
 
-        Views that come again share one table, which grows by a column with the first trial that mirrors.
+        Views that recur share one table, which grows by a column with the first trial that mirrors.
         """
         key, columns = _key(part, looks[0], cut), tuple(map(_column, looks))
         before = self._residents.get(key)
@@ -47,11 +47,11 @@ class ResidentTables:
         return table
 
     def first_row(self, part: LabelledImages, look: Look, table: Resident) -> int:
-        """Of `look` in `table`."""
+        """The first row of `look` in `table`."""
         return table.columns.index(_column(look)) * len(part)
 
     def rows(self, part: LabelledImages, look: Look, positions: range, cut: int) -> Tensor | None:
-        """Of the images at `positions`, where they are filled."""
+        """The rows of the images at `positions`, if they are filled."""
         table = self._residents.get(_key(part, look, cut))
         if table is None or _column(look) not in table.columns:
             return None
@@ -59,11 +59,11 @@ class ResidentTables:
         return table.values[first : first + len(positions)] if first in table.filled else None
 
     def pixels(self, part: LabelledImages) -> Resident | None:
-        """Decoded images (images, 3, size, size) uint8, some of them filled: those at the start of a chunk say so."""
+        """Decoded images (images, 3, size, size) uint8, some of them filled; `filled` has the first of each chunk."""
         return self._residents.get(("pixels", id(part)))
 
     def hold_pixels(self, part: LabelledImages) -> Resident | None:
-        """The same, begun where there is room beside everything else."""
+        """The same, allocated if there is room besides everything else."""
         shape = len(part), 3, self._run.image_size, self._run.image_size
         return self.pixels(part) or self._residents.take(
             ("pixels", id(part)), Worth(Rank.DECODED), shape, torch.uint8

@@ -1,4 +1,4 @@
-"""What an epoch sees of a part, and the names of its chunks; the next epoch's are prepared while this one trains."""
+"""The views of a part in an epoch, and the names of its chunks; the next epoch's are prepared while this one trains."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -17,7 +17,7 @@ from trainable.frozen.reference import seen_by
 from trainable.frozen.stages import threads
 
 EPOCHS_SEEN: Final = 4
-"""Kept: both parts, this epoch and the next; 24,000 views take some 15 MB (reckoned)."""
+"""Kept: both parts, this epoch and the next; 24,000 views take about 15 MB (estimated)."""
 
 
 def looks(config: TrialConfig, epoch: int, files: Sequence[str]) -> tuple[list[Look], Tensor]:
@@ -35,34 +35,34 @@ def looks(config: TrialConfig, epoch: int, files: Sequence[str]) -> tuple[list[L
 
 @dataclass(frozen=True)
 class Seen:
-    """What an epoch sees of a part."""
+    """The views of a part in an epoch."""
 
     looks: list[Look]
     which: Tensor
-    """(images,) int64: which look each image is seen in."""
+    """(images,) int64: the look of each image."""
     names: list[list[str]]
-    """Of the chunks of each look."""
+    """The names of the chunks of each look."""
 
 
 class Upcoming:
-    """What epochs see, the next one prepared by a thread while this one trains: 24,000 views and names take 0.1 s."""
+    """The views of epochs; a thread prepares the next while this one trains: 24,000 views and names take 0.1 s."""
 
     def __init__(self, drawn: bool) -> None:
-        """`drawn`: what makes the views on a device is prepared too."""
+        """`drawn`: what is needed to make the views on a device is prepared too."""
         self._drawn = drawn
         self._pool = threads(1, "views")
         self._begun: OrderedDict[Hashable, Future[Seen]] = OrderedDict()
         self._fixed: dict[tuple[int, View], tuple[Look, list[str]]] = {}
 
     def of(self, config: TrialConfig, epoch: int, part: LabelledImages, last: int) -> Seen:
-        """What `epoch` sees of `part`; begins to prepare the next one, up to epoch `last`."""
+        """The views of `part` in `epoch`; starts to prepare the next, up to epoch `last`."""
         seen = self._begin(config, epoch, part).result()
         if config.augmentation != "none" and epoch < last:
             self._begin(config, epoch + 1, part)
         return seen
 
     def original(self, part: LabelledImages) -> Seen:
-        """Every image as it is."""
+        """Every image unchanged."""
         return self.of(TrialConfig(augmentation="none"), 1, part, 1)
 
     def _begin(self, config: TrialConfig, epoch: int, part: LabelledImages) -> Future[Seen]:
@@ -84,7 +84,7 @@ class Upcoming:
         return Seen([look for look, _ in found], which, [names for _, names in found])
 
     def _named(self, part: LabelledImages, look: Look) -> tuple[Look, list[str]]:
-        """With the names of its chunks; those of views that come again are computed once."""
+        """A look with the names of its chunks; those of views that recur are computed once."""
         key = id(part), look.views[0]
         if look.family == "fixed" and key in self._fixed:
             return self._fixed[key]

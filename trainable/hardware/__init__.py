@@ -1,1 +1,1 @@
-"""What a process runs on: its device, its CPUs, its memory."""
+"""The hardware of a process: its device, its CPUs, its memory."""

@@ -1,4 +1,4 @@
-"""Where a machine keeps what can be made again: frozen features, and what is known of images."""
+"""Where a machine keeps what can be computed again: frozen features, and findings about images."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from trainable.errors import RequestError
 
 
 def default_folder() -> Path:
-    """Where a node keeps what is shared: `SWEEP_STORE`, else the user's cache, of which nothing is asked then.
+    """Where a node keeps what is shared: `SWEEP_STORE`, or else the user's cache.
 
     Raises:
         RequestError: there is neither.
@@ -22,5 +22,5 @@ def default_folder() -> Path:
     except RuntimeError:
         raise RequestError(
             "there must be a folder for what trials share, but neither SWEEP_STORE nor HOME is set, and this user "
-            "has no home: SWEEP_STORE=/some/folder names one"
+            "has no home; set SWEEP_STORE=/some/folder"
         ) from None

@@ -1,7 +1,7 @@
-"""The one file that touches CUDA by name; every method of `Cuda` has a twin in `Device`, which is the CPU.
+"""The only file that uses CUDA by name; every method of `Cuda` has a counterpart in `Device`, which is the CPU.
 
-All else is written once for both and tested on the CPU. What only a GPU can show is in tests marked `gpu` and in
-benchmarks/gpu.py.
+Everything else is written once for both and tested on the CPU. What only a GPU can show is in tests marked `gpu` and
+in benchmarks/gpu.py.
 """
 
 import re
@@ -19,30 +19,30 @@ from torch import Tensor
 from trainable.hardware.memory import free_bytes
 
 BFLOAT16_SINCE: Final = (8, 0)
-"""Compute capability, as NVIDIA has it: older GPUs only emulate it, and torch.cuda.is_bf16_supported() counts that."""
+"""NVIDIA's compute capability: older GPUs only emulate it, which torch.cuda.is_bf16_supported() counts as support."""
 WARM_UP_STEPS: Final = 3
-"""Before a capture, as in PyTorch's notes on CUDA graphs: what libraries and optimizers allocate at first use is there
-then."""
-STAGED_BYTES: Final = 2**26  # of each of two pinned buffers on the way to the host; assumed
+"""Before a capture, as in PyTorch's notes on CUDA graphs: libraries and optimizers have then made the allocations of
+their first use."""
+STAGED_BYTES: Final = 2**26  # of each of two pinned buffers for copies to the host; assumed
 DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 
 class CaptureFailed(Exception):
-    """A CUDA graph could not be captured: what the process holds on the GPU is suspect, and it should end."""
+    """A CUDA graph could not be captured: what the process holds on the GPU can't be trusted, and it should end."""
 
 
 class Mark:
-    """A point in the work that was queued on a device; on a CPU all of it is done."""
+    """A point in the work queued on a device; on a CPU, all of it is already done."""
 
     def wait(self) -> None:
-        """Hold this thread until the work before the mark is done."""
+        """Block this thread until the work before the mark is done."""
 
     def precede(self) -> None:
-        """Let what this thread queues from now on begin after the work before the mark."""
+        """Make what this thread queues from now on start after the work before the mark."""
 
 
 class Device:
-    """The CPU: what is queued is done at once, host memory is the device's, and nothing is captured."""
+    """The CPU: queued work is done at once, host memory is the device's memory, and nothing is captured."""
 
     kind = "cpu"
     rate_format = torch.float64
@@ -51,10 +51,10 @@ class Device:
     def __init__(self) -> None:
         self.torch = torch.device(self.kind)
         self.queueing = threading.RLock()
-        """Held by whoever queues work on the device from a thread of its own: a capture must be alone."""
+        """Held by every thread that queues work on the device in parallel: a capture must be alone."""
 
     def facts(self) -> dict[str, Any]:
-        """What chooses kernels, and with them the last bits; as plain JSON."""
+        """What determines the kernels, and thereby the last bits; as plain JSON."""
         return {
             "device": self.name(),
             "torch": torch.__version__,
@@ -65,38 +65,38 @@ class Device:
         return "cpu"
 
     def half(self) -> str:
-        """The half precision that this device computes in by itself; float32 where it has none."""
+        """The half precision that this device supports natively; float32 if it has none."""
         return "float32"
 
     def fix_kernels(self, tf32: bool) -> None:
-        """Let no timing choose a kernel, and say whether float32 convolutions may round to TF32 (10 bits) inside."""
+        """Choose kernels without timing, and set whether float32 convolutions may round to TF32 (10 bits) inside."""
 
     def synchronize(self) -> None:
-        """Wait until all that was queued is done."""
+        """Wait until all queued work is done."""
 
     def give_back(self) -> None:
-        """Give memory that nothing holds back to the system."""
+        """Return unused memory to the system."""
 
     def limit_memory(self, share: float) -> None:
-        """Let this process hold no more than this share of the device's memory."""
+        """Limit this process to this share of the device's memory."""
 
     def total_bytes(self) -> int:
         """Memory of a GPU; 0 on a CPU."""
         return 0
 
     def free_bytes(self) -> int:
-        """Memory that this process could still take."""
+        """Memory that this process could still use."""
         return free_bytes()
 
     def forget_peak(self) -> None:
-        """Begin to measure the peak anew."""
+        """Start to measure the peak again."""
 
     def peak_bytes(self) -> int:
-        """The most memory that tensors took since `forget_peak`; 0 on a CPU."""
+        """The most memory that tensors have used since `forget_peak`; 0 on a CPU."""
         return 0
 
     def host_buffer(self, shape: tuple[int, ...], format: torch.dtype) -> Tensor:
-        """Uninitialised host memory that copies to and from the device read and write directly."""
+        """Uninitialised host memory that the device can copy to and from directly."""
         return torch.empty(shape, dtype=format)
 
     def to_host(self, tensor: Tensor) -> Tensor:
@@ -109,11 +109,11 @@ class Device:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Queue what follows on a stream of this thread's own, beside other work; see `mark` for the order."""
+        """Queue what follows on this thread's own stream, in parallel with other work; see `mark` for the order."""
         yield
 
     def replayed(self, step: Callable[[], None]) -> Callable[[], None]:
-        """`step`, which reads and writes the same tensors each time, as one graph where there are graphs."""
+        """`step`, which reads and writes the same tensors each time, as one graph if the device has graphs."""
         return step
 
 
@@ -179,12 +179,12 @@ class Cuda(Device):
         return int(torch.cuda.max_memory_allocated())
 
     def host_buffer(self, shape: tuple[int, ...], format: torch.dtype) -> Tensor:
-        with suppress(RuntimeError):  # a container may forbid to pin more
+        with suppress(RuntimeError):  # a container may limit pinned memory
             return torch.empty(shape, dtype=format, pin_memory=True)
         return torch.empty(shape, dtype=format)
 
     def to_host(self, tensor: Tensor) -> Tensor:
-        """Through two pinned buffers in turn: straight to pageable memory it is 1.5 instead of 55 GB/s on an H200."""
+        """Through two pinned buffers in turn: directly to pageable memory, an H200 copies 1.5 instead of 55 GB/s."""
         found = torch.empty(tensor.shape, dtype=tensor.dtype)
         source, target = (each.reshape(-1).view(torch.uint8) for each in (tensor.detach(), found))
         waiting: list[tuple[Mark, Tensor, Tensor]] = []
@@ -215,7 +215,7 @@ class Cuda(Device):
         return _Graph(self, step)
 
     def side_stream(self) -> torch.cuda.Stream:
-        """For every warm-up the same: libraries keep a workspace for each stream that they saw."""
+        """The same for every warm-up: libraries keep a workspace for each stream that they have seen."""
         if self._side is None:
             self._side = torch.cuda.Stream()
         return self._side
@@ -239,9 +239,9 @@ class _Event(Mark):
 
 
 class _Graph:
-    """A step that runs on a side stream until all is warm, is then captured, and replayed from there on.
+    """A step that runs on a side stream until warm, is then captured, and from then on replayed.
 
-    The steps of the warm-up are real ones, so nothing has to be put back after them; the capture runs nothing.
+    Warm-up steps are real ones, so nothing has to be undone after them; the capture itself runs nothing.
     """
 
     def __init__(self, device: Cuda, step: Callable[[], None]) -> None:
@@ -275,11 +275,9 @@ class _Graph:
                     self._step()
             except Exception as error:
                 raise CaptureFailed(f"no CUDA graph of the training step: {error}") from error
-            torch.cuda.set_rng_state(drawn)  # dropout goes on where the eager step would
-        self._graph, self._step = (
-            graph,
-            None,
-        )  # whoever made the step may hold this: no circle keeps memory
+            torch.cuda.set_rng_state(drawn)  # dropout continues where the eager step would
+        # dropping the step avoids a reference cycle that keeps memory
+        self._graph, self._step = graph, None
 
 
 @cache
@@ -291,7 +289,7 @@ def device_of(kind: str) -> Device:
 def has_gpu() -> bool:
     """Does this process see a GPU?"""
     with warnings.catch_warnings():
-        # of a driver that is too old, several lines; trainable.hardware.unused_gpu says it in one
+        # several lines about an old driver; trainable.hardware.unused_gpu needs one
         warnings.filterwarnings("ignore", message="CUDA initialization")
         return torch.cuda.is_available()
 
@@ -307,7 +305,7 @@ def half_of(capability: tuple[int, int]) -> str:
 
 
 def _driver() -> str:
-    """Version of NVIDIA's driver, or of torch's CUDA where it does not say."""
+    """Version of NVIDIA's driver, or of torch's CUDA if that is unknown."""
     with suppress(OSError):
         if found := re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", DRIVER.read_text()):
             return found[1]

@@ -1,6 +1,6 @@
-"""What a process that runs one trial after another does with the memory that each of them frees, and what is free.
+"""How a process that runs trials one after another handles the memory that each of them frees, and how much is free.
 
-Only glibc's malloc is told anything; with another C library those functions do nothing, and all works as well.
+Only glibc's malloc is configured; with another C library these functions do nothing, and everything still works.
 """
 
 import ctypes
@@ -16,15 +16,15 @@ from trainable.metric import measure
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 IDLE_BYTES: Final = 3 * 2**28
-"""A normal trial leaves 0.5 to 0.62 GiB idle, a parted heap 0.87 and more (docs/log.md)."""
+"""A normal trial leaves 0.5 to 0.62 GiB idle, a fragmented heap 0.87 and more (docs/log.md)."""
 CGROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for the next step and the next trial.
+    """Let this process keep freed memory for the next step and the next trial.
 
-    Gradients and moments of a large head are mapped and unmapped otherwise, and every page of them faulted in anew:
+    Otherwise gradients and moments of a large head are mapped and unmapped, and every page faulted in again:
     a step of the 25088-4096-1024-1 head takes 0.30 s instead of 0.46 s (docs/log.md).
     """
     with suppress(OSError, AttributeError):
@@ -34,10 +34,10 @@ def keep_freed_memory() -> None:
 
 
 def import_before_training() -> None:
-    """Let a tiny step and a tiny measurement import what they need: torch and scikit-learn do so at first use.
+    """Run a tiny step and a tiny measurement so that torch and scikit-learn make the imports of their first use.
 
-    What an import leaves in memory stays there. Among the large tensors of a first trial it would part what these
-    free, and the next trial's would have to be put above: 0.3 GiB more a process in the mean, up to 1 (docs/log.md).
+    What an import leaves in memory stays there. Among the large tensors of a first trial it would fragment the memory
+    that these free: on average 0.3 GiB more per process, up to 1 (docs/log.md).
     """
     layer = torch.nn.Linear(1, 1)
     optimizer = torch.optim.Adam(layer.parameters(), fused=True)
@@ -47,9 +47,9 @@ def import_before_training() -> None:
 
 
 def give_back_idle_memory() -> None:
-    """Give freed pages back to the system where more than 768 MiB of them lie idle; called while a trial holds its own.
+    """Return freed pages to the system if more than 768 MiB of them are idle; called while a trial holds its own.
 
-    What the trial before left may be parted so that this one's tensors did not fit, and were put above it.
+    The memory that the previous trial freed may be so fragmented that this trial's tensors did not fit there.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -70,7 +70,7 @@ class _MallInfo(ctypes.Structure):
 
 
 def _idle_bytes(libc: ctypes.CDLL) -> int:
-    """Resident and this process's own (mapped files are not), but not in use; some 0.3 GiB of it never was malloc's."""
+    """Resident memory of this process alone (without mapped files) that is unused; 0.3 GiB of it was never malloc's."""
     libc.mallinfo2.restype = _MallInfo
     heap = libc.mallinfo2()
     memory = psutil.Process().memory_info()
@@ -78,9 +78,9 @@ def _idle_bytes(libc: ctypes.CDLL) -> int:
 
 
 def free_bytes(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
-    """Memory that this process could still take: of the machine, and within its control groups (v1 and v2).
+    """Memory that this process could still use, on the machine and within its control groups (v1 and v2).
 
-    A group's page cache counts as free as far as nothing has read it again, as `MemAvailable` has it.
+    A group's page cache counts as free as far as it was not read again, as in `MemAvailable`.
     """
     free = int(psutil.virtual_memory().available)
     for folder, limit, usage, idle in _memory_groups(cgroups, own):
@@ -91,7 +91,7 @@ def free_bytes(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
 
 
 def _memory_groups(cgroups: Path, own: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """This process's control groups and those above; names of limit, usage, and of the cache not read again."""
+    """This process's control groups and their parents, with the names of limit, usage and cache not read again."""
     with suppress(OSError):
         for line in own.read_text().splitlines():
             _, controllers, path = line.split(":", 2)

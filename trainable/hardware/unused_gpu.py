@@ -1,4 +1,4 @@
-"""A GPU that the machine has and torch can't use: why, and what mends it. NVIDIA's own program is asked for it."""
+"""Explains why torch can't use a GPU of this machine, and how to fix it, by asking NVIDIA's own program."""
 
 import os
 import re
@@ -10,11 +10,11 @@ import torch
 from trainable.hardware.device import has_gpu
 
 PROGRAM: Final = "nvidia-smi"
-PATIENCE_SECONDS: Final = 20.0  # it wakes a sleeping GPU first; assumed
+PATIENCE_SECONDS: Final = 20.0  # it first wakes a sleeping GPU; assumed
 
 
 def unused_gpu() -> str:
-    """Why torch can't use a GPU of this machine, and what to do; "" where it can, or there is none."""
+    """Why torch can't use a GPU of this machine, and what to do; "" if it can, or if there is none."""
     if has_gpu():
         return ""
     names = re.findall(r"^GPU \d+: (.+?) \(", _ask("-L"), re.MULTILINE)
@@ -27,24 +27,24 @@ def unused_gpu() -> str:
 
 
 def _reason(driver_cuda: str) -> str:
-    """Of torch not using it; `driver_cuda` is the newest CUDA that the driver knows."""
+    """Why torch does not use it; `driver_cuda` is the newest CUDA that the driver supports."""
     build, version = torch.version.cuda, torch.__version__
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if build is None:
         return (
-            f"torch {version} is a build without CUDA, and trains on the CPU; install one with it "
+            f"torch {version} is a build without CUDA, and trains on the CPU; install a build with CUDA "
             "(pytorch.org/get-started has the line for pip, with its --index-url)"
         )
     if hidden is not None:
-        return f"CUDA_VISIBLE_DEVICES={hidden!r} shows torch none that it can use; unset it"
+        return f"CUDA_VISIBLE_DEVICES={hidden!r} hides it from torch; unset it"
     if driver_cuda and _major(driver_cuda) < _major(build):
         return (
-            f"torch {version} is built for CUDA {build}, and the driver knows CUDA {driver_cuda} at most; update the "
-            f"driver, or install a torch for CUDA {_major(driver_cuda)} (pytorch.org/get-started)"
+            f"torch {version} is built for CUDA {build}, and the driver supports CUDA {driver_cuda} at most; update "
+            f"the driver, or install a torch for CUDA {_major(driver_cuda)} (pytorch.org/get-started)"
         )
     return (
         f"torch {version}, built for CUDA {build}, does not find it; "
-        "`python -c \"import torch; torch.zeros(1, device='cuda')\"` says why"
+        "run `python -c \"import torch; torch.zeros(1, device='cuda')\"` to see why"
     )
 
 
@@ -58,7 +58,7 @@ def _found(pattern: str, text: str) -> str:
 
 
 def _ask(*arguments: str) -> str:
-    """What the program prints; "" where it is missing, fails, or does not answer."""
+    """What the program prints; "" if it is missing, fails, or does not answer."""
     try:
         done = subprocess.run(
             [PROGRAM, *arguments],

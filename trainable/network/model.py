@@ -23,8 +23,8 @@ CUTS: Final[Mapping[Strategy, int]] = {  # index in `features` of the first laye
     "full": 0,
 }
 PRETRAINED_HEAD: Final = ("0.weight", "0.bias", "3.weight", "3.bias")
-"""What `head: pretrained` takes of VGG's classifier."""
-POOLED: Final = 7  # side of the map that VGG's adaptive pooling leaves: torchvision's vgg16()
+"""What `head: pretrained` takes from VGG's classifier."""
+POOLED: Final = 7  # side of the map after VGG's adaptive pooling: torchvision's vgg16()
 
 
 def feature_layers(width: float) -> nn.Sequential:
@@ -59,20 +59,20 @@ def _digest(*parts: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Pretrained weights in float32 under torchvision's names; trials share these tensors, none writes to them."""
+    """Pretrained weights in float32 under torchvision's names; trials share these tensors, and none writes to them."""
 
     width: float
     features: dict[str, Tensor]
     """`0.weight`, `0.bias`, `2.weight`, … of `features`."""
     classifier: dict[str, Tensor]
-    """`0.weight`, … of VGG's own classifier; empty where the file has none."""
+    """`0.weight`, … of VGG's own classifier; empty if the file has none."""
 
     def digest(self) -> str:
         """SHA-256 over names and values."""
         return _digest(self.features, self.classifier)
 
     def features_digest(self) -> str:
-        """The same of `features` alone, on which frozen features depend."""
+        """The same for `features` alone, on which frozen features depend."""
         return _digest(self.features)
 
 
@@ -80,7 +80,7 @@ def load_backbone(weights: str, width: float) -> Backbone:
     """The backbone named `imagenet`, `none` (random, the same for every trial), or in a state dict at a path.
 
     Raises:
-        RequestError: the weights can't be had, are no state dict, or do not fit by name or shape.
+        RequestError: the weights can't be obtained, are not a state dict, or do not fit by name or shape.
     """
     if weights == "none":
         return _random_backbone(width)
@@ -88,10 +88,10 @@ def load_backbone(weights: str, width: float) -> Backbone:
 
 
 def fitted(weights: Weights, width: float) -> Backbone:
-    """The backbone that `weights` are of, in float32.
+    """The backbone with these `weights`, in float32.
 
     Raises:
-        RequestError: they are another network's, or of another width.
+        RequestError: they belong to another network, or have another width.
     """
     state, source = weights.state, weights.source
     expected = {
@@ -116,13 +116,13 @@ def fitted(weights: Weights, width: float) -> Backbone:
 def _part(
     state: Mapping[str, Tensor], prefix: str, names: Iterable[str] | None = None
 ) -> dict[str, Tensor]:
-    """Those of `names`, or all that begin with `prefix`, without it, in float32."""
+    """The tensors in `names`, or all that begin with `prefix`, without the prefix, in float32."""
     taken = names if names is not None else [name for name in state if name.startswith(prefix)]
     return {n.removeprefix(prefix): state[n].detach().float().contiguous() for n in taken}
 
 
 def _width_hint(state: Mapping[str, Tensor]) -> str:
-    """The width that the weights have, where it is one."""
+    """A hint at the width of the weights, if they have a valid one."""
     width = state["features.0.weight"].shape[0] / 64 if state["features.0.weight"].ndim else 0
     if not 0 < width <= 1:
         return ""
@@ -154,15 +154,15 @@ def frozen_layers(backbone: Backbone) -> nn.Sequential:
 
 @torch.no_grad()
 def forward_frozen(layers: nn.Sequential, hidden: Tensor) -> Tensor:
-    """What frozen `layers` make of a batch.
+    """The output of frozen `layers` for a batch.
 
-    On a CPU a batch of no more images than there are threads may take another kernel, whose last bits differ
-    (docs/log.md): it is filled up with images of its own, so that an image's features are the same in any batch.
+    On a CPU, a batch with no more images than threads may use another kernel, whose last bits differ (docs/log.md): it
+    is padded with its own images, so that an image's features are the same in any batch.
     """
     images = len(hidden)
     least = torch.get_num_threads() + 1 if hidden.device.type == "cpu" else 2
     if 0 < images < least:
-        hidden = torch.cat([hidden] * -(-least // images))[:least]  # channels stay last
+        hidden = torch.cat([hidden] * -(-least // images))[:least]  # keeps channels last
     result: Tensor = layers(hidden)
     return result[:images]
 
@@ -198,7 +198,7 @@ class TransferVGG16(nn.Module):
 
     @torch.no_grad()
     def trained_copy(self, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Their values now, apart from the model's; in the memory of an earlier copy where one is given."""
+        """A copy of their present values, in the memory of an earlier copy if one is given."""
         if into is None:
             return {name: p.detach().clone() for name, p in self.trained().items()}
         for name, parameter in self.trained().items():
@@ -211,7 +211,7 @@ class TransferVGG16(nn.Module):
 
     @torch.no_grad()
     def set_trained(self, values: Mapping[str, Tensor]) -> None:
-        """Put back what `trained_copy` gave.
+        """Restore what `trained_copy` returned.
 
         Raises:
             RequestError: other names or shapes.
@@ -225,10 +225,10 @@ class TransferVGG16(nn.Module):
 
 
 def build_model(config: TrialConfig, backbone: Backbone) -> TransferVGG16:
-    """The model of one trial on the CPU. The head draws from torch's generator; frozen layers are the backbone's own.
+    """The model of one trial on the CPU. The head is drawn from torch's generator; frozen layers are the backbone's.
 
     Raises:
-        RequestError: `head: pretrained` without a classifier among the weights.
+        RequestError: `head: pretrained`, but the weights have no classifier.
     """
     cut = CUTS[config.strategy]
     features = feature_layers(backbone.width)
@@ -260,7 +260,7 @@ def _pretrained_head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn
     if lacking:
         raise RequestError(
             "head: pretrained needs VGG's own classifier (classifier.0, classifier.3) among "
-            f"model.weights, but they lack classifier.{lacking[0]}; take another head"
+            f"model.weights, but they lack classifier.{lacking[0]}; use another head"
         )
     first, second = backbone.classifier["0.weight"], backbone.classifier["3.weight"]
     if first.shape[1] != inputs:
@@ -284,7 +284,7 @@ def _pretrained_head(config: TrialConfig, backbone: Backbone, inputs: int) -> nn
 
 
 def make_optimizer(config: TrialConfig, model: TransferVGG16) -> torch.optim.Optimizer:
-    """Fused Adam, AdamW or SGD over every trained parameter: the head at `lr`, convolutions at their share of it."""
+    """Fused Adam, AdamW or SGD over every trained parameter: the head at `lr`, convolutions at a share of it."""
     trained = model.trained()
     groups: list[dict[str, Any]] = [
         {
@@ -309,9 +309,9 @@ def make_optimizer(config: TrialConfig, model: TransferVGG16) -> torch.optim.Opt
 
 
 def _with_momentum(sgd: torch.optim.SGD) -> torch.optim.SGD:
-    """With momenta of 0, from which the first step makes what it would have made without any.
+    """Set momenta to 0, with which the first step does the same as without any.
 
-    torch makes them in the first step, and leaves them uninitialised where that is skipped for its infinite gradients.
+    torch creates them in the first step, and leaves them uninitialised if that is skipped for infinite gradients.
     """
     for group in sgd.param_groups:
         for parameter in group["params"]:
@@ -327,9 +327,9 @@ def _assert_each_parameter_once(model: nn.Module, groups: list[dict[str, Any]]) 
         assert p.requires_grad == (id(p) in grouped), f"{name} is neither frozen nor optimised"
 
 
-@lru_cache  # it is asked in every epoch
+@lru_cache  # called in every epoch
 def multiply_adds(width: float, image_size: int, first: int, last: int) -> int:
-    """Of `features[first:last]` for one image, convolutions only."""
+    """Multiply-adds of `features[first:last]` for one image, convolutions only."""
     layers = feature_layers(width)
     shapes = map_shapes(layers, image_size)
     return sum(

@@ -1,4 +1,4 @@
-"""What a file of weights is, by its bytes and name; which network a state dict belongs to, by names and shapes."""
+"""Identifies a file of weights by its bytes and name, and the network of a state dict by names and shapes."""
 
 import re
 import zipfile
@@ -9,23 +9,23 @@ from typing import Final
 
 from torch import Tensor
 
-HEAD_BYTES: Final = 4096  # of a file, in which each kind's marks lie; assumed
+HEAD_BYTES: Final = 4096  # of a file, enough for the marks of each kind; assumed
 MAGIC: Final = (
     (
         b"version https://git-lfs",
-        "a Git LFS pointer instead of the file: `git lfs pull` fetches it",
+        "a Git LFS pointer instead of the file: fetch it with `git lfs pull`",
     ),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
     (b"\x93NUMPY", "a NumPy array"),
-    (b"\x1f\x8b", "packed by gzip: unpack it"),
-    (b"BZh", "packed by bzip2: unpack it"),
-    (b"\xfd7zXZ", "packed by xz: unpack it"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it"),
+    (b"BZh", "compressed with bzip2: unpack it"),
+    (b"\xfd7zXZ", "compressed with xz: unpack it"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
     (b"Rar!", "a RAR archive: unpack it"),
     (b"GGUF", "a GGUF file"),
     (b"%PDF", "a PDF"),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
 )
 NAMES: Final = (
     (
@@ -36,7 +36,7 @@ NAMES: Final = (
     (r"\.tflite", "a TensorFlow Lite model"),
 )
 LEVELDB_END: Final = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
-"""Of a table, which TensorFlow's index and old .ckpt are."""
+"""The end of a LevelDB table, as are TensorFlow's index and old .ckpt."""
 NETWORKS: Final = (
     ("a ResNet", r"layer1\.0\.conv1\.weight"),
     ("a DenseNet", r"features\.denseblock1\."),
@@ -44,13 +44,13 @@ NETWORKS: Final = (
     ("a SqueezeNet", r"features\.\d+\.squeeze\.weight"),
     ("an Inception network", r"Mixed_5b\.|inception3a\."),
     ("a vision transformer", r"encoder\.layers\.encoder_layer_0\.|blocks\.0\.attn\."),
-    ("a VGG by Keras' names", r"block1_conv1"),
+    ("a VGG with Keras' names", r"block1_conv1"),
 )
 CONVOLUTIONS: Final = {5: "AlexNet", 8: "VGG-11", 10: "VGG-13", 13: "VGG-16", 16: "VGG-19"}
 
 
 def what_is(path: Path) -> str:
-    """What the file at `path` is, where it can't be a state dict; "" where it may be one.
+    """What the file at `path` is, if it can't be a state dict; "" if it may be one.
 
     Raises:
         OSError: it can't be read.
@@ -80,7 +80,7 @@ def what_is(path: Path) -> str:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Does a file begin as one of safetensors: the length of its JSON in eight bytes, then that?"""
+    """Does a file begin like safetensors: the length of its JSON in eight bytes, then the JSON?"""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 10**8
 
 
@@ -104,10 +104,10 @@ def _of_zip(path: Path) -> str:
 
 
 def _of_text(head: bytes) -> str:
-    """Of a file that begins as text; "" for others."""
+    """What a file that begins as text is; "" for others."""
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if begin.startswith(b"<?xml") and b"<html" not in begin.lower():
-        return "an XML page, as servers answer that don't have the file: fetch it again"
+        return "an XML page, as from a server that does not have the file: fetch it again"
     if begin.startswith(b"<"):
         return "a web page, saved instead of the file (a sign-in? an error?): fetch it again"
     try:
@@ -120,7 +120,7 @@ def _of_text(head: bytes) -> str:
 
 
 def what_network(state: Mapping[str, Tensor]) -> str:
-    """Which network a state dict is of, where it is a known one; "" where it is not."""
+    """The network of a state dict, if it is a known one; otherwise ""."""
     for network, pattern in NETWORKS:
         if any(re.search(rf"(?:^|\.){pattern}", name) for name in state):
             return network

@@ -1,7 +1,7 @@
-"""Pretrained weights from a file or from torchvision, whatever is wrapped around them, under torchvision's names.
+"""Pretrained weights from a file or from torchvision, whatever wraps them, under torchvision's names.
 
-A run on record reads its weights here too: what once was read is read in the same way for good, and what only a new
-request may be refused for is in `refuse_unfit`.
+Recorded runs also read their weights here, so reading must never change; checks that only new requests must pass are
+in `refuse_unfit`.
 """
 
 import http.client
@@ -22,7 +22,7 @@ from trainable.network.weight_kinds import HEAD_BYTES, is_safetensors, what_is
 
 IMAGENET: Final = torchvision.models.VGG16_Weights.IMAGENET1K_V1
 KEYS: Final = ("state_dict", "model_state_dict", "model")
-"""Under which training scripts keep the weights, in their checkpoints."""
+"""Keys under which training scripts keep the weights in their checkpoints."""
 TORCH_PICKLE: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # of torch.save before 1.6
 
 
@@ -33,10 +33,10 @@ class Weights:
     source: str
     state: Mapping[str, Tensor]
     remarks: tuple[str, ...] = ()
-    """How it was found, where it was not plain."""
+    """How it was found, if that needs saying."""
 
     def said(self) -> tuple[str, ...]:
-        """What a person should know of how the file was read, in a line or none."""
+        """What the user should know about how the file was read, in a line or none."""
         formats = {str(t.dtype).removeprefix("torch.") for t in _used(self.state).values()}
         others = sorted(formats - {"float32"})
         remarks = [*self.remarks, *(f"{name} read as float32" for name in others)]
@@ -44,10 +44,10 @@ class Weights:
 
 
 def check_source(weights: str, width: float) -> None:
-    """Can the weights be what is asked for, as far as a look at the file tells? Nothing is fetched or loaded.
+    """Check the weights as far as possible without fetching or loading them.
 
     Raises:
-        RequestError: there is no such file, or it is another thing; ImageNet's are of another width.
+        RequestError: there is no such file, or it is something else; ImageNet's have another width.
     """
     if weights == "imagenet" and width != 1:
         raise RequestError(
@@ -63,7 +63,7 @@ def read_weights(weights: str, width: float) -> Weights:
     """The weights named `imagenet`, or in the file at a path.
 
     Raises:
-        RequestError: they can't be had, or are no state dict.
+        RequestError: they can't be obtained, or are not a state dict.
     """
     check_source(weights, width)
     if weights == "imagenet":
@@ -75,31 +75,31 @@ def read_weights(weights: str, width: float) -> Weights:
 
 
 def imagenet_file() -> Path:
-    """Where torchvision keeps, and looks for, the ImageNet weights."""
+    """Where torchvision stores the ImageNet weights and looks for them."""
     name: str = IMAGENET.url.rsplit("/", 1)[1]
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def refuse_unfit(weights: Weights) -> None:
-    """Are the convolutions' weights numbers that a network can compute with?
+    """Check that a network can compute with the weights.
 
-    Asked of new runs alone: what is on record goes on.
+    For new runs only: a recorded run can continue.
 
     Raises:
-        RequestError: a tensor of whole numbers, or one with values that are not finite in float32.
+        RequestError: a tensor of integers, or one with values that are not finite in float32.
     """
     for name, tensor in _used(weights.state).items():
         if not tensor.is_floating_point():
             raise RequestError(
                 f"model.weights must be floating-point numbers, but {name} in {weights.source} is "
-                f"{str(tensor.dtype).removeprefix('torch.')} (quantised?); take them as they were trained"
+                f"{str(tensor.dtype).removeprefix('torch.')} (quantised?); use them as they were trained"
             )
         if name.startswith("features."):
             refuse_infinite(name, tensor, weights.source)
 
 
 def refuse_infinite(name: str, tensor: Tensor, source: str) -> None:
-    """Is every value of a tensor a finite one in float32?
+    """Check that every value of a tensor is finite in float32.
 
     Raises:
         RequestError: one is NaN or infinite.
@@ -110,17 +110,17 @@ def refuse_infinite(name: str, tensor: Tensor, source: str) -> None:
         kind = "NaN" if bool(torch.isnan(values).any()) else "infinite"
         raise RequestError(
             f"model.weights must be finite, but {name} in {source} is not: {bad:,} of {values.numel():,} values are "
-            f"{kind} (a training that diverged?); take other weights"
+            f"{kind} (did the training diverge?); use other weights"
         )
 
 
 def _used(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What VGG-16 has of it."""
+    """The part of it that VGG-16 uses."""
     return {n: t for n, t in state.items() if n.startswith(("features.", "classifier."))}
 
 
 def _imagenet() -> Mapping[str, Tensor]:
-    if imagenet_file().is_file():  # torchvision would run code in it
+    if imagenet_file().is_file():  # torchvision would run code from it
         return _tensors(_loaded(imagenet_file()), str(imagenet_file()))[0]
     try:
         state: Mapping[str, Tensor] = IMAGENET.get_state_dict(
@@ -128,7 +128,7 @@ def _imagenet() -> Mapping[str, Tensor]:
         )
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise RequestError(
-            f"model.weights: imagenet needs {imagenet_file()} or the network, and has neither ({error}); "
+            f"model.weights: imagenet needs {imagenet_file()} or a download, but has neither ({error}); "
             f"put {imagenet_file().name} there, or give its path as model.weights"
         ) from None
     return state
@@ -139,7 +139,7 @@ def _imagenet() -> Mapping[str, Tensor]:
 
 def _refuse_other(path: Path) -> None:
     if path.is_dir():
-        raise _refusal(path, "a folder: give the file in it")
+        raise _refusal(path, "a folder: give the file inside")
     if not path.is_file():
         raise RequestError(
             f"model.weights must be imagenet, none or the path of a state dict, but there is no file {path}"
@@ -153,7 +153,7 @@ def _refuse_other(path: Path) -> None:
 
 
 def _refusal(path: Path, kind: str) -> RequestError:
-    again = "; delete it, and it is fetched anew" if path == imagenet_file() else ""
+    again = "; delete it, and it will be downloaded again" if path == imagenet_file() else ""
     return RequestError(
         f"model.weights must be a state dict of VGG-16 (.pth or .safetensors), but {path} is {kind}{again}"
     )
@@ -166,37 +166,37 @@ def _loaded(path: Path) -> Any:
         if is_safetensors(head):
             return safetensors.torch.load_file(path)
         with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles by others, which are refused in one line
-            # not the path: torch would go by its name
+            warnings.simplefilter("ignore")  # from foreign pickles, which are refused in one line
+            # not the path: torch would judge it by its name
             return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # torch and safetensors raise many kinds for a file of another kind
         raise _refusal(path, _why(error, head)) from None
 
 
 def _why(error: Exception, head: bytes) -> str:
-    """Why a file could not be loaded, in our words: torch's own advise to load it with the code in it."""
+    """Why a file could not be loaded, in our words: torch's advise loading it with the code in it."""
     if isinstance(error, OSError):
         return f"unreadable: {error.strerror or error}"
     if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return (
-            f"more than tensors: it holds {found[1]}, which only code from the file could make, and none is run; "
-            "where it comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+            f"more than tensors: it holds {found[1]}, which only code from the file could create, and that is not run; "
+            "save only the weights where the file comes from: torch.save(model.state_dict(), 'weights.pth')"
         )
     if head.startswith(b"PK\x03\x04") and type(error).__name__ == "UnpicklingError":
         return "more than tensors, or damaged: code from the file is not run; save the model's state_dict()"
     known = head.startswith((b"PK\x03\x04", TORCH_PICKLE)) or is_safetensors(head)
     if not known and head.startswith(b"\x80"):
-        return "a pickle that torch.save did not write, and no code in it is run: save the model's state_dict()"
+        return "a pickle that torch.save did not write, whose code is not run: save the model's state_dict()"
     if known:
         return "cut short or damaged (a download that broke off?): fetch it again"
-    return "of no kind that is known here"
+    return "of an unknown kind"
 
 
 # ---------------------------------------------------------------- what is wrapped around the tensors
 
 
 def _tensors(loaded: Any, source: str) -> tuple[Mapping[str, Tensor], list[str]]:
-    """The tensors by name, and the keys of a training's checkpoint under which they lay.
+    """The tensors by name, and the keys of the checkpoint under which they were found.
 
     Raises:
         RequestError: there are none, or several sets of them.
@@ -210,7 +210,7 @@ def _tensors(loaded: Any, source: str) -> tuple[Mapping[str, Tensor], list[str]]
         if len(keys) > 1:
             raise RequestError(
                 f"model.weights must be one state dict, but {source} holds several ({', '.join(keys)}); "
-                "save the one that is meant alone"
+                "save only the one you want"
             )
         if not keys:
             break
@@ -223,7 +223,7 @@ def _tensors(loaded: Any, source: str) -> tuple[Mapping[str, Tensor], list[str]]
 
 
 def _holds_tensors(value: Any) -> bool:
-    """At any depth, by names alone: an optimizer's state goes by numbers."""
+    """At any depth, but only under names: an optimizer's state is keyed by numbers."""
     return isinstance(value, Mapping) and any(
         isinstance(key, str) and (isinstance(inner, Tensor) or _holds_tensors(inner))
         for key, inner in value.items()
@@ -231,7 +231,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _likely(keys: list[str], loaded: Mapping[str, Any]) -> list[str]:
-    """Of several keys those that a training script keeps its model under; else those that hold layers."""
+    """Of several keys, those under which a training script keeps its model, or else those that hold layers."""
     if len(keys) < 2:
         return keys
     if named := [key for key in keys if key in KEYS]:
@@ -242,10 +242,10 @@ def _likely(keys: list[str], loaded: Mapping[str, Any]) -> list[str]:
 def _torchvision_names(
     state: Mapping[str, Tensor], source: str
 ) -> tuple[Mapping[str, Tensor], list[str]]:
-    """`state` without what wrappers put before the names (`module.`, `model.`, …), and what that was.
+    """`state` without the prefixes that wrappers add to names (`module.`, `model.`, …), and a remark on that.
 
     Raises:
-        RequestError: several networks are in it.
+        RequestError: it holds several networks.
     """
     if "features.0.weight" in state:
         return state, []
@@ -253,7 +253,7 @@ def _torchvision_names(
         n.removesuffix("features.0.weight") for n in state if n.endswith(".features.0.weight")
     ]
     inner = ""
-    if not prefixes:  # the convolutions alone, as model.features.state_dict() has them
+    if not prefixes:  # only the convolutions, as from model.features.state_dict()
         first = [
             n.removesuffix("0.weight") for n in state if re.fullmatch(r"(?:.*\.)?0\.weight", n)
         ]
@@ -264,14 +264,14 @@ def _torchvision_names(
     if len(prefixes) > 1:
         raise RequestError(
             f"model.weights must be of one network, but {source} has several (names begin with "
-            f"{', '.join(prefixes)}); save the one that is meant alone"
+            f"{', '.join(prefixes)}); save only the one you want"
         )
     if not prefixes:
         return state, []
     prefix = prefixes[0]
     named = {inner + n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     return named, [
-        f"without {prefix} before its names"
+        f"without the prefix {prefix} of its names"
         if prefix
-        else "its names are those of `features` alone"
+        else "with the names of `features` only"
     ]

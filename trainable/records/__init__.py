@@ -1,1 +1,1 @@
-"""What is on record, and the truth: run folder, trials, rows, statuses, weights. Files that survive a crash."""
+"""The records of a run, which are the truth: run folder, trials, rows, statuses, weights. Crash-safe files."""

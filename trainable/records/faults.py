@@ -1,4 +1,4 @@
-"""Faults that no trial of a run survives: its folder is full, can't be written or is gone, or an image has changed."""
+"""Faults that stop all trials of a run: its folder is full, can't be written or is gone, or an image has changed."""
 
 import errno
 import tempfile
@@ -13,10 +13,10 @@ ROOM_BYTES: Final = 2**20  # more than a trial's JSON and rows, less than any we
 
 
 def fault_of_run(run: RunFolder, error: BaseException) -> str:
-    """Why no trial of `run` can go on after `error`; "" where nothing is wrong but with the one that raised it.
+    """Why no trial of `run` can continue after `error`; "" if only the trial that raised it has a problem.
 
-    The error alone does not tell: libraries wrap it, and of a folder that is gone it says what was looked for there.
-    So the folder is tried too.
+    The error alone is not enough: libraries wrap it, and if the folder is gone, it only names a file in it. So the
+    folder is tried too.
     """
     for each in _causes(error):
         if isinstance(each, ChangedInput):
@@ -34,14 +34,14 @@ def fault_of_run(run: RunFolder, error: BaseException) -> str:
 
 
 def folder_gone(run: RunFolder) -> str:
-    """Says that the run folder is gone; "" where it is there. An empty folder in its place may be Ray's."""
+    """A message that the run folder is gone; "" if it exists. An empty folder in its place may be Ray's."""
     if run.manifest.exists():
         return ""
     return f"the run folder {run.path} must stay where it is, but it is gone; put it back"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, or while handling."""
+    """The error, and those that it was raised from or while handling."""
     found: BaseException | None = error
     while found is not None:
         yield found

@@ -1,4 +1,4 @@
-"""Files that survive a crash: write aside, fsync, rename; JSON without NaN; lines that may be cut anywhere."""
+"""Files that survive a crash: write aside, fsync, rename; JSON without NaN; lines that can be cut anywhere."""
 
 import hashlib
 import io
@@ -17,14 +17,14 @@ from pydantic import AfterValidator
 from trainable.errors import RequestError
 
 LOG = logging.getLogger(__name__)
-STREAMED_BYTES: Final = 2**25  # sent to the disk at a time; measured with this alone (docs/log.md)
+STREAMED_BYTES: Final = 2**25  # written to disk at a time; the only value measured (docs/log.md)
 StrPath = str | Path
 LONGEST_LINE: Final = 2**16
-"""So many bytes are looked at for the last line of a file, unless it is longer. Assumed: a row has some 600."""
+"""Bytes that are searched for the last line of a file, unless it is longer. Assumed: a row has about 600."""
 
 
 class File(io.FileIO):
-    """An open file without a buffer: `write` writes all of it, `sync` brings it to the disk."""
+    """An open file without a buffer: `write` writes everything, `sync` brings it to disk."""
 
     def write(self, content: Any, /) -> int:
         left = memoryview(content).cast("B")
@@ -42,54 +42,54 @@ class File(io.FileIO):
 
 
 class Disk:
-    """Everything that is done to the records, in steps between any two of which a process may be killed.
+    """All operations on the records, as steps between any two of which a process may be killed.
 
-    Tests put others in its place: one goes through every order of the steps of several processes, one lets the power
-    go after any of them. Each is one step for those who look on, but what is written to an open file, of which a part
-    may be seen. Unless it says so, a step may be undone by a power cut until the file or its folder is synced.
+    Tests replace it: one goes through every order of the steps of several processes, one cuts the power after any of
+    them. Each step is atomic to observers, except writing to an open file, of which a part can be seen. Unless stated
+    otherwise, a power cut can undo a step until the file or its folder is synced.
     """
 
     def open(self, path: Path, mode: str) -> File:
-        """Open a file to write to it; `mode` is wb, ab+ or rb+ as in Python, xb where nobody else may have made it.
+        """Open a file to write to it; `mode` is wb, ab+ or rb+ as in Python, or xb if it must not exist yet.
 
         Raises:
-            FileExistsError: mode xb, and it is there; of many who try, one alone makes it.
+            FileExistsError: mode xb, and it exists; of many processes that try, only one creates it.
         """
         return File(path, mode)
 
     def create(self, path: Path) -> None:
-        """Make an empty file that nobody else has made (O_EXCL).
+        """Create an empty file that does not exist yet (O_EXCL).
 
         Raises:
-            FileExistsError: it is there.
+            FileExistsError: it exists.
         """
         self.open(path, "xb").close()
 
     def write(self, path: Path, content: bytes) -> None:
-        """Let the file hold `content`; it is on the disk when this returns, but not the name of a new file."""
+        """Write `content` to the file; it is on disk when this returns, but not the name of a new file."""
         with self.open(path, "wb") as file:
             file.write(content)
             file.sync()
 
     def rename(self, old: Path, new: Path) -> None:
-        """Within one folder."""
+        """Rename a file within one folder."""
         old.rename(new)
 
     def unlink(self, path: Path) -> None:
-        """Delete the file, if it is there."""
+        """Delete the file, if it exists."""
         path.unlink(missing_ok=True)
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
 
     def names(self, folder: Path) -> list[str]:
-        """Of what lies in the folder; none where it is not there."""
+        """The names in the folder; none if it does not exist."""
         return os.listdir(folder) if folder.is_dir() else []
 
     def moved(self, path: Path) -> int | None:
         """When the file was last written or touched, by the file server's clock, in nanoseconds; None without a file.
 
-        It is opened, since a network file system may remember an old time else.
+        The file is opened, since a network file system may otherwise report an old time.
         """
         try:
             handle = os.open(path, os.O_RDONLY)
@@ -101,23 +101,23 @@ class Disk:
             os.close(handle)
 
     def touch(self, path: Path) -> None:
-        """Move the file's time to now.
+        """Set the file's time to now.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: it does not exist.
         """
         os.utime(path)
 
     def make_folder(self, path: Path) -> None:
-        """Make it, if it is not there; the folder around it is."""
+        """Create the folder if it does not exist; its parent must."""
         path.mkdir(exist_ok=True)
 
     def remove_folder(self, path: Path) -> None:
-        """Delete the folder with all that is in it, in any order, as far as that can be done."""
+        """Delete the folder with everything in it, in any order, as far as possible."""
         shutil.rmtree(path, ignore_errors=True)
 
     def sync(self, folder: Path) -> None:
-        """Make what was created, renamed and deleted in the folder survive a power cut."""
+        """Make everything created, renamed and deleted in the folder survive a power cut."""
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -129,13 +129,13 @@ _disk = Disk()
 
 
 def current_disk() -> Disk:
-    """The one that records are written to."""
+    """The disk that records are written to."""
     return _disk
 
 
 @contextmanager
 def writing_to(disk: Disk) -> Iterator[None]:
-    """Put another disk in the place of the real one, for a test."""
+    """Replace the real disk by another one, for a test."""
     global _disk
     before, _disk = _disk, disk
     try:
@@ -146,9 +146,9 @@ def writing_to(disk: Disk) -> Iterator[None]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, through the current disk, which takes its place at the end.
+    """A file to write beside `path`, through the current disk, which replaces it at the end.
 
-    A reader, or a crash at any moment, sees the old or the new file whole.
+    A reader, or a crash at any moment, sees either the old or the new file complete.
     """
     disk = current_disk()
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -163,10 +163,10 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 class Streamed(io.RawIOBase):
-    """A large file to write once: every 32 MiB go to the disk and leave the page cache before more come.
+    """A large file to write once: every 32 MiB are written to disk and leave the page cache before more follow.
 
-    Else gigabytes of weights fill it, which takes fresh memory, two to three times as long where that is slow to get
-    (virtual machines), and pushes out what is read again and again.
+    Otherwise gigabytes of weights fill the cache, which takes fresh memory (two to three times as long where that is
+    slow to get, as on virtual machines) and evicts what is read again and again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -197,25 +197,25 @@ class Streamed(io.RawIOBase):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, wholly or not at all."""
+    """Replace `path` by `content`, entirely or not at all."""
     with replaced(path) as aside, current_disk().open(aside, "wb") as file:
         file.write(content)
 
 
 def settle_file(path: Path) -> None:
-    """Bring what is read there to the disk, if it is there: who wrote it may have died before he did."""
+    """Sync a file, if it exists, before acting on it: its writer may have died before doing so."""
     if path.exists():
         with current_disk().open(path, "rb+") as file:
             file.sync()
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder and those around it, as far as they are not there; none of them is lost once this returns."""
+    """Create a folder and its missing parents; none of them can be lost once this returns."""
     disk = current_disk()
     made = [path, *(each for each in path.parents if not each.exists())]
     for each in reversed(made):
         disk.make_folder(each)
-        disk.sync(each.parent)  # also of one that was there: who made it may have died before this
+        disk.sync(each.parent)  # even if it existed: its creator may have died before this
 
 
 def to_json(facts: Mapping[str, Any]) -> bytes:
@@ -228,10 +228,10 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_bytes(path: StrPath) -> bytes:
-    """The content of a file, as long as it is when opened; half the time of `Path.read_bytes`, and a run has many.
+    """The content of a file, with its length when opened; twice as fast as `Path.read_bytes`, and a run has many files.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
@@ -248,7 +248,7 @@ def read_json(path: StrPath) -> dict[str, Any]:
     """The object in `path`.
 
     Raises:
-        RequestError: no such file, or no JSON object in it.
+        RequestError: there is no such file, or it holds no JSON object.
     """
     try:
         content = read_bytes(path)
@@ -261,19 +261,19 @@ def parse_json(content: bytes, path: StrPath) -> dict[str, Any]:
     """The object in the `content` of `path`.
 
     Raises:
-        RequestError: no JSON object in it.
+        RequestError: it is not a JSON object.
     """
     try:
         facts = json.loads(content)
     except ValueError as error:
-        raise RequestError(f"{path} must hold JSON, but reading it says: {error}") from None
+        raise RequestError(f"{path} must hold JSON, but it can't be read: {error}") from None
     if not isinstance(facts, dict):
         raise RequestError(f"{path} must hold a JSON object, but it holds {type(facts).__name__}")
     return facts
 
 
 def append_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Add one line; it is on the disk when this returns. A line before it that is not whole is cut off first."""
+    """Add one line; it is on disk when this returns. A half-written line before it is cut off first."""
     line = json.dumps(facts, allow_nan=False).encode() + b"\n"
     disk = current_disk()
     with disk.open(path, "ab+") as file:
@@ -287,23 +287,23 @@ def append_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _cut_torn_line(path: Path, file: File) -> None:
-    """Cut off what a writer left that was killed, or whose power went."""
+    """Cut off what a killed writer or a power cut left behind."""
     size = file.size
     end = os.pread(file.fileno(), LONGEST_LINE, max(0, size - LONGEST_LINE))
     torn = _torn_bytes(end)
-    if torn == len(end):  # of a line that may begin before
+    if torn == len(end):  # the line may begin earlier
         torn = _torn_bytes(path.read_bytes())
     if torn:
         LOG.warning("%s ended in a half-written line of %d bytes: dropped", path, torn)
         file.truncate(size - torn)
-        file.sync()  # else what is written next may be mixed with what is cut off
+        file.sync()  # otherwise the next write could mix with what is cut off
 
 
 def _torn_bytes(content: bytes) -> int:
-    """How many bytes at the end of a file of lines are no whole line.
+    """How many bytes at the end of a file of lines are not a whole line.
 
-    After a power cut a last line may have its end, and zeros where it begins. Those before it are whole: a line is
-    written once the one before it is on the disk.
+    After a power cut, the last line may have its end, but zeros at its beginning. The lines before it are whole: a line
+    is written only once the one before it is on disk.
     """
     whole = content.rfind(b"\n") + 1
     if whole == len(content) and content:
@@ -315,16 +315,16 @@ def _torn_bytes(content: bytes) -> int:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of `path`; a half-written last one is left out and logged; no file is no line.
+    """The whole lines of `path`; a half-written last one is left out and logged; none if there is no file.
 
     Raises:
-        RequestError: a line that is not the last holds no JSON, or any of them no object.
+        RequestError: a line before the last is not JSON, or any line is not an object.
     """
     return parse_json_lines(whole_lines(path), path)
 
 
 def whole_lines(path: StrPath) -> bytes:
-    """What `path` holds up to the end of its last whole line; a half-written one after it is logged; no file is b""."""
+    """What `path` holds up to the end of its last whole line; a half-written one is logged; b"" without a file."""
     try:
         content = read_bytes(path)
     except FileNotFoundError:
@@ -338,7 +338,7 @@ def parse_json_lines(lines: bytes, path: StrPath) -> list[dict[str, Any]]:
     """The objects in the whole lines that were read from `path`.
 
     Raises:
-        RequestError: a line holds no JSON object.
+        RequestError: a line is not a JSON object.
     """
     rows = []
     for number, line in enumerate(lines.split(b"\n")[:-1], start=1):
@@ -361,7 +361,7 @@ def sha256_of(path: Path) -> str:
 
 
 def is_time(value: object) -> bool:
-    """Is it a time as `now` gives it, in ISO 8601, or empty?"""
+    """Is it a time in ISO 8601, as from `now`, or empty?"""
     try:
         return value is None or value == "" or bool(datetime.fromisoformat(value))  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -370,7 +370,7 @@ def is_time(value: object) -> bool:
 
 def _time(value: str) -> str:
     if not is_time(value):
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return value
 
 

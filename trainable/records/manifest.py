@@ -1,7 +1,7 @@
-"""manifest.json: what a run was begun with, what was asked of it, and its sessions.
+"""manifest.json: what a run began with, what was asked of it, and its sessions.
 
-`Manifest` is frozen, and changed by the steps named here. Commands that only read never write it; those that hold the
-run do, by `write_manifest`. Older formats are read by way of trainable.records.upgrade.
+`Manifest` is frozen, and changed only by the methods here. Commands that only read never write it; those that hold the
+run do, with `write_manifest`. Older formats are read through trainable.records.upgrade.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from trainable.records.upgrade import OLDER, upgraded
 VERSION: Final = 2  # of manifest.json; trainable.records.upgrade reads older ones
 REMEDY: Final = "put the old one back"
 Facts = dict[str, Any]
-"""JSON that is shown or compared, and never taken apart."""
+"""JSON that is shown or compared, but never interpreted."""
 
 
 class SessionEnd(StrEnum):
@@ -35,7 +35,7 @@ class SessionEnd(StrEnum):
     SIGTERM = "SIGTERM"
     TIME_LIMIT = "time limit"
     FAULT = "fault"
-    """Something must be mended first: a full disk, a changed image."""
+    """Something must be fixed first: a full disk, a changed image."""
     ERROR = "error"
 
 
@@ -56,26 +56,26 @@ class Session(StrictModel):
     started: Time
     ended: Time | None = None
     how: SessionEnd | None = None
-    """None: it is under way, or its driver was killed."""
+    """None: it is running, or its driver was killed."""
     devices: tuple[Facts, ...] = ()
-    """Each kind of device that its nodes have, with `hosts`; empty where this was not recorded."""
+    """Each kind of device that its nodes have, with `hosts`; empty if not recorded."""
     granted: Granted | None = None
-    """What a trial got in it; None where this was not recorded, or no trial ran."""
+    """What a trial got in it; None if not recorded, or if no trial ran."""
 
 
 class Configuration(StrictModel):
-    """What was asked of the run at one moment, as text; the record does not know what it means."""
+    """What was asked of the run at one moment, as uninterpreted text."""
 
     at: Time
     command: tuple[str, ...]
-    """The words that were typed; a call from Python is one, with its parentheses."""
+    """The words that were typed; a call from Python is a single word, with its parentheses."""
     text: str
     """The whole configuration as YAML."""
     sha256: str
 
     @property
     def said(self) -> str:
-        """The command as a shell takes it, or the call."""
+        """The command as a shell accepts it, or the call."""
         return self.command[0] if len(self.command) == 1 else shlex.join(self.command)
 
     @staticmethod
@@ -85,30 +85,30 @@ class Configuration(StrictModel):
 
 
 class Overlap(StrictModel):
-    """What of the test images the training has seen before; see trainable.data.overlap."""
+    """What the parts of the split have in common; see trainable.data.overlap."""
 
     same: int
     near: int
     pairs_across_parts: tuple[tuple[str, str], ...]
-    """Each picture named as part/file."""
+    """Each image named as part/file."""
     persons_across_parts: int | None
     test_images_of_known_persons: int | None
 
 
 class Images(StrictModel):
-    """The images of the table, and names of those left out of it."""
+    """The images of the table, and the names of those left out."""
 
     count: int
     overlap: Overlap | None = None
-    """None: nobody looked."""
+    """None: not checked."""
     dropped: tuple[str, ...] = ()
-    """For want of an image."""
+    """Names in rows without an image."""
     unlabelled: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
 
 
 class Digests(StrictModel):
-    """SHA-256 of what the run was begun with."""
+    """SHA-256 of what the run began with."""
 
     table: str | None
     """None: there is no table, folders gave the classes."""
@@ -127,7 +127,7 @@ class Graphs(StrictModel):
 
 
 class Manifest(StrictModel):
-    """See docs/run-folder.md. What is None was not known, or is not known yet."""
+    """See docs/run-folder.md. None means not known, or not known yet."""
 
     format_version: Literal[2] = VERSION
     project_version: str
@@ -142,52 +142,52 @@ class Manifest(StrictModel):
     classes: tuple[str, str]
     """The target's values that count as 0 and as 1."""
     configurations: tuple[Configuration, ...] = Field(min_length=1)
-    """All that was asked of the run, oldest first; the last one is the run's."""
+    """Everything that was asked of the run, oldest first; the last one is in force."""
     images: Images
     digests: Digests
     warnings: tuple[str, ...] = ()
     image_folder: Path
     """Where the images are."""
     table: Path | None = None
-    """Where the table is; None also where this was not recorded."""
+    """Where the table is; None also if not recorded."""
     file_column: str | None = None
     understood: tuple[str, ...] = ()
-    """What was understood of the data, as the screen said it."""
+    """How the data was read, as printed on the terminal."""
     settings: RunSettings | None = None
-    """What all trials share; None before the first session resolved it."""
+    """What all trials share; None before the first session has resolved it."""
     resources: Granted | None = None
     graphs: Graphs | None = None
-    """None: never tried, on CPUs or before this was recorded."""
+    """None: never tried, on CPUs, or not recorded."""
     packing: Facts | None = None
-    """How many trials share a GPU, as it was measured."""
+    """The measurement of how many trials should share a GPU."""
     sharing: Facts | None = None
-    """Which frozen work is kept, with the rates that decided; None: to be decided (anew)."""
+    """Which frozen work is kept, with the rates that decided it; None: to be decided (again)."""
     sessions: tuple[Session, ...] = ()
 
     @property
     def configuration(self) -> Configuration:
-        """What the run is asked for."""
+        """The configuration in force."""
         return self.configurations[-1]
 
     @property
     def devices(self) -> list[Facts]:
-        """Of all sessions."""
+        """The devices of all sessions."""
         return [facts for session in self.sessions for facts in session.devices]
 
     def with_configuration(self, asked: Configuration, sharing_stays: bool = False) -> "Manifest":
-        """The run is asked for something else from now on; what is worth sharing will be decided anew, or stays."""
+        """With a new configuration in force; what is worth sharing will be decided anew, or stays."""
         sharing = self.sharing if sharing_stays else None
         return self._with(configurations=(*self.configurations, asked), sharing=sharing)
 
     def with_places(self, images: Path, table: Path | None) -> "Manifest":
-        """The same images and table lie there from now on; the caller has compared their digests."""
+        """With new paths of the same images and table; the caller has compared their digests."""
         return self._with(image_folder=images, table=table)
 
     def with_session(self, session: Session) -> "Manifest":
         return self._with(sessions=(*self.sessions, session))
 
     def with_session_ended(self, number: int, how: SessionEnd, at: str) -> "Manifest":
-        """Session `number` ended; nothing changes where it is not on record."""
+        """With the end of session `number`; unchanged if it is not on record."""
         ended = {"ended": at, "how": how}
         return self._with(
             sessions=tuple(
@@ -199,11 +199,11 @@ class Manifest(StrictModel):
     def with_resources(
         self, granted: Granted, graphs: Graphs | None, packing: Facts | None
     ) -> "Manifest":
-        """What the first session found out about devices."""
+        """With what the first session found out about devices."""
         return self._with(resources=granted, graphs=graphs, packing=packing)
 
     def with_settings(self, settings: RunSettings, sharing: Facts) -> "Manifest":
-        """What all trials share is resolved, and why so much of the frozen work."""
+        """With what all trials share, and why that frozen work is kept."""
         return self._with(settings=settings, sharing=sharing)
 
     def _with(self, **changed: object) -> "Manifest":
@@ -211,7 +211,7 @@ class Manifest(StrictModel):
 
 
 def digest_of(text: str) -> str:
-    """SHA-256 of a text in UTF-8, as the manifest has it for configurations."""
+    """SHA-256 of a text in UTF-8, as the manifest records it for configurations."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -219,7 +219,7 @@ def read_manifest(run: RunFolder) -> Manifest:
     """The manifest, whatever format it was written in; nothing is written.
 
     Raises:
-        RequestError: no run folder, one of a newer format, or a manifest that is not as it was written.
+        RequestError: not a run folder, one of a newer format, or a manifest that was changed.
     """
     facts = read_json(run.manifest)
     version = facts.get("format_version")
@@ -232,7 +232,7 @@ def read_manifest(run: RunFolder) -> Manifest:
         manifest = Manifest(**(upgraded(facts) if version == OLDER else _untouched(facts)))
         for number, asked in enumerate(manifest.configurations, start=1):
             if digest_of(asked.text) != asked.sha256:
-                raise ValueError(f"configuration {number} is not the text that its sha256 is of")
+                raise ValueError(f"the text of configuration {number} does not match its sha256")
     return manifest
 
 
@@ -248,7 +248,7 @@ def write_manifest(run: RunFolder, manifest: Manifest) -> None:
 
 
 def session_numbers(content: bytes) -> list[int]:
-    """The numbers of the sessions in a manifest of any format; for who holds the run, or tries to."""
+    """The numbers of the sessions in a manifest of any format, for drivers that hold the run or try to."""
     return [session["number"] for session in json.loads(content)["sessions"]]
 
 
@@ -260,7 +260,7 @@ def _untouched(facts: Mapping[str, Any]) -> Facts:
     """
     rest = {name: value for name, value in facts.items() if name != "sha256"}
     if _digest(rest) != facts.get("sha256"):
-        raise ValueError("it was changed since (its sha256 is of something else)")
+        raise ValueError("it was changed since (it does not match its sha256)")
     return rest
 
 

@@ -1,4 +1,4 @@
-"""Where the files of a run lie, and what keeps an older session from writing there."""
+"""The paths of a run's files, and the check that stops an older session from writing there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ from trainable.records.files import (
 
 
 class StaleSession(Exception):
-    """Another driver has taken over the run folder since this trial began: it must not write any more."""
+    """Another driver has taken over the run folder since this trial began, so it must not write any more."""
 
 
 @contextmanager
 def readable(path: StrPath, remedy: str) -> Iterator[None]:
-    """Whatever is wrong with what is read from `path` becomes one line that names it and the remedy."""
+    """Turn any error in what is read from `path` into one line that names the path and the remedy."""
     try:
         yield
     except RequestError as error:
@@ -41,7 +41,7 @@ def readable(path: StrPath, remedy: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where the files of a run lie; see docs/run-folder.md."""
+    """The paths of a run's files; see docs/run-folder.md."""
 
     path: Path
 
@@ -63,7 +63,7 @@ class RunPaths:
 
     @property
     def bar(self) -> Path:
-        """The key of the last of the trials whose weights stay: who ends behind it need not write any."""
+        """The key of the last trial whose weights are kept: a trial that ends behind it need not write any."""
         return self.path / "bar.json"
 
     @property
@@ -72,7 +72,7 @@ class RunPaths:
 
     @property
     def driver(self) -> Path:
-        """Names the driver that holds the run, while there is one; of older versions it was the hold."""
+        """Names the driver that holds the run, while there is one; in older versions it was the hold itself."""
         return self.path / "driver.json"
 
     @property
@@ -80,11 +80,11 @@ class RunPaths:
         return self.path / "sessions"
 
     def holder(self, session: int) -> Path:
-        """Names the driver that drew this number, for ever; while it lives, it moves the file's time."""
+        """Names the driver that drew this number, permanently; while alive, that driver updates the file's time."""
         return self.sessions / f"{session}.json"
 
     def ended(self, session: int) -> Path:
-        """Made when that driver lets go."""
+        """Created when that driver lets go."""
         return self.sessions / f"{session}.ended"
 
     def newest_drawn(self, disk: Disk | None = None) -> int:
@@ -123,7 +123,7 @@ class RunPaths:
         return self.path / "report.html"
 
     def refuse_stale(self, session: int) -> None:
-        """Raises StaleSession where a later one has taken over; of an older version session.json alone says so."""
+        """Raise StaleSession if a later session has taken over; an older version shows that only in session.json."""
         newest = max(read_json(self.session)["number"], self.newest_drawn())
         if newest > session:
             raise StaleSession(f"session {newest} has taken over from session {session}")

@@ -1,8 +1,8 @@
-"""Which validation images a trial got right in each epoch: right.bits, one bit an image, one epoch after the other.
+"""Which validation images a trial got right in each epoch: right.bits, one bit per image, one epoch after another.
 
 Epoch k is `epoch_bytes(images)` bytes at (k - 1) times that: numpy's packbits of the images in the split's order, zeros
-at the end. An epoch counts once its row is on record; it is on the disk before. A trial has all its epochs or none.
-numpy is imported where it is needed: commands that only read rows and statuses start without it.
+at the end. An epoch counts once its row is recorded, and is on disk before that. A trial has all its epochs or none.
+numpy is imported where it is needed, so that commands that only read rows and statuses start without it.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ def epoch_bytes(images: int) -> int:
 
 
 def append_right(path: Path, epoch: int, right: "Right") -> None:
-    """Add an epoch, right (images,); it is on the disk when this returns.
+    """Add an epoch, right (images,); it is on disk when this returns.
 
-    But for the name of a new file, which is synced with that of the rows, before their first line is written.
-    What lies behind the epochs before it goes: of an epoch that comes again, or that a writer did not finish. Where one
-    of those before lacks, as in a trial that an older version began, nothing is written, and no file stays.
+    Except for the name of a new file, which is synced with that of the rows, before their first line is written.
+    Whatever follows the earlier epochs is deleted: it belongs to an epoch that is repeated, or that a writer did not
+    finish. If an earlier epoch is missing, as in a trial begun by an older version, the file is deleted instead.
     """
     import numpy as np
 
@@ -44,7 +44,7 @@ def append_right(path: Path, epoch: int, right: "Right") -> None:
 
 
 def read_right(path: StrPath, epochs: int, images: int) -> "Right | None":
-    """The first `epochs`: (epochs, images); None without a file, or where it holds fewer of so many images."""
+    """The first `epochs`: (epochs, images); None without a file, or if it holds fewer with this many images."""
     import numpy as np
 
     try:
@@ -60,7 +60,7 @@ def read_right(path: StrPath, epochs: int, images: int) -> "Right | None":
 
 
 def agrees(right: "Right", accuracies: Sequence[float]) -> bool:
-    """Has each epoch of right (epochs, images) as many right as its row's val_accuracy says?"""
+    """Does each epoch of right (epochs, images) have as many right images as its row's val_accuracy says?"""
     import numpy as np
 
     counts = np.rint(np.asarray(accuracies) * right.shape[1])

@@ -1,4 +1,4 @@
-"""What is recorded of a trial: a row for each epoch, what was asked, what became of it, the best epoch."""
+"""What is recorded about a trial: a row per epoch, what was asked, how it ended, the best epoch."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Origin = Literal["search", "replicate", "audit"]
-"""Why a trial is there. A replicate has the settings of a trial of the search with another seed, an audit exactly those
-of a pruned one. Only trials of the search enter study and rungs."""
+"""Why a trial exists. A replicate has the settings of a trial of the search with another seed, an audit exactly those
+of a pruned one. Only trials of the search enter the study and the rungs."""
 
 
 class Status(StrEnum):
-    """What became of a trial. A divergence or collapse is an outcome; `failed` is an exception."""
+    """The state of a trial. A divergence or collapse is an outcome; `failed` means an exception."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -32,23 +32,23 @@ class Status(StrEnum):
 
     @property
     def has_ended(self) -> bool:
-        """Nothing more happens to this trial unless somebody asks for it."""
+        """Nothing more happens to this trial unless it is asked for."""
         return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
 
     def is_over(self, done: int, epochs: int) -> bool:
-        """Does nothing remain to be done after `done` epochs? One that finished may have been given more since."""
+        """Is nothing left to do after `done` epochs? A finished trial may have been given more since."""
         return self.has_ended and not (self is Status.FINISHED and done < epochs)
 
 
 BROKEN: Final = (Status.DIVERGED, Status.COLLAPSED)
-"""Ends of a training that broke down by itself."""
+"""Ends of a training that broke down."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One finished epoch. The first group must repeat exactly on a CPU; the second is measured.
 
-    A new measure stands where it belongs by its meaning, and in `ADDED` with what it is in rows that lack it.
+    A new measure goes where it belongs by its meaning, and into `ADDED` with its value for rows that lack it.
     """
 
     epoch: int
@@ -64,32 +64,32 @@ class Row:
     images_per_second: float
     """Training images over the whole epoch's seconds."""
     gpu_memory_bytes: int
-    """Peak of the epoch; 0 on the CPU."""
+    """Peak in the epoch; 0 on the CPU."""
     ended_at: str
     frozen_images: int = 0
     """Images that this trial sent through frozen layers."""
     frozen_multiply_adds: int = 0
     frozen_seconds: float = 0.0
     saved_multiply_adds: int = 0
-    """Of frozen layers without sharing, less those done; what is filled for later epochs may make it negative."""
+    """Of frozen layers without sharing, minus those done; negative if chunks were filled for later epochs."""
     shared_images: int = 0
     """Images whose frozen features were read from the store instead."""
     waited_seconds: float = 0.0
-    """For frozen features that other trials were computing."""
+    """Waiting for frozen features that other trials were computing."""
     skipped_steps: int = 0
-    """Steps whose gradients in float16 were not finite: nothing was learnt, and the scale of the loss was lowered."""
+    """Steps whose float16 gradients were not finite: they had no effect, and the loss scale was lowered."""
     collapsed: bool = field(default=False, kw_only=True)
-    """The guard ends the trial with this epoch. Not written: the status says it."""
+    """The guard ends the trial with this epoch. Not written: the status shows it."""
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ROW_COLUMNS}
 
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> "Row":
-        """The row that `to_json` gave.
+        """The row from `to_json`.
 
         Raises:
-            KeyError, ValueError: a column is missing, or is no number; or `ended_at` is no time.
+            KeyError, ValueError: a column is missing or not a number, or `ended_at` is not a time.
         """
         known = {**ADDED, **facts}
         values = {name: known[name] for name in ROW_COLUMNS}
@@ -105,7 +105,7 @@ class Row:
 
 ROW_COLUMNS: Final = tuple(column.name for column in fields(Row) if column.name != "collapsed")
 ADDED: Final[Mapping[str, float]] = {"skipped_steps": 0}
-"""Columns that the oldest rows lack, and what they are there: none was skipped."""
+"""Columns that the oldest rows lack, with their value there: no step was skipped."""
 RATE_COLUMNS: Final = tuple(name for name in ROW_COLUMNS if name.startswith(("train_", "val_")))
 """Losses and rates on the two parts."""
 RESULT_COLUMNS: Final = ("epoch", *RATE_COLUMNS, "lr")
@@ -128,7 +128,7 @@ FROZEN_COLUMNS: Final = tuple(
 
 
 def frozen_work(rows: Iterable[Row]) -> dict[str, Any]:
-    """What epochs took from frozen layers, and what sharing saved, in sums; seconds saved as `with_saved_seconds`."""
+    """Sums over epochs of the frozen layers' cost and of what sharing saved, with `with_saved_seconds`."""
     sums = dict.fromkeys(FROZEN_COLUMNS, 0.0)
     for row in rows:
         for name in FROZEN_COLUMNS:
@@ -137,15 +137,15 @@ def frozen_work(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def with_saved_seconds(sums: Mapping[str, float]) -> dict[str, Any]:
-    """Sums of FROZEN_COLUMNS over a run, and the seconds that were saved at the pace measured there."""
+    """Sums of FROZEN_COLUMNS over a run, and the seconds saved at the pace measured there."""
     return {**sums, "saved_seconds": seconds_saved(sums["saved_multiply_adds"], sums)}
 
 
 def seconds_saved(multiply_adds: float, run: Mapping[str, float]) -> float | None:
-    """What so many multiply-adds of frozen layers take, in seconds, at the pace that `run` (sums over it) was measured.
+    """The seconds that these multiply-adds of frozen layers take, at the pace measured in `run` (sums over it).
 
-    One pace for all trials of a run, so that their savings add up to the run's. None where nothing was done and so no
-    pace is known: all of it was in the store before.
+    One pace for all trials of a run, so that their savings add up to the run's. None if nothing was computed and the
+    pace is unknown: everything was already in the store.
     """
     if not multiply_adds:
         return 0.0
@@ -154,14 +154,14 @@ def seconds_saved(multiply_adds: float, run: Mapping[str, float]) -> float | Non
 
 
 def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:
-    """By which trials are ranked, smaller first: score, then validation loss, earlier epoch, smaller id."""
+    """The key for ranking trials, smaller first: score, then validation loss, earlier epoch, smaller id."""
     return -metric.score(getattr(best, metric.value)), best.val_loss, best.epoch, trial_id
 
 
 def trial_id_of(settings: TrialConfig, origin: Origin) -> str:
-    """The trial's id and the name of its folder: that of its settings.
+    """The trial's id, which is also the name of its folder: the id of its settings.
 
-    An audit has the settings of the trial that it audits, and so an id of its own: the first 12 hex digits of the
+    An audit has the settings of the trial that it audits, so it needs an id of its own: the first 12 hex digits of the
     SHA-256 of "audit of <that trial's id>".
     """
     if origin == "audit":
@@ -175,7 +175,7 @@ class Asked:
 
     settings: TrialConfig
     number: int
-    """Of the suggestion, from 0."""
+    """Number of the suggestion, from 0."""
     origin: Origin = "search"
 
     @property
@@ -184,7 +184,7 @@ class Asked:
 
     @property
     def audits(self) -> str | None:
-        """Id of the pruned trial that this one audits; None where it is no audit."""
+        """Id of the pruned trial that this one audits; None if it is not an audit."""
         return self.settings.trial_id if self.origin == "audit" else None
 
     def to_json(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class Asked:
 
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> "Asked":
-        """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        """Raise KeyError, TypeError or ValueError if something is missing or wrong."""
         number, origin = facts["number"], facts["origin"]
         if not isinstance(number, int) or origin not in get_args(Origin):
             raise ValueError(f"number and origin are {number!r} and {origin!r}")
@@ -216,9 +216,9 @@ class StatusRecord:
     status: Status
     reason: str = ""
     attempt: int = 0
-    """How often the trial was opened to run."""
+    """How often the trial was started."""
     failures: int = 0
-    """How often it died or raised an exception and was tried again, over all sessions."""
+    """How often it died or raised an exception and was retried, over all sessions."""
     host: str = ""
     device: str = ""
     slot: str = ""
@@ -226,13 +226,13 @@ class StatusRecord:
     started: str = ""
     ended: str = ""
     seconds: float = 0.0
-    """Of all epochs on record."""
+    """Of all recorded epochs."""
     eager: str = ""
-    """Why its training steps are not captured as a CUDA graph any more, where a capture failed."""
+    """Why its training steps are no longer captured as a CUDA graph, if a capture failed."""
 
     @staticmethod
     def from_json(facts: Mapping[str, Any]) -> "StatusRecord":
-        """Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        """Raise KeyError, TypeError or ValueError if something is missing or wrong."""
         record = StatusRecord(**{**facts, "status": Status(facts["status"])})
         for name, kind in _STATUS_KINDS:
             value = getattr(record, name)

@@ -1,4 +1,4 @@
-"""A trial's weights and state as files: large, written once, loaded without running code, known when damaged."""
+"""A trial's weights and state as files: large, written once, loaded without running code, with damage detected."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from trainable.records.files import Streamed
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> str:
-    """Write float32 tensors as a safetensors file; its SHA-256.
+    """Write float32 tensors as a safetensors file; returns its SHA-256.
 
     The library's own writer can't stream; the format is eight bytes of length, a JSON header, and the values.
     """
@@ -49,11 +49,11 @@ def load_state(path: Path) -> dict[str, Any]:
     """What `save_state` wrote, its tensors on the CPU.
 
     Raises:
-        ValueError: it is not what was written; torch raises many kinds more for a file that is none of its own.
+        ValueError: it is not what was written; torch raises many other kinds for a file that is not its own.
     """
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     if state.pop("checksum") != checksum(state):
-        raise ValueError("its checksum does not fit what it holds")
+        raise ValueError("its checksum does not match its content")
     return state
 
 
@@ -66,7 +66,7 @@ def checksum(state: object) -> int:
 
 
 def tensor_bytes(value: object) -> int:
-    """Memory that the tensors among nested values take."""
+    """Bytes of the tensors among nested values."""
     match value:
         case Mapping():
             return sum(map(tensor_bytes, value.values()))
@@ -111,7 +111,7 @@ def _bytes(tensor: Tensor) -> bytes | memoryview:
 
 @contextmanager
 def _no_checksum_by_torch() -> Iterator[None]:
-    """torch 2.15 writes a CRC-32 that it never looks at, and takes four times as long for it as zlib (docs/log.md)."""
+    """torch 2.15 writes a CRC-32 that it never checks, and takes four times as long for it as zlib (docs/log.md)."""
     before = get_crc32_options()
     set_crc32_options(False)
     try:

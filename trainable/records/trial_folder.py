@@ -1,7 +1,7 @@
 """The records of one trial: rows, status, best weights, state to resume from.
 
-Every replacement is atomic (trainable.records.files); what refers to a file is written after it.
-torch and pandas are imported where they are needed: commands that only read rows and statuses start without them.
+Every replacement is atomic (trainable.records.files); whatever refers to a file is written after it.
+torch and pandas are imported where they are needed, so that commands that only read rows and statuses start quickly.
 """
 
 import hashlib
@@ -54,13 +54,13 @@ NOTE_SECONDS: Final = 5.0
 class TrialRecord:
     """The files of one trial.
 
-    With a session number, each write first makes sure that no later session has taken over the run.
+    With a session number, each write first checks that no later session has taken over the run.
     """
 
     folder: Path
     session: int | None = None
     behind: "Behind | None" = field(default=None, compare=False, repr=False)
-    """Where the trial may leave what it has to write at its end, so that the next one trains meanwhile."""
+    """Where the trial can leave what it has to write at its end, so that the next one can train meanwhile."""
     _asked: Asked | None = field(init=False, default=None, repr=False)
     _noted: str = field(init=False, default="", repr=False)
     _note_again: float = field(init=False, default=-math.inf, repr=False)
@@ -79,7 +79,7 @@ class TrialRecord:
 
     @property
     def lost(self) -> Path:
-        """Epochs that had to be repeated, a line for each time."""
+        """Epochs that had to be repeated, one line each time."""
         return self.folder / "lost.jsonl"
 
     @property
@@ -98,7 +98,7 @@ class TrialRecord:
         if self.session is not None:
             RunPaths(self.folder.parent.parent).refuse_stale(self.session)
 
-    # what was asked, and what became of it
+    # what was asked, and how it ended
 
     @staticmethod
     def create(
@@ -108,7 +108,7 @@ class TrialRecord:
         session: int | None,
         origin: Origin = "search",
     ) -> "TrialRecord":
-        """Open the record of a new trial as `pending`. config.json comes last: with it the trial exists."""
+        """Create the record of a new trial as `pending`. config.json is written last: with it the trial exists."""
         asked = Asked(settings, number, origin)
         record = TrialRecord(run.path / "trials" / asked.trial_id, session)
         make_folders(record.folder)
@@ -117,7 +117,7 @@ class TrialRecord:
         return record
 
     def is_there(self) -> bool:
-        """Has the trial a config.json? With it, it exists."""
+        """Does the trial have a config.json? With that, it exists."""
         try:
             self._asked = self._read_asked()
         except (FileNotFoundError, NotADirectoryError):
@@ -146,14 +146,14 @@ class TrialRecord:
         return asked
 
     def _remedy(self) -> str:
-        return f"put the old one back, or delete {self.folder}: the search will make it anew"
+        return f"put the old one back, or delete {self.folder}: the search will create it again"
 
     @property
     def has_status(self) -> bool:
         return (self.folder / "status.json").exists()
 
     def status(self) -> StatusRecord:
-        """status.json; without one the trial counts as interrupted."""
+        """status.json; without it, the trial counts as interrupted."""
         path = os.path.join(self.folder, "status.json")
         with readable(path, "delete it, and the trial counts as interrupted"):
             try:
@@ -176,21 +176,21 @@ class TrialRecord:
         )
 
     def say(self, text: str) -> None:
-        """A line in the trial's log, which nothing is read back from: a full disk does not matter."""
+        """Write a line to the trial's log, which is never read back, so a full disk does not matter."""
         with suppress(OSError), self.log.open("a") as log:
             log.write(f"{now()} {text}\n")
 
     def note(self, text: str) -> None:
-        """Say in the status what a long step is doing, at most every `NOTE_SECONDS`; "" takes it back."""
+        """Note in the status what a long step is doing, at most every `NOTE_SECONDS`; "" removes the note."""
         if text == self._noted or (text and time.monotonic() < self._note_again):
             return
-        if self.has_status:  # whoever trains without a sweep writes none
+        if self.has_status:  # training without a sweep has none
             self.write_status(replace(self.status(), reason=text))
         self._noted, self._note_again = text, time.monotonic() + NOTE_SECONDS
 
     def last_written(self) -> tuple[int, ...]:
-        """When rows, status and what is being written aside last changed, in nanoseconds of the file system's clock; 0
-        where there are none."""
+        """When rows, status and half-written files last changed, in nanoseconds of the file system's clock; 0 if there
+        are none."""
         found = []
         for path in (self._rows, self.folder / "status.json", *self.folder.glob(".*.tmp")):
             try:
@@ -206,29 +206,29 @@ class TrialRecord:
         return self.parse_rows(self.read_rows())
 
     def read_rows(self) -> bytes:
-        """The whole lines of epochs.jsonl, as they are."""
+        """The whole lines of epochs.jsonl, as raw bytes."""
         return whole_lines(os.path.join(self.folder, "epochs.jsonl"))
 
     def parse_rows(self, lines: bytes) -> list[Row]:
-        """The rows in what `read_rows` gave."""
+        """The rows in what `read_rows` returned."""
         with self.readable_rows():
             rows = [Row.from_json(facts) for facts in parse_json_lines(lines, self._rows)]
             for number, row in enumerate(rows, start=1):
                 if row.epoch != number:
-                    raise ValueError(f"line {number} is of epoch {row.epoch}")
+                    raise ValueError(f"line {number} is from epoch {row.epoch}")
         return rows
 
     def readable_rows(self) -> AbstractContextManager[None]:
-        """Whatever is wrong with a row becomes one line that names epochs.jsonl and the remedy."""
+        """Turn any error in a row into one line that names epochs.jsonl and the remedy."""
         return readable(self._rows, "delete it, and the trial starts again")
 
     def settle_rows(self) -> None:
-        """Before they are acted on by another than who wrote them."""
+        """Sync the rows before another process than their writer acts on them."""
         self._may_write()
         settle_file(self._rows)
 
     def append(self, row: Row, right: "Right | None" = None) -> None:
-        """Add a finished epoch, and before it which validation images were right: (images,), where it is known."""
+        """Add a finished epoch, and before it which validation images were right: (images,), if known."""
         self._may_write()
         if right is not None:
             append_right(self.right, row.epoch, right)
@@ -250,7 +250,7 @@ class TrialRecord:
     def save_best(
         self, best: Best, files: tuple[str, ...], labels: "Tensor", weights: bool = True
     ) -> None:
-        """Write the best epoch's weights where they are wanted, its predictions, then the JSON that names both."""
+        """Write the best epoch's weights if wanted, its predictions, then the JSON that names both."""
         import pandas as pd
 
         from trainable.records.state import save_weights
@@ -288,11 +288,11 @@ class TrialRecord:
             weights = path.read_bytes()
         except FileNotFoundError:
             raise RequestError(
-                f"the weights {path} are gone: only the best trials keep theirs"
+                f"the weights {path} are missing: only the best trials keep theirs"
             ) from None
         if hashlib.sha256(weights).hexdigest() != facts.get("sha256"):
             raise RequestError(
-                f"the weights {path} must have the SHA-256 {facts.get('sha256')} that was recorded, but they do not: "
+                f"the weights {path} must have the recorded SHA-256 {facts.get('sha256')}, but they do not: "
                 "the file was changed or damaged"
             )
         logits = torch.tensor(self.predictions(row.epoch)["logit"].to_numpy())
@@ -318,17 +318,17 @@ class TrialRecord:
             return pd.read_parquet(path, columns=columns)
         except (OSError, ValueError) as error:
             raise RequestError(
-                f"{path} must hold validation predictions, but reading it says: {error}"
+                f"{path} must hold validation predictions, but it can't be read: {error}"
             ) from None
 
     def is_wanted(self, best: Row, metric: Metric) -> bool:
-        """Might this trial, ended with this best epoch, be among those whose weights stay? See RunPaths.bar."""
+        """Could this trial, ended with this best epoch, be among those whose weights are kept? See RunPaths.bar."""
         try:
             origin = self.asked.origin
-            if origin != "search":  # the best replicate is kept wherever it stands, an audit never
+            if origin != "search":  # the best replicate is kept whatever its rank, an audit never
                 return origin == "replicate"
             bar = read_json(RunPaths(self.folder.parent.parent).bar)["key"]
-        except RequestError:  # fewer have finished than are kept, or nobody ranks this one
+        except RequestError:  # fewer have finished than are kept, or no sweep ranks this one
             return True
         return key_of(metric, best, self.trial_id) <= tuple(bar)
 
@@ -348,17 +348,17 @@ class TrialRecord:
         others = [path for path in found if path.stem != f"best-{epoch}"]
         for path in others:
             current_disk().unlink(path)
-        if others:  # once the trial has ended, nobody looks for them any more
+        if others:  # once the trial has ended, they are never looked for again
             current_disk().sync(self.folder)
 
     def forget_unfinished(self) -> None:
-        """Delete what a writer left aside when it was killed: half a state may be a gigabyte."""
+        """Delete what a killed writer left behind: half a state can be a gigabyte."""
         self._may_write()
         for path in self.folder.glob(".*.tmp"):
             current_disk().unlink(path)
 
     def load_last(self) -> dict[str, Any] | None:
-        """What save_last wrote; None where nothing was written or the file is damaged (logged)."""
+        """What save_last wrote; None if nothing was written or the file is damaged (logged)."""
         from trainable.records.state import load_state
 
         try:
@@ -370,7 +370,7 @@ class TrialRecord:
             return None
 
     def forget_weights(self) -> None:
-        """Delete weights and state, not predictions or rows. The driver calls this for trials beyond the best k."""
+        """Delete weights and state, but not predictions or rows. The driver calls this for trials beyond the best k."""
         self._may_write()
         for path in (self.last, *self.folder.glob("best-*.safetensors")):
             current_disk().unlink(path)

@@ -1,1 +1,1 @@
-"""What people see of any command: the terminal, and the words and colours that all of them share."""
+"""What users see of every command: the terminal, and the words and colours that all commands share."""

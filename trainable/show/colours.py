@@ -1,9 +1,9 @@
-"""Colours by role, said once: for plots, for pages in the light and in the dark, and for the terminal."""
+"""Colours by role, defined once: for plots, for light and dark pages, and for the terminal."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-# Okabe and Ito 2008: told apart with any kind of colour vision
+# Okabe and Ito 2008: distinguishable with any kind of colour vision
 BLUE: Final = "#0072b2"
 SKY: Final = "#56b4e9"
 GREEN: Final = "#009e73"
@@ -11,14 +11,14 @@ ORANGE: Final = "#e69f00"
 VERMILION: Final = "#d55e00"
 PURPLE: Final = "#b8568e"  # theirs, #cc79a7, made darker; the shade is assumed
 PALETTE: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
-"""In the order in which runs side by side take them."""
+"""In the order in which compared runs use them."""
 
 
 class Colour(NamedTuple):
-    """One role's. On pages each is a shade that stands out from the paper, on the terminal one that its owner chose."""
+    """The colours of one role. On pages a shade with enough contrast, on the terminal one that its user chose."""
 
     plot: str
-    """In pictures, and where no page says another."""
+    """In plots, and where a page sets no other."""
     light: str
     """On a light page."""
     dark: str

@@ -11,5 +11,5 @@ class Exit(IntEnum):
     REQUEST = 2
     INTERRUPTED = 130
     CUT_OFF = 141
-    """Whoever read the output has gone: `| head`. As a program that SIGPIPE ends."""
+    """The reader of the output has gone, as with `| head`; the code of a program that SIGPIPE ends."""
     TERMINATED = 143

@@ -1,4 +1,4 @@
-"""The options that both commands have."""
+"""The options of both commands."""
 
 from typing import Annotated, Final
 
@@ -7,7 +7,7 @@ import typer
 from trainable.installation import installation_said
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
-"""Settings of a Typer's context; its commands inherit them."""
+"""Settings of a Typer context; its commands inherit them."""
 
 
 def _show(asked: bool) -> None:
@@ -20,7 +20,7 @@ Version = Annotated[
     bool,
     typer.Option(
         "--version",
-        help="Say which version this is, and where it lies.",
+        help="Print the version and the path of the code.",
         is_eager=True,
         callback=_show,
     ),

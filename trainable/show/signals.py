@@ -1,8 +1,8 @@
-"""SIGINT (Ctrl-C) and SIGTERM of a command: acknowledged at once, and remembered, whatever swallows them.
+"""SIGINT (Ctrl-C) and SIGTERM of a command: acknowledged at once, and remembered even if a library swallows them.
 
 Python raises KeyboardInterrupt between two steps of the main thread. While that waits within a library (an import, or
-Ray's start) the signal waits too, and a library that catches every error forgets it. So a thread reads the signals as
-they come (`signal.set_wakeup_fd`) and says so; who begins a longer step asks `heard`.
+Ray's start), the signal waits too, and a library that catches every error loses it. So a thread reads the signals as
+they come (`signal.set_wakeup_fd`) and reports them; code that starts a longer step checks `heard`.
 """
 
 import os
@@ -13,17 +13,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
 
-GRACE_SECONDS: Final = 0.3  # who has ended by then is not told that it is ending; assumed
+GRACE_SECONDS: Final = 0.3  # a process that has ended by then reports nothing; assumed
 
 _heard: list[int] = []
 _told = threading.Event()
 
 
 def listen(tell: Callable[[str], None]) -> None:
-    """Begin to; `tell` gets a line when a signal came and the process has not ended a moment later.
+    """Start to listen; `tell` gets a line when a signal came and the process has not ended a moment later.
 
-    Nothing where this is not the main thread, to which alone signals come. A signal that is ignored, as SIGINT is in
-    a shell's background job, stays so.
+    Does nothing outside the main thread, which alone gets signals. A signal that is ignored, like SIGINT in a shell's
+    background job, stays ignored.
     """
     _heard.clear()
     _told.clear()
@@ -39,12 +39,12 @@ def listen(tell: Callable[[str], None]) -> None:
 
 
 def heard() -> signal.Signals | None:
-    """The first of the two that came."""
+    """The first signal that came, if any."""
     return signal.Signals(_heard[0]) if _heard else None
 
 
 def say_ended(tell: Callable[[str], None]) -> None:
-    """A line for who was not told yet: what is loaded takes Python seconds to let go of, in which no thread runs."""
+    """Report the end if no line was printed yet: Python takes seconds to unload modules, in which no thread runs."""
     by = heard()
     if by is not None and not _told.is_set():
         _told.set()
@@ -70,5 +70,5 @@ def _read(reader: int, tell: Callable[[str], None]) -> None:
                 if not _told.is_set():
                     _told.set()
                     tell(
-                        f"{signal.Signals(number).name}: ending in good order; again to end at once"
+                        f"{signal.Signals(number).name}: stopping cleanly; send it again to stop at once"
                     )

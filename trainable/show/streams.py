@@ -1,4 +1,4 @@
-"""Standard output and error of a command, whatever they are: closed, full, gone, or without some characters."""
+"""Standard output and error of a command in any state: closed, full, gone, or unable to show some characters."""
 
 import codecs
 import io
@@ -16,12 +16,12 @@ PLAIN: Final = {
     "≤": "<=",
     "±": "+-",
 }
-"""For an encoding that lacks them; any other character is shown as Python would escape it."""
+"""Substitutes for an encoding that lacks them; any other character is shown as Python would escape it."""
 REPLACED: Final = "command.replaced"  # our error handler's name in Python's codecs
 
 
 class Output(io.RawIOBase):
-    """A file descriptor that is written to; what can't be written is raised, or dropped once the command goes on."""
+    """A file descriptor for output; a failed write is raised, or ignored if the command must go on."""
 
     def __init__(self, handle: int, goes_on: bool = False) -> None:
         self._handle = handle
@@ -50,9 +50,9 @@ class Output(io.RawIOBase):
 
 
 def take_over() -> Output:
-    """Make standard output and error such files, and give the former. Errors of standard error are never raised.
+    """Replace standard output and error by such files, and return the former. Errors of the latter are never raised.
 
-    Descriptors 0 to 2 that are closed are opened on nothing, or the next file that is opened would get what is printed.
+    Closed descriptors 0 to 2 are opened on /dev/null; otherwise the next opened file would get what is printed.
     """
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
@@ -67,7 +67,7 @@ def take_over() -> Output:
 
 def _text(raw: Output, old: Any) -> Any:
     if old is not None and old not in (sys.__stdout__, sys.__stderr__):
-        return old  # of a program that captures what we print
+        return old  # a program captures what we print
     encoding = getattr(old, "encoding", None) or "utf-8"
     if old is not None:
         old.flush()
@@ -80,7 +80,7 @@ def _text(raw: Output, old: Any) -> Any:
 
 
 def go_on() -> None:
-    """From now on nothing that becomes of standard output ends this command: a sweep is worth more than its lines."""
+    """From now on, no failure of standard output ends this command: a sweep is worth more than its output."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, Output):
         raw.goes_on = True

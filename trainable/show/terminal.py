@@ -1,4 +1,4 @@
-"""What the commands share: where they print, and how they end when a request is wrong."""
+"""What the commands share: how they print, and how they end when a request is wrong."""
 
 import io
 import logging
@@ -23,14 +23,14 @@ from trainable.show.exit_codes import Exit
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` with every character that a terminal would obey, or can't encode, as an escape; those of `keep` stay."""
+    """`text`, escaping every character that a terminal would interpret or can't encode, except those in `keep`."""
     return "".join(
         c if c.isprintable() or c in keep or category(c) == "Zs" else escape(c) for c in text
     )
 
 
 def escape(character: str) -> str:
-    """As in a string of Python's."""
+    """As in a Python string."""
     return character.encode("unicode_escape").decode()
 
 
@@ -39,9 +39,9 @@ LOG_COLUMNS: Final = 160  # of a line in the log; assumed
 
 
 class PlainConsole(Console):
-    """Prints text as it is: names from tables and paths hold no markup and no emoji, and no terminal obeys them.
+    """Prints text as it is: names from tables and paths are neither markup, emoji nor terminal commands.
 
-    What it prints can be kept with its times, until there is a log that it goes to.
+    What it prints can be kept with its times until there is a log for it.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -50,7 +50,7 @@ class PlainConsole(Console):
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep what is printed for as long as the context lasts."""
+        """Keep what is printed while the context lasts."""
         before, kept = self._kept, MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
         self._kept = kept
         try:
@@ -62,7 +62,7 @@ class PlainConsole(Console):
                     kept.target.close()
 
     def log_to(self, path: Path) -> None:
-        """What was kept, and all that follows, goes to the end of this file; a disk that is full is said elsewhere."""
+        """Append what was kept, and all that follows, to this file; a full disk is reported elsewhere."""
         if self._kept is None:
             return
         log = logging.FileHandler(path, encoding="utf-8")
@@ -73,11 +73,11 @@ class PlainConsole(Console):
         self._kept.capacity = 1
 
     def on_broken_pipe(self) -> NoReturn:
-        """Whoever runs the command decides."""
+        """Leave the decision to the caller."""
         raise BrokenPipeError
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's, and kept; what redraws the screen prints nothing but a Control."""
+        """As in rich, but also kept, except for a Control, which only redraws the screen."""
         super().print(*objects, **options)
         if not any(isinstance(each, Control) for each in objects):
             self.note(*objects, **options)
@@ -102,16 +102,16 @@ class PlainConsole(Console):
                 self._kept.handle(record)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Every string comes by here, in tables too."""
+        """Every string passes through here, in tables too."""
         return super().render_str(printable(text, keep="\n"), **options)
 
     def warn(self, text: str) -> None:
-        """A line that begins with a yellow `warning:`."""
+        """Print a line that begins with a yellow `warning:`."""
         self.print(Text.assemble(("warning:", "yellow"), " ", printable(text)), soft_wrap=True)
 
 
 def _nothing(record: object) -> None:
-    """Is done."""
+    """Do nothing."""
 
 
 def run_command(
@@ -119,8 +119,8 @@ def run_command(
 ) -> None:
     """Run the Typer `app` as the command `name`, and exit with its code; without arguments it shows its help.
 
-    A wrong request, a wrong option or a file that can't be used ends in one line on stderr and exit code 2, Ctrl-C in
-    130, SIGTERM in 143. Whatever becomes of its output, it ends without a traceback. `tell` says that a signal came.
+    A wrong request, a wrong option or an unusable file ends with one line on stderr and exit code 2, Ctrl-C with 130,
+    SIGTERM with 143. Whatever happens to its output, it ends without a traceback. `tell` reports a signal.
     """
     output = streams.take_over()
     tell = tell or _tell
@@ -137,27 +137,27 @@ def run_command(
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and signals.heard() is None:
             raise
-        code = Exit.INTERRUPTED  # Ray, too, ends the process by SystemExit
+        code = Exit.INTERRUPTED  # Ray also ends the process by SystemExit
     except Exception as error:
-        if not hasattr(error, "format_message"):  # Typer's own, of which it exports no class
+        if not hasattr(error, "format_message"):  # Typer's own; it exports no class
             raise
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else name
         said = " ".join(error.format_message().split()).rstrip(".")
-        _refuse(name, f"{said[:1].lower()}{said[1:]}; `{command} --help` says what it takes")
+        _refuse(name, f"{said[:1].lower()}{said[1:]}; see `{command} --help`")
     finally:
-        output.goes_on = True  # what is left in its buffer
+        output.goes_on = True  # for what is left in its buffer
     if code == Exit.INTERRUPTED:
         signals.say_ended(tell)
     if code == Exit.INTERRUPTED and signals.heard() is signal.SIGTERM:
-        code = Exit.TERMINATED  # Typer takes every KeyboardInterrupt for Ctrl-C
+        code = Exit.TERMINATED  # Typer treats every KeyboardInterrupt as Ctrl-C
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def expanded(value: Any) -> Any:
-    """A path of the command line, or several, with `~` as the user's home where the shell has left it: `--out=~/x`.
+    """A path or several from the command line, with a `~` that the shell left as the user's home: `--out=~/x`.
 
-    What lies in a folder that is really named so stays within reach: runs lay there before.
+    A folder that is really named `~` stays accessible: older versions wrote runs there.
     """
     if isinstance(value, list):
         return [expanded(each) for each in value]

@@ -1,11 +1,11 @@
-"""How durations, devices and frozen work are said to people."""
+"""Durations, devices and frozen work in words."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def frozen_work_said(work: Mapping[str, Any]) -> str:
-    """What sharing saved, in a line; "" where no frozen layer was needed. `work` is that of rows.frozen_work."""
+    """What sharing saved, in a line; "" if no frozen layer was needed. `work` is from rows.frozen_work."""
     done, saved = work["frozen_multiply_adds"], work["saved_multiply_adds"]
     if not done and not saved:
         return ""
@@ -27,7 +27,7 @@ def frozen_work_said(work: Mapping[str, Any]) -> str:
 
 
 def device_said(facts: Mapping[str, Any]) -> str:
-    """A node's device and what drives it, in words; `facts` are hardware.device's, as the manifest has them."""
+    """A node's device and its software, in words; `facts` are from hardware.device, as in the manifest."""
     found = [str(facts.get("device", "unknown"))]
     if "capability" in facts:
         found.append(f"compute capability {'.'.join(map(str, facts['capability']))}")

@@ -184,7 +184,7 @@ def test_rows_parsed_at_once_are_those_parsed_line_by_line(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ('"epoch": 1,', "line 1 is of epoch 7"),
+        ('"epoch": 1,', "line 1 is from epoch 7"),
         ('"train_loss": ', "train_loss is 'much'"),
         ('"val_auc": ', "'val_auc' is missing"),
         ('"ended_at": ', "ended_at is 'yesterday'"),

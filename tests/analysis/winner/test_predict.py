@@ -191,7 +191,7 @@ def test_what_is_no_image_is_refused_in_a_line(
         (tmp_path / "nowhere.jpg", "there is no"),
         (tmp_path / "empty", "has none"),
         (tmp_path / "empty.zip", "has none"),
-        (tmp_path / "notes.txt", "of no known format"),
+        (tmp_path / "notes.txt", "its format is unknown"),
         (tmp_path / "cut.jpg", "can't be decoded"),
         (torch.zeros(3, 40, 40), "float32 of shape (3, 40, 40)"),
         (torch.zeros(40, 40, 3, dtype=torch.uint8), "uint8 of shape (40, 40, 3)"),

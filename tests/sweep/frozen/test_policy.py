@@ -166,7 +166,7 @@ def test_what_is_kept_takes_the_room_of_all_images_that_are_seen(
 def test_what_is_kept_and_how_much_of_the_disk_it_takes_is_told_in_gigabytes() -> None:
     """51,000 views of 7 x 7 x 512 numbers of four bytes each."""
     said = decide(strategy="head", augmentation="flip").said()
-    assert "features after all layers (at most 5.12 GB a node)" in said
+    assert "features after all layers (at most 5.12 GB per node)" in said
 
 
 def test_a_store_in_half_precision_takes_half_the_room() -> None:

@@ -160,7 +160,9 @@ def test_a_node_with_other_code_is_refused_before_anything_begins(
         code, out, err = end(process, seconds=300)
         assert code == 2, out + err
         assert err.count("\n") == 1 and "every node must have the code of this driver" in err
-        assert f"imports another from {tmp_path / 'other' / 'site-packages'} (version 9.9)" in err
+        assert (
+            f"imports other code from {tmp_path / 'other' / 'site-packages'} (version 9.9)" in err
+        )
         assert not (tmp_path / "run").exists()
 
 
@@ -194,7 +196,7 @@ def test_the_same_code_in_another_place_is_no_other_code() -> None:
     mine = code_here()
     refuse_other_code([mine, mine | {"host": "b", "place": "/elsewhere", "version": "other"}])
     with pytest.raises(
-        RequestError, match=r"but b imports another from /elsewhere \(version 1.0\)"
+        RequestError, match=r"but b imports other code from /elsewhere \(version 1.0\)"
     ):
         refuse_other_code(
             [mine, mine | {"host": "b", "place": "/elsewhere", "version": "1.0", "digest": "0"}]

@@ -88,7 +88,7 @@ def test_where_rays_folder_is_another_users_ray_tmpdir_is_named_and_helps(
     refused = sweep_in(place, config, tmp_path / "store")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
     assert "Permission denied: '/tmp/ray/" in refused.stderr
-    assert "RAY_TMPDIR names a folder of yours" in refused.stderr
+    assert "set RAY_TMPDIR to a folder of yours" in refused.stderr
     assert not (tmp_path / "run").exists()
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         monkeypatch.setenv("RAY_TMPDIR", short)

@@ -149,7 +149,7 @@ def test_a_finished_sweep_is_extended_by_epochs_and_settings(
     assert run.manifest.read_bytes() == asked, "what was refused is not on record"
     code, out, err = end(sweep(*more, tmp=tmp_path, address=two_gpus.address))
     assert code == 0, out + err
-    assert "1 go on from their kept state" in out
+    assert "1 continue from their kept state" in out
     assert first.rows()[:6] == before
     assert_as_calm(run, trials=2)
     assert [len(record.rows()) for record in run.trials()] == [12, 12]
@@ -192,7 +192,7 @@ def test_an_interrupted_sweep_that_was_moved_goes_on_is_tested_and_reported_wher
     code, out, err = end(process)
     assert code == 0, out + err
     assert "2 trials at a time" in out
-    assert "its threads stay" not in out, "a trial's CPUs are what they were"
+    assert "their threads stay" not in out, "a trial's CPUs are what they were"
     assert_as_calm(run, trials=2)
     manifest = read_manifest(run)
     assert manifest.table == there / "faces.csv"

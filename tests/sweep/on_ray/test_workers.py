@@ -160,7 +160,7 @@ def test_a_sweep_whose_workers_die_while_they_write_ends_as_a_calm_one(
         killed.add(record.trial_id)
     code, out, err = end(process)
     assert code == 0, out + err
-    assert "is tried again: its worker died while it wrote the weights" in out
+    assert "will be retried: its worker died while it wrote the weights" in out
     failures = [record.status().failures for record in run.trials()]
     assert len(killed) == 3 and sum(failures) >= 3, "the next trial's too, where it had begun"
     assert_as_calm(run, trials=3)

@@ -67,7 +67,7 @@ def test_another_metric_in_the_copy_for_reading_is_refused_by_all_who_read(run: 
     assert "metric: val_accuracy" in text
     run.config.write_text(text.replace("metric: val_accuracy", "metric: val_loss"))
     (said,) = refusals(run)
-    assert str(run.config) in said and "it was changed; take the change back" in said
+    assert str(run.config) in said and "it was changed; undo the change" in said
 
 
 def test_another_split_is_refused_by_all_who_read(run: RunFolder) -> None:
@@ -118,7 +118,7 @@ def test_a_text_that_is_not_the_one_of_its_digest_is_refused(run: RunFolder) -> 
 
     edit_manifest(run, another)
     (said,) = refusals(run)
-    assert "configuration 1 is not the text that its sha256 is of" in said
+    assert "the text of configuration 1 does not match its sha256" in said
 
 
 def test_a_copy_that_is_gone_is_no_matter_and_made_again_by_who_holds_the_run(

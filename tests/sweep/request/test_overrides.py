@@ -215,7 +215,7 @@ def test_any_other_key_is_refused_by_name_with_all_that_may_be_changed(
         ("data.images=s3://bucket/faces", ["data.images must be a path", "s3"]),
         ("data.images=/data/$USER/faces", ["$USER", "write it out"]),
         ("data.images=/nowhere", ["there is no /nowhere"]),
-        ("data.table=/nowhere.csv", ["SHA-256", "/nowhere.csv is not there"]),
+        ("data.table=/nowhere.csv", ["SHA-256", "/nowhere.csv does not exist"]),
         ("model.weights=/nowhere.pth", ["no file /nowhere.pth"]),
         ("resources.concurrent", ["KEY=VALUE"]),
     ],
@@ -298,7 +298,7 @@ def test_a_run_that_has_not_ended_is_changed_by_its_places_and_then_goes_on(
     new: RunFolder, own: Faces, tmp_path: Path
 ) -> None:
     there = moved_to(tmp_path / "there", own)
-    with pytest.raises(RequestError, match=r"is gone .*sweep resume RUN data.images=PLACE"):
+    with pytest.raises(RequestError, match=r"is missing.*sweep resume RUN data.images=PLACE"):
         check_unchanged(open_run(new.path))
     lines = ask(new, f"data.images={there.images}", f"data.table={there.table}")
     opened = open_run(new.path)
@@ -349,7 +349,7 @@ def test_images_in_folders_by_class_are_found_with_them(own: Faces, tmp_path: Pa
     root.rename(there)
     ask(run, f"data.images={tmp_path / 'deep'}")
     assert read_manifest(run).image_folder == there
-    assert "folders gave its classes" in refusal(run, f"data.table={own.table}")
+    assert "its classes come from folders" in refusal(run, f"data.table={own.table}")
 
 
 def test_other_images_another_table_and_other_weights_are_refused_and_change_nothing(
@@ -362,7 +362,7 @@ def test_other_images_another_table_and_other_weights_are_refused_and_change_not
         (there / file).write_bytes((own.images / last).read_bytes())
     assert any(
         words in refusal(new, f"data.images={there}")
-        for words in ("has changed or is gone (and 2 more)", "with the SHA-256")
+        for words in ("has changed or is missing (and 2 more)", "with the SHA-256")
     )
     write_images(tmp_path / "others", [-smiling for smiling in own.smiling])
     assert "with the SHA-256" in refusal(new, f"data.images={tmp_path / 'others'}")
@@ -415,7 +415,7 @@ def test_other_cpus_change_how_many_trials_run_and_not_their_threads(
     resolved, said = session_of(run, monkeypatch, node)
     assert (resolved.granted.cpus, resolved.granted.concurrent) == (4, 2)
     assert resolved.settings.threads == 1
-    assert "CPUs a trial: 4; its threads stay 1, as at the start" in said
+    assert "CPUs per trial: 4; their threads stay 1, as at the start" in said
     ask(run, "resources.cpus_per_trial=1")
     resolved, said = session_of(run, monkeypatch, node)
     assert (resolved.granted.concurrent, resolved.settings.threads, said) == (8, 1, "")

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("own_store")
         ("model.weights=/nowhere.pth", ["model.weights", "/nowhere.pth"]),
         ("model.weights=imagenet", ["width"]),
         ("trial.head=pretrained", ["head: pretrained", "classifier.0"]),
-        ("resources.gpus_per_trial=2", ["gpus_per_trial", "one GPU", "it is 2", "take 1"]),
+        ("resources.gpus_per_trial=2", ["gpus_per_trial", "one GPU", "it is 2", "use 1"]),
         ("data.split=official", ["list_eval_partition"]),
     ],
 )
@@ -105,11 +105,13 @@ def test_a_run_goes_on_only_with_the_split_images_and_weights_that_it_began_with
     first = images / "000003.jpg"
     before = first.read_bytes()
     first.write_bytes((images / "000004.jpg").read_bytes())
-    with pytest.raises(RequestError, match=f"{first} has changed or is gone; put the old one back"):
+    with pytest.raises(
+        RequestError, match=f"{first} has changed or is missing; put the old one back"
+    ):
         check_unchanged(open_run(run.path))
     first.rename(aside)
     (images / "000004.jpg").rename(images / "b")
-    with pytest.raises(RequestError, match=r"has changed or is gone \(and 1 more\)"):
+    with pytest.raises(RequestError, match=r"has changed or is missing \(and 1 more\)"):
         check_unchanged(open_run(run.path))
     (images / "b").rename(images / "000004.jpg")
     first.write_bytes(before)
@@ -134,6 +136,6 @@ def test_a_table_that_changes_changes_no_label_and_is_said(own_config: SweepConf
     assert table is not None
     table.write_text(table.read_text() + "\n")
     (said,) = check_unchanged(open_run(run.path))
-    assert "has changed or is gone: the run keeps the labels that it began with" in said
+    assert "has changed or is missing: the run keeps the labels that it began with" in said
     table.unlink()
     assert len(check_unchanged(open_run(run.path))) == 1

@@ -69,16 +69,16 @@ def refusal(file: Path, *overrides: str) -> str:
         ("storage=file:///tmp/runs", ["(file)"]),
         ("storage=s3:/bucket", ["is an address (s3)"]),
         ("storage=nas:/runs", ["is an address (nas)"]),
-        ("storage=$SCRATCH/runs", ["$SCRATCH", "not filled in"]),
+        ("storage=$SCRATCH/runs", ["$SCRATCH", "not expanded"]),
         ("storage=${HOME}/runs", ["${HOME}"]),
-        ("storage=~nobody-of-this-name/runs", ["storage", "home of a user whom nobody knows"]),
-        ("data.images=~nobody-of-this-name/faces", ["data.images", "nobody knows"]),
+        ("storage=~nobody-of-this-name/runs", ["storage", "home of a user who is unknown"]),
+        ("data.images=~nobody-of-this-name/faces", ["data.images", "is unknown here"]),
         ("data.images=https://host/faces.zip", ["data.images", "(https)", "fetch it"]),
         ("data.table=s3://bucket/faces.csv", ["data.table", "(s3)"]),
         ("model.weights=https://host/vgg16.pth", ["model.weights", "(https)"]),
         ("name=08", ["name must be text", "it is 8", "put it in quotes"]),
         ("data.target=true", ["data.target must be text", "it is true", "put it in quotes"]),
-        ('storage="a\\0b"', ["storage", "value 0"]),
+        ('storage="a\\0b"', ["storage", "null character"]),
     ],
 )
 def test_what_can_t_be_meant_is_refused_with_its_place(
@@ -220,9 +220,9 @@ def test_plan_refuses_a_folder_as_run_does(file: Path, tmp_path: Path, verb: str
     existing.unlink()
     existing.parent.rmdir()
     (tmp_path / "runs").write_text("a file")
-    assert "can't be made: Not a directory" in command(file, verb)
+    assert "can't be created: Not a directory" in command(file, verb)
     (tmp_path / "runs").unlink()
-    assert "can't be made" in command(file, verb, "storage=/proc/runs")
+    assert "can't be created" in command(file, verb, "storage=/proc/runs")
     assert "name=" not in command(file, verb, f"name={'n' * 250}")
     assert not (tmp_path / "runs").exists()
 

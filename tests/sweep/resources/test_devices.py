@@ -41,11 +41,11 @@ def test_emulated_bfloat16_and_float16_on_cpus_are_refused_with_the_remedy(refus
     with pytest.raises(RequestError) as caught:
         precision_on([H200, T4], "bfloat16")
     line = refused(caught)
-    for words in ("8.0 or more", "n2 has a Tesla T4 (7.5)", "emulates", "take auto or float16"):
+    for words in ("8.0 or more", "n2 has a Tesla T4 (7.5)", "emulates", "use auto or float16"):
         assert words in line
     with pytest.raises(RequestError) as caught:
         precision_on([], "float16")
-    assert "take auto or float32" in refused(caught)
+    assert "use auto or float32" in refused(caught)
     assert precision_on([], "bfloat16") == "bfloat16", "as before: the user's own choice"
 
 
@@ -67,7 +67,7 @@ def test_a_run_that_was_begun_on_gpus_says_what_to_do_where_there_is_none(refuse
     with pytest.raises(RequestError) as caught:
         refuse_device(settings(device="cuda"), [])
     line = refused(caught)
-    assert "begun on GPUs" in line and "resume it where there is one" in line
+    assert "began on GPUs" in line and "resume it where there is one" in line
     assert "sweep run runs/smile/sweep.yaml name=smile-cpu" in line
     refuse_device(settings(device="cpu"), [])
     refuse_device(settings(device="cpu"), [H200])
@@ -76,7 +76,7 @@ def test_a_run_that_was_begun_on_gpus_says_what_to_do_where_there_is_none(refuse
 def test_other_gpus_than_before_and_unequal_ones_are_said() -> None:
     assert device_remarks([H200], []) == device_remarks([H200], [H200]) == []
     (line,) = device_remarks([T4], [H200])
-    assert "begun on NVIDIA H200, goes on on Tesla T4" in line
+    assert "began on NVIDIA H200 and continues on Tesla T4" in line
     (line,) = device_remarks([H200, T4], [])
     assert "NVIDIA H200 (9.0), Tesla T4 (7.5)" in line
 

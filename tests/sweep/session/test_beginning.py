@@ -104,7 +104,7 @@ def begun(config: SweepConfig, patch: pytest.MonkeyPatch) -> RunFolder:
     ("answer", "code", "said"),
     [
         (refuse, None, ""),
-        (interrupt, 130, "ended before it began (SIGINT): nothing of it is on record"),
+        (interrupt, 130, "ended before it began (SIGINT): nothing was recorded"),
         (break_down, 1, "error: what a library has to say"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_run_is_born_whole_with_its_split_before_any_trial(config: SweepConfig
 def test_a_folder_that_exists_is_refused_and_left_alone(config: SweepConfig) -> None:
     config.folder.mkdir(parents=True)
     (config.folder / "mine.txt").write_text("mine")
-    with pytest.raises(RequestError, match=r"sweep resume .* goes on .*name=run-2"):
+    with pytest.raises(RequestError, match=r"sweep resume .* continues it.*name=run-2"):
         create_run(config, prepare(config), [])
     assert [path.name for path in config.folder.iterdir()] == ["mine.txt"]
 

@@ -102,7 +102,7 @@ def test_more_epochs_let_finished_trials_go_on_and_no_others(
     second.last.write_bytes(b"a state")
     (said,) = ask(run, epochs=5)
     assert "3 → 5 epochs" in said
-    assert "of 3 finished trials 1 go on from their kept state, 2 run again" in said
+    assert "of 3 finished trials 1 continue from their kept state, 2 start again" in said
     longer = open_run(run.path).config
     assert longer.epochs == 5
     assert not nothing_left(run, longer)
@@ -137,7 +137,7 @@ def test_trials_outside_a_new_space_stay_on_record_and_out_of_the_study(
     run: RunFolder, tmp_path: Path
 ) -> None:
     said = ask(run, space=space(tmp_path, "trial: {lr: [1e-2, 1e-3], strategy: head}"))
-    assert any("3 of 4 trials lie outside the new space" in line for line in said)
+    assert any("3 of 4 trials are outside the new space" in line for line in said)
     other = open_run(run.path).config
     trials = [recorded(r, other.metric) for r in run.trials()]
     study, outside = build_study(other.space, other.metric, trials)
@@ -169,7 +169,7 @@ def test_trials_are_counted_in_all_or_on_top(config: SweepConfig, given: str, to
 def test_failed_trials_are_tried_again_with_all_their_retries(run: RunFolder) -> None:
     record = run.trials()[2]
     record.write_status(replace(record.status(), status=Status.FAILED, reason="died", failures=2))
-    assert ask(run, retry_failed=True) == ["1 failed trials are tried again"]
+    assert ask(run, retry_failed=True) == ["1 failed trials will be retried"]
     status = record.status()
     assert (status.status, status.failures, status.reason) == (Status.PENDING, 0, "")
     assert not nothing_left(run, open_run(run.path).config)
@@ -199,7 +199,10 @@ def test_every_request_is_in_the_manifest_with_the_configuration_it_made(
     [
         ({}, "--trials +12"),
         ({"epochs": 2}, "--epochs must be at least the 3"),
-        ({"trials": "many"}, "--trials must be +12 for more or 36 for all, but it is 'many'"),
+        (
+            {"trials": "many"},
+            "--trials must be +12 for twelve more or 36 for 36 in total, but it is 'many'",
+        ),
         ({"trials": "-1"}, "--trials must be more than the 4"),
         ({"trials": "+0"}, "--trials must be more than the 4"),
         ({"trials": "3"}, "--trials must be more than the 4"),
@@ -225,8 +228,8 @@ def test_what_can_not_be_had_is_refused_in_one_line_and_changes_nothing(
         ("trial: {lrr: [1e-5]}", "lrr"),
         ("trial: {lr: {loguniform: [1e-5, 1e-3]}}", "grid needs lists"),
         ("trial: {head: pretrained}", "head: pretrained needs VGG's own classifier"),
-        ("data: {target: Male}", "one section `trial`"),
-        ("trial: 3", "one section `trial`"),
+        ("data: {target: Male}", "a single section `trial`"),
+        ("trial: 3", "a single section `trial`"),
         ("", "must hold keys"),
         ("trial: [", "must be YAML"),
     ],
@@ -313,7 +316,7 @@ def test_rows_that_are_no_whole_sequence_are_refused(run: RunFolder, refused: Te
         path.write_text(wrong)
         with pytest.raises(RequestError) as caught:
             record.rows()
-        assert "is of epoch" in refused(caught)
+        assert "is from epoch" in refused(caught)
     broken = json.loads(second) | {"val_loss": None}
     path.write_text(first + json.dumps(broken) + "\n")
     with pytest.raises(RequestError, match="val_loss is None"):

@@ -118,12 +118,12 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     "settings": (lambda run: (kept(run) / "config.json").write_text("{}"), "config.json"),
     "status": (lambda run: (kept(run) / "status.json").write_text("[]"), "status.json"),
     "row": (lambda run: (kept(run) / "epochs.jsonl").write_text("{}\n"), "epochs.jsonl"),
-    "rows lost": (lambda run: cut(kept(run) / "epochs.jsonl"), "must be of an epoch on record"),
+    "rows lost": (lambda run: cut(kept(run) / "epochs.jsonl"), "must be from an epoch on record"),
     "weights": (lambda run: flipped(only(kept(run), "*.safetensors")), ".safetensors"),
     "weights gone": (lambda run: only(kept(run), "*.safetensors").unlink(), "among the best"),
     "best gone": (lambda run: only(kept(run), "best-*.json").unlink(), "best epoch"),
     "predictions": (lambda run: shuffled(only(kept(run), "best-*.parquet")), "validation images"),
-    "predictions gone": (lambda run: only(kept(run), "best-*.parquet").unlink(), "are gone"),
+    "predictions gone": (lambda run: only(kept(run), "best-*.parquet").unlink(), "are missing"),
     "state": (lambda run: flipped(kept(run) / "last.pt"), "last.pt can't be read"),
     "decisions": (decided_twice, "must be decision 2"),
     "a decision on nobody": (decided_for_nobody, "a decision on trial 000000000000"),
@@ -136,16 +136,16 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     "bar": (lambda run: write_json(run.bar, {"key": [0, 0, 1, "nobody"]}), "delete it"),
     "images right": (
         lambda run: flipped(kept(run) / "right.bits"),
-        "as many images right in each epoch as epochs.jsonl says",
+        "as many right images in each epoch as epochs.jsonl",
     ),
-    "other images right": (swapped_rightness, "the images right in epoch"),
+    "other images right": (swapped_rightness, "the same right images in epoch"),
     "images right cut": (
         lambda run: (kept(run) / "right.bits").write_bytes(b"\xff"),
-        "must have 1 bytes for each of 3 epochs of 8 validation images, but it has 1 in all",
+        "must have 1 bytes for each of 3 epochs of 8 validation images, but it has 1 in total",
     ),
     "too many images right": (
         lambda run: appended(kept(run) / "right.bits", b"\xff"),
-        "but it has 4 in all",
+        "but it has 4 in total",
     ),
     "repeated epochs": (
         lambda run: (kept(run) / "lost.jsonl").write_text("nothing\n{}\n"),
@@ -158,7 +158,7 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     ),
     "session's time": (
         lambda run: edit_manifest(run, lambda facts: facts["sessions"][0].update(ended="late")),
-        "'late' is no time",
+        "'late' is not a time",
     ),
     "status's time": (
         lambda run: retimed(kept(run) / "status.json", "ended"),
@@ -192,7 +192,7 @@ def test_all_faults_are_named_at_once_and_the_exit_code_is_2(run: RunFolder) -> 
     assert len(facts["faults"]) == 3 and facts["run"] == str(run.path)
     done = CliRunner().invoke(app, ["check", str(run.path)])
     assert done.exit_code == 2 and done.stdout.count("fault: ") == 3
-    assert "3 faults; looked at" in done.stdout
+    assert "3 faults; checked" in done.stdout
 
 
 def test_a_trial_without_its_images_right_is_no_fault(run: RunFolder) -> None:
@@ -209,7 +209,7 @@ def test_an_image_that_changed_is_a_fault(run: RunFolder, tmp_path: Path) -> Non
     first = sorted(own.glob("*.jpg"))[0]
     flipped(first)
     (fault,) = check_run(run.path).faults
-    assert f"{first} has changed or is gone" in fault
+    assert f"{first} has changed or is missing" in fault
 
 
 def test_what_a_kill_leaves_is_no_fault_and_said(run: RunFolder) -> None:

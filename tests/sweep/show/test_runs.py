@@ -75,5 +75,5 @@ def test_a_folder_without_runs_says_so_in_a_line(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert facts("--storage", str(folder)) == []
         said = listed("--storage", str(folder))
-        assert said.startswith(f"no runs in {folder}: `sweep run CONFIG` begins one")
+        assert said.startswith(f"no runs in {folder}: `sweep run CONFIG` starts one")
         assert said.count("\n") == 1

@@ -39,7 +39,7 @@ def test_status_tells_how_a_run_stands_from_its_files_alone(config: SweepConfig)
         open_session(run, session)
         assert f"in process {os.getpid()} on" in read_status(run.path)["state"]
         assert read_status(run.path)["in_a_word"] == "running"
-    assert "gone without a word" in read_status(run.path)["state"]
+    assert "exited without recording why" in read_status(run.path)["state"]
     for number, point in enumerate(config.space.points()):
         settings = config.space.settings(point)
         record = TrialRecord.create(run, settings, number, session)
@@ -76,7 +76,7 @@ def test_status_goes_by_the_hold_and_not_by_a_process_number(config: SweepConfig
         named = json.loads(run.holder(session).read_text())
     run.ended(session).unlink()
     run.holder(session).write_text(json.dumps(named | {"start_ticks": 1}))
-    assert "gone without a word; `sweep resume" in read_status(run.path)["state"]
+    assert "exited without recording why; `sweep resume" in read_status(run.path)["state"]
     run.holder(session).write_text(json.dumps(named | {"namespaces": "another container's"}))
     state = read_status(run.path)["state"]
     assert "held since" in state and "last sign of life 0" in state

@@ -234,7 +234,7 @@ def test_what_kills_every_decoder_is_an_error_that_names_it(
     with begun(images, store), pytest.raises(DecoderDied) as caught:
         list(images.pixel_batches(range(9), 4, 2))
     told = str(caught.value)
-    assert f"over {images.folder / images.files[0]} and 3 more it ended with code 1" in told
+    assert f"on {images.folder / images.files[0]} and 3 more it ended with code 1" in told
     assert "and said: no such library" in told
 
 
@@ -321,7 +321,7 @@ def test_where_the_store_cannot_be_written_threads_decode_and_it_is_said(
         assert decoders.pids == []
         (_, pixels), *_ = images.pixel_batches([2], 1, 2)
     assert torch.equal(pixels, as_loaded(images, [2]))
-    assert caplog.text.count("processes can't be had") == 1
+    assert caplog.text.count("processes can't be started") == 1
 
 
 def test_one_cpu_needs_no_process(album: Path, store: Path) -> None:

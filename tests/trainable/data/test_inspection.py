@@ -143,12 +143,12 @@ def jpeg(exif_bytes: bytes = b"") -> bytes:
     ("content", "problem"),
     [
         (b"", "is empty"),
-        (b"<html>not found</html>", "is no readable image"),
-        (jpeg()[: len(jpeg()) // 2], "is no readable image"),
-        (jpeg()[:30], "is no readable image"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "is no readable image"),
-        (b"GIF89a" + b"\xff" * 20, "is no readable image"),
-        (jpeg(exif(SENSELESS, LYING)), "is no readable image"),
+        (b"<html>not found</html>", "is not a readable image"),
+        (jpeg()[: len(jpeg()) // 2], "is not a readable image"),
+        (jpeg()[:30], "is not a readable image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "is not a readable image"),
+        (b"GIF89a" + b"\xff" * 20, "is not a readable image"),
+        (jpeg(exif(SENSELESS, LYING)), "is not a readable image"),
     ],
     ids=["empty", "html", "half", "header", "png", "gif", "exif"],
 )

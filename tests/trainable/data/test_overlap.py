@@ -72,7 +72,7 @@ def test_copies_are_found_by_their_pixels_and_by_what_they_look_like(
         (f"train/{second}", f"test/{saved}"),
     }
     across, inside = found.said()
-    assert across.startswith("2 pairs of the same or nearly the same picture stand in two parts")
+    assert across.startswith("2 pairs of the same or nearly the same image are in two parts")
     assert f"train/{first} and test/{wrapped}" in across
     assert inside.startswith("1 images are the same")
 
@@ -89,9 +89,9 @@ def test_persons_in_two_parts_are_counted_with_their_test_images() -> None:
     far = {file: draw.bytes(32).hex() for file in "abcdefg"}
     found = find_overlap(split, {file: file for file in "abcdefg"}, far)
     assert (found.persons, found.test_images_of_known_persons) == (2, 2)
-    (said,) = [line for line in found.said() if "persons" in line]
+    (said,) = [line for line in found.said() if "people" in line]
     assert said.startswith(
-        "2 persons have images in two parts of the split, 2 test images among them"
+        "2 people have images in two parts of the split, 2 test images among them"
     )
 
 
@@ -176,4 +176,4 @@ def test_what_overlaps_is_said_before_the_start(tmp_path: Path, own_store: Path)
         (faces.images / file).write_bytes((faces.images / faces.files[0]).read_bytes())
     found = prepare(check_config(sweep_facts(faces, tmp_path, {"strategy": "full"}), {}, "test"))
     assert found.data.overlap.same == 19
-    assert any("stand in two parts of the split" in warning for warning in found.warnings)
+    assert any("are in two parts of the split" in warning for warning in found.warnings)

@@ -100,7 +100,7 @@ def test_folders_that_say_parts_are_not_drawn_over_without_a_word() -> None:
     parts = ["train", "test"] * 6
     folders = table_of(TWELVE, joined, table=None, partition=parts)
     said = refusal(folders, SplitConfig())
-    assert said.startswith("folders train and test part the images, so data.split must say")
+    assert said.startswith("folders train and test split the images, so data.split must say")
     assert "data.split.seed=42 draws others" in said
     asked = {"validation": 0.25, "test": 0.25}
     for table, config in (
@@ -137,7 +137,7 @@ def test_one_image_of_each_class_is_enough_for_a_part_and_none_is_not() -> None:
         said = refusal(
             table_of(labels, OFFICIAL, partition=parts_by(letters)), SplitConfig(official=True)
         )
-        assert f"validation has no image with {name} (5 of 12 in all)" in said
+        assert f"validation has no image with {name} (5 of 12 in total)" in said
 
 
 @pytest.mark.parametrize("official", [True, False])
@@ -288,10 +288,10 @@ def test_a_split_is_said_with_its_counts_and_where_it_comes_from() -> None:
     parts = parts_by("ttttttvveeee")
     table = table_of(TWELVE, OFFICIAL, partition=parts, split=parts)
     assert said_of(table, official=True) == (
-        "6 train / 2 validation / 4 test; as list_eval_partition.txt says, 12 of 12 rows"
+        "6 train / 2 validation / 4 test; as given by list_eval_partition.txt, 12 of 12 rows"
     )
     assert said_of(table, column="split") == (
-        "6 train / 2 validation / 4 test; as column 'split' of t.csv says"
+        "6 train / 2 validation / 4 test; as given by column 'split' of t.csv"
     )
     assert said_of(table_of(TWELVE * 200), seed=7) == (
         "1,920 train / 240 validation / 240 test; drawn with seed 7"

@@ -361,7 +361,7 @@ def test_without_a_store_a_trial_goes_on_and_says_why_once(
     assert results(train(hindered, SMALL, "one", by)) == plain
     assert results(train(hindered, SMALL, "two", by)) == plain
     assert by.problem
-    assert caplog.text.count("not shared any more") == 1
+    assert caplog.text.count("no longer shared") == 1
 
 
 def test_an_epochs_own_views_can_be_evicted_once_it_is_over(bench: Bench, store: Path) -> None:

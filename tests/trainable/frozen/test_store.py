@@ -151,7 +151,7 @@ def test_a_write_that_fails_says_so_and_leaves_nothing(shelf: Shelf) -> None:
 
 def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreUnavailable, match="can't be made: Not a directory"):
+    with pytest.raises(StoreUnavailable, match="can't be created: Not a directory"):
         Shelf.open(tmp_path / "file", {})
 
 

@@ -54,7 +54,7 @@ def test_a_driver_that_is_too_old_is_said_with_both_versions(
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     said = unused_gpu()
-    assert "built for CUDA 13.0" in said and "knows CUDA 12.2 at most" in said
+    assert "built for CUDA 13.0" in said and "supports CUDA 12.2 at most" in said
     assert "update the driver, or install a torch for CUDA 12" in said
 
 
@@ -67,7 +67,7 @@ def test_a_gpu_that_is_hidden_is_said_to_be_hidden(
 
 def test_where_the_reason_is_not_known_what_tells_it_is(machine: Path) -> None:
     said = unused_gpu()
-    assert "does not find it" in said and "says why" in said
+    assert "does not find it" in said and "to see why" in said
     (machine / "told").write_text("something else\n")
     assert "(driver unknown)" in unused_gpu() and "does not find it" in unused_gpu()
 

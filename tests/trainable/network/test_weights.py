@@ -66,13 +66,13 @@ def prefixed(prefix: str) -> Callable[[State], State]:
 
 
 WRAPPED: dict[str, tuple[Callable[[State], object], str]] = {
-    "DataParallel": (prefixed("module."), "without module. before its names"),
+    "DataParallel": (prefixed("module."), "without the prefix module. of its names"),
     "Lightning": (
         lambda state: {"epoch": 3, "state_dict": prefixed("model.")(state), "loops": {}},
-        "from its key state_dict, without model. before its names",
+        "from its key state_dict, without the prefix model. of its names",
     ),
-    "a net within a DataParallel": (prefixed("module.net."), "without module.net. before"),
-    "torch.compile": (prefixed("_orig_mod."), "without _orig_mod. before"),
+    "a net within a DataParallel": (prefixed("module.net."), "without the prefix module.net. of"),
+    "torch.compile": (prefixed("_orig_mod."), "without the prefix _orig_mod. of"),
     "a checkpoint by hand": (
         lambda state: {"model_state_dict": state, "loss": torch.tensor(0.1).item()},
         "from its key model_state_dict",
@@ -123,7 +123,7 @@ def test_the_convolutions_alone_are_read_under_their_bare_names(
         backbone, (said,) = new_backbone(asked(saved(prefixed(prefix)(bare), tmp_path / "w.pth")))
         assert torch.equal(backbone.features["28.weight"], bare["28.weight"])
         assert not backbone.classifier
-        assert (f"without {prefix} before" if prefix else "names are those of `features`") in said
+        assert (f"without the prefix {prefix}" if prefix else "names of `features`") in said
 
 
 @pytest.mark.parametrize("format", [torch.float16, torch.bfloat16, torch.float64])
@@ -158,7 +158,7 @@ def test_two_networks_in_a_file_are_refused_with_their_names(
     ):
         with pytest.raises(RequestError) as caught:
             new_backbone(asked(saved(content, tmp_path / "w.pth")))
-        for word in [*words, "save the one that is meant alone"]:
+        for word in [*words, "save only the one you want"]:
             assert word in refused(caught)
 
 
@@ -251,7 +251,7 @@ OTHERS: dict[str, tuple[bytes, str]] = {
     "model.safetensors.index.json": (b'{"metadata": {}, "weight_map": {}}', "text that begins"),
     "pointer.pth": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 553433881\n",
-        "a Git LFS pointer instead of the file: `git lfs pull`",
+        "a Git LFS pointer instead of the file: fetch it with `git lfs pull`",
     ),
     "vgg16.h5": (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file, as Keras writes"),
     "vgg16.keras": (in_zip("metadata.json", "config.json", "model.weights.h5"), "a Keras model"),
@@ -262,9 +262,9 @@ OTHERS: dict[str, tuple[bytes, str]] = {
     "script.pt": (in_zip("s/data.pkl", "s/code/__torch__.py", "s/constants.pkl"), "TorchScript"),
     "weights.npz": (in_zip("conv1.npy"), "an archive of NumPy arrays"),
     "photos.pth": (in_zip("vgg16.pth"), "a zip of other files (vgg16.pth): unpack it"),
-    "vgg16.pth.gz": (b"\x1f\x8b" + bytes(600), "packed by gzip: unpack it"),
+    "vgg16.pth.gz": (b"\x1f\x8b" + bytes(600), "compressed with gzip: unpack it"),
     "none.pth": (b"", "empty"),
-    "noise.pth": (bytes(range(255, 0, -1)) * 3, "of no kind that is known here"),
+    "noise.pth": (bytes(range(255, 0, -1)) * 3, "of an unknown kind"),
 }
 
 
@@ -322,13 +322,13 @@ def test_a_folder_and_a_cached_file_that_is_broken_say_what_to_do(
 ) -> None:
     with pytest.raises(RequestError) as caught:
         load_backbone(str(tmp_path), WIDTH)
-    assert "a folder: give the file in it" in refused(caught)
+    assert "a folder: give the file inside" in refused(caught)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     imagenet_file().parent.mkdir(parents=True)
     imagenet_file().write_bytes(b"<html>")
     with pytest.raises(RequestError) as caught:
         load_backbone("imagenet", 1.0)
-    assert "delete it, and it is fetched anew" in refused(caught)
+    assert "delete it, and it will be downloaded again" in refused(caught)
 
 
 # ---------------------------------------------------------------- numbers, in requests alone

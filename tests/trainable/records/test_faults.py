@@ -112,7 +112,7 @@ def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trial
     assert record.status().status is Status.FINISHED
     calm, _ = bench.fit(record.asked.settings)
     assert results(record.rows()) == results(calm)
-    assert "the GPU's memory was full" in record.log.read_text()
+    assert "the GPU ran out of memory" in record.log.read_text()
 
     left[:] = [1, 1, 1]
     actor.reset_config(actor.config)
@@ -194,5 +194,5 @@ def test_an_actor_whose_code_is_not_the_drivers_trains_nothing(
         result = other.step()
         assert ("fault" in result) == fault
         if fault:
-            assert "which lies in /elsewhere" in result["fault"]
+            assert "which is in /elsewhere" in result["fault"]
         other.cleanup()

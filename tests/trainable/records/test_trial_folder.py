@@ -225,7 +225,7 @@ def test_predictions_stay_when_weights_and_state_go(record: TrialRecord) -> None
     assert record.load_last() is None
     assert record.has_predictions(1)
     assert len(record.rows()) == 1
-    with pytest.raises(RequestError, match="gone"):
+    with pytest.raises(RequestError, match="are missing"):
         record.load_best(row(1))
 
 

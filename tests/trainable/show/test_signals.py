@@ -51,7 +51,7 @@ def test_a_signal_that_was_swallowed_is_remembered_and_told(number: int, code: i
         process.send_signal(number)
     assert (asks.wait(), goes_on.wait()) == (code, 0)
     assert asks.stderr is not None and goes_on.stderr is not None
-    assert goes_on.stderr.read().startswith(signal.Signals(number).name + ": ending")
+    assert goes_on.stderr.read().startswith(signal.Signals(number).name + ": stopping")
     assert asks.stderr.read() == signal.Signals(number).name + ": ended\n"
 
 
@@ -59,7 +59,7 @@ def test_a_second_ctrl_c_ends_what_does_not_end_by_itself() -> None:
     process = begin("busy")
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    assert "again to end at once" in process.stderr.readline(), "while a library computes"
+    assert "again to stop at once" in process.stderr.readline(), "while a library computes"
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     assert process.wait() == 130

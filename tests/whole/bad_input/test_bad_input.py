@@ -182,7 +182,7 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     "an unknown setting": (key("trial.learning_rate", 3), "learning_rate"),
     "no data": (lambda place: place.config.pop("data"), "data must be given"),
     "no target": (lambda place: place.config["data"].pop("target"), "data.target must be given"),
-    "a name with a slash": (key("name", "../run"), "name must be of the letters A to Z"),
+    "a name with a slash": (key("name", "../run"), "name must consist of the letters A to Z"),
     "an ASHA that is on": (override("asha=on"), "asha must be off, or a section with keys"),
     "a split of itself": (override("data.split=split"), "data.split must be official, or"),
     "resources in a word": (override("resources=auto"), "resources must be a section with keys"),
@@ -221,11 +221,11 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     "a patience without a unit": (key("guards.hung_after", 30), "30s, 30m or 30h"),
     "an ASHA that can prune nothing": (key("asha", {"grace_period": 9}), "it can prune nothing"),
     "storage at an address": (key("storage", "s3://bucket/runs"), "is an address (s3)"),
-    "storage in a variable": (key("storage", "$NOBODY_SET_THIS/runs"), "not filled in"),
-    "storage of nobody": (key("storage", "~nobody-of-this-name/runs"), "whom nobody knows"),
+    "storage in a variable": (key("storage", "$NOBODY_SET_THIS/runs"), "not expanded"),
+    "storage of nobody": (key("storage", "~nobody-of-this-name/runs"), "is unknown here"),
     "storage in a file": (
         lambda place: place.set("storage", str(place.table / "runs")),
-        "can't be made: Not a directory",
+        "can't be created: Not a directory",
     ),
     "images at an address": (key("data.images", "https://host/faces.zip"), "is an address (https)"),
     "a name that YAML takes for a number": (override("name=08"), "put it in quotes"),
@@ -420,7 +420,7 @@ FILES: dict[str, tuple[Change, str]] = {
     "an image gone": (lambda place: place.image(5).unlink(), "data.missing=drop"),
     "an image of no bytes": (content(3, b""), "is empty"),
     "half an image": (content(3, jpeg()[:300]), "000004.jpg"),
-    "a page instead of an image": (content(3, b"<html>not found</html>"), "no known format"),
+    "a page instead of an image": (content(3, b"<html>not found</html>"), "format is unknown"),
     "an image that explodes": (bomb, "000004.jpg"),
     "a link to itself": (loop, "000004.jpg"),
     "a folder of an image's name": (
@@ -436,10 +436,10 @@ FILES: dict[str, tuple[Change, str]] = {
     "a zip larger than the disk": (zip_bomb, "GB free"),
     # weights
     "no weights": (key("model.weights", "/nowhere/vgg16.pth"), "/nowhere/vgg16.pth"),
-    "weights with code": (weights("vgg16.pth", pickle.dumps(Hostile())), "no code in it is run"),
+    "weights with code": (weights("vgg16.pth", pickle.dumps(Hostile())), "whose code is not run"),
     "weights with code, by torch": (
         weights("vgg16.pth", saved({"features": Hostile()})),
-        "posix.system, which only code from the file could make",
+        "posix.system, which only code from the file could create",
     ),
     "weights that are a page": (weights("vgg16.pth", b"<html>sign in</html>"), "web page"),
     "weights that are a Git LFS pointer": (
@@ -456,7 +456,7 @@ FILES: dict[str, tuple[Change, str]] = {
         "int8",
     ),
     "weights at an address": (key("model.weights", "https://host/vgg16.pth"), "address (https)"),
-    "weights in a folder": (key("model.weights", "/"), "a folder: give the file in it"),
+    "weights in a folder": (key("model.weights", "/"), "a folder: give the file inside"),
     "weights of no bytes": (weights("vgg16.safetensors", b""), "vgg16.safetensors"),
     "half the weights": (weights("vgg16.pth", saved(state(0.05))[:-5000]), "vgg16.pth"),
     "weights of another width": (weights("vgg16.pth", saved(state(0.1))), "must have shape"),
@@ -548,7 +548,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "a list of runs in a file": (
         lambda run: None,
         ["sweep", "status", "--storage", "RUN/manifest.json"],
-        "--storage must be a folder that runs lie in",
+        "--storage must be a folder of runs",
     ),
     "no run": (shutil.rmtree, ["sweep", "status", "RUN"], "run folder"),
     "another folder": (damaged("manifest.json", None), ["sweep", "resume", "RUN"], "run folder"),
@@ -651,7 +651,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "a winner whose weights are gone": (
         no_weights,
         ["analysis", "predict", "RUN", "face.jpg"],
-        "are gone: only the best trials keep theirs",
+        "are missing: only the best trials keep theirs",
     ),
     "no winner to ask": (
         nobody_finished,
@@ -666,7 +666,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "weights of no winner": (
         no_weights,
         ["analysis", "export", "RUN", "--model", "winner.safetensors"],
-        "are gone: only the best trials keep theirs",
+        "are missing: only the best trials keep theirs",
     ),
     "a model of another kind": (
         lambda run: None,

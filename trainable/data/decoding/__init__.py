@@ -1,1 +1,1 @@
-"""Image files become pixels, in processes of their own where that pays."""
+"""Decodes image files to pixels, in separate processes where that pays."""

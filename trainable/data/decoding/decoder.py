@@ -1,8 +1,8 @@
-"""An image file becomes pixels: here alone, be it in this process or in one of its own.
+"""The only code that decodes image files to pixels, whether in this process or in one of its own.
 
-As a program it answers requests, one JSON line each, until its input ends: so it ends with the process that started it,
-however that one died. It is started by its path and imports nothing of ours, so it begins within 0.3 s and takes
-30 MB, where importing trainable.data takes 3.3 s and 900 MB (docs/log.md). `trainable.data.decoding.pool` asks it.
+As a program it answers requests, one JSON line each, until its input ends, so it ends with the process that started it,
+however that one died. It is started by its path and imports nothing of ours, so it is ready within 0.3 s and takes
+30 MB, where importing trainable.data takes 3.3 s and 900 MB (docs/log.md). `trainable.data.decoding.pool` uses it.
 
     {"folder": f, "look": [file, …]}                               → {"rows": [findings, …]}
     {"folder": f, "pixels": [[file, sha256], …], "size": s, "at": byte} → {"undecoded": [place, …]}
@@ -28,9 +28,9 @@ Findings = tuple[str, int, int, str, str, str]
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """`image` as RGB, from grey, CMYK or palette too, and turned where it says that it lies on its side (EXIF)."""
+    """`image` as RGB, converted from grey, CMYK or palette, and rotated as its EXIF orientation says."""
     turned = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I;16"):  # Pillow's own conversion cuts 16 bits off at 255
+    if turned.mode.startswith("I;16"):  # Pillow's own conversion clips 16 bits at 255
         turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
     return turned.convert("RGB")
 
@@ -47,18 +47,18 @@ def decode(content: bytes, size: int) -> Pixels:
 
 
 def squared(image: Image.Image, size: int) -> Pixels:
-    """What `decode` gives of an opened image."""
+    """As `decode`, for an opened image."""
     square = upright(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.array(square).transpose(2, 0, 1)
 
 
 def is_content(content: bytes, sha256: str) -> bool:
-    """Has `content` this digest?"""
+    """Does `content` have this digest?"""
     return hashlib.sha256(content).hexdigest() == sha256
 
 
 def findings(path: Path) -> Findings:
-    """What an inspection wants to know of a file, which is read once, and from that decoded as for training."""
+    """What an inspection needs to know about a file; it is read once, and decoded as for training."""
     digest = ""
 
     def bad(problem: str) -> Findings:
@@ -75,17 +75,17 @@ def findings(path: Path) -> Findings:
         with Image.open(BytesIO(content)) as image:
             width, height = image.size
             colours = upright(image)
-    except UnidentifiedImageError:  # its text names a buffer in memory
-        return bad("is no readable image: of no known format")
+    except UnidentifiedImageError:  # its message names a buffer in memory
+        return bad("is not a readable image: its format is unknown")
     except Exception as error:  # Pillow raises many kinds for a damaged file
-        return bad(f"is no readable image: {error}")
+        return bad(f"is not a readable image: {error}")
     pixels = hashlib.sha256(f"{colours.size}".encode() + colours.tobytes()).hexdigest()
     perceptual = str(imagehash.phash(colours, hash_size=16))
     return digest, width, height, "", pixels, perceptual
 
 
 def _put(path: Path, sha256: str, slot: Pixels) -> bool:
-    """Decode into `slot`; False where that can't be, whatever the reason: the asker tries, and says it."""
+    """Decode into `slot`; False if that fails for any reason: the caller then decodes it and reports the error."""
     try:
         content = path.read_bytes()
         if not is_content(content, sha256):
@@ -97,7 +97,7 @@ def _put(path: Path, sha256: str, slot: Pixels) -> bool:
 
 
 def answer(request: dict[str, Any], slots: mmap.mmap | None) -> dict[str, Any]:
-    """What a request gets; pixels go into `slots`."""
+    """The answer to a request; pixels are written to `slots`."""
     folder = Path(request["folder"])
     if "look" in request:
         return {"rows": [findings(folder / file) for file in request["look"]]}
@@ -114,14 +114,14 @@ def answer(request: dict[str, Any], slots: mmap.mmap | None) -> dict[str, Any]:
 
 def main() -> None:
     """Answer until the input ends; `sys.argv[1]`, if given, is the handle of the file that holds pixels."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides
     slots = mmap.mmap(int(sys.argv[1]), 0) if len(sys.argv) > 1 else None
     with os.fdopen(os.dup(1), "wb", buffering=0) as answers:
-        os.dup2(2, 1)  # what a library prints is no answer
+        os.dup2(2, 1)  # what a library prints is not an answer
         for line in sys.stdin.buffer:
             try:
                 answers.write(json.dumps(answer(json.loads(line), slots)).encode() + b"\n")
-            except BrokenPipeError:  # nobody wants it any more
+            except BrokenPipeError:  # nothing reads the answers any more
                 return
 
 

@@ -1,7 +1,7 @@
-"""Images decoded by processes of their own (decoder.py), so many at once as there are processes.
+"""Decodes images in separate processes (decoder.py), as many at once as there are processes.
 
-Threads would wait for each other: Python's lock is held for a good part of the work. Findings come back as JSON, pixels
-in a file without a name that all processes map: whatever dies leaves nothing behind.
+Threads would wait for each other: Python's lock is held for much of the work. Findings come back as JSON, pixels in an
+unnamed file that all processes map, so that nothing is left behind whatever dies.
 """
 
 import logging
@@ -24,16 +24,16 @@ from trainable.errors import RequestError
 LOG = logging.getLogger(__name__)
 REQUEST: Final = 32  # images; assumed
 SLOT_BYTES: Final = 2**23
-"""Of a request's pixels: fewer than 32 images where they are larger than 295 px; assumed."""
+"""Of a request's pixels: fewer than 32 images if they are larger than 295 px; assumed."""
 
 
 @dataclass(frozen=True)
 class Decodable:
-    """The only images whose pixels can be asked for: so a trial's processes never open a test image."""
+    """The only images whose pixels can be requested, so that a trial's processes never open a test image."""
 
     folder: Path
     digests: Mapping[str, str]
-    """SHA-256 by file; a file that has another is not decoded."""
+    """SHA-256 by file; a file with another digest is not decoded."""
     image_size: int
 
     @property
@@ -47,13 +47,13 @@ class Decodable:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels on their way."""
+    """Pixels that are being decoded."""
 
     answers: "Sequence[tuple[int, Future[dict[str, Any]]]]"
-    """With the place of the first image of each."""
+    """Each with the place of its first image."""
 
     def undecoded(self) -> list[int]:
-        """When all are there: places of those that can't be read, have changed, or are damaged.
+        """Wait for all; return the places of images that can't be read, have changed, or are damaged.
 
         Raises:
             DecoderDied: a process ended twice over them.
@@ -64,15 +64,15 @@ class Decoded:
 
 
 class Decoders:
-    """`count` processes; none, and `running` is False, where that is 1 or they can't be had.
+    """`count` processes; none, with `running` False, if `count` is 1 or they can't be started.
 
-    They end with it, or with this process, however that ends. Begin them before CUDA is touched.
+    They end with this object, or with this process, however that ends. Start them before CUDA is used.
     """
 
     def __init__(
         self, count: int, store: Path | None = None, only: Decodable | None = None
     ) -> None:
-        """With `only`, they decode its images, through a file in the folder `store`; without, they look at any."""
+        """With `only`, they decode its images, through a file in the folder `store`; otherwise they inspect any."""
         self.count, self.only = count, only
         self.running = False
         self._waiting = Waiting()
@@ -83,7 +83,9 @@ class Decoders:
         try:
             self._begin(store)
         except OSError as error:
-            LOG.warning("images are decoded by threads, since processes can't be had: %s", error)
+            LOG.warning(
+                "images are decoded by threads, since processes can't be started: %s", error
+            )
             self.close()
 
     def _begin(self, store: Path | None) -> None:
@@ -101,7 +103,7 @@ class Decoders:
         self.running = True
 
     def _map(self, store: Path, size: int) -> Pixels:
-        """A file in `store` without a name. Its room is taken now: on a full disk, a write to a mapping is a SIGBUS."""
+        """An unnamed file in `store`. Its space is allocated now: on a full disk, writing to a mapping is a SIGBUS."""
         store.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=store) as file:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -115,7 +117,7 @@ class Decoders:
         self.close()
 
     def close(self) -> None:
-        """End every process; who still waits for one gets a `DecoderDied`."""
+        """End every process; whatever still waits for one gets a `DecoderDied`."""
         self.running = False
         self._waiting.end(len(self._attendants))
         for each in self._attendants:
@@ -128,7 +130,7 @@ class Decoders:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that there are now."""
+        """Of the present processes."""
         return [each.process.pid for each in self._attendants]
 
     def look(self, folder: Path, files: Sequence[str]) -> Iterator[Findings]:
@@ -137,7 +139,7 @@ class Decoders:
         Raises:
             DecoderDied: a process ended twice over some of them.
         """
-        assert self.only is None, "these decode some images, and look at none"
+        assert self.only is None, "these processes decode given images, and inspect none"
         each = max(1, min(REQUEST, len(files) // (4 * self.count)))
         answers = deque(
             self._ask(Request({"folder": str(folder), "look": list(files[start : start + each])}))
@@ -147,7 +149,7 @@ class Decoders:
             yield from map(tuple, answers.popleft().result()["rows"])
 
     def pixels(self, files: Sequence[str], into: Pixels) -> Decoded:
-        """Begin to decode `files` into `into`: (images, 3, size, size).
+        """Start to decode `files` into `into`: (images, 3, size, size).
 
         Raises:
             RequestError: these processes are for other images.
@@ -157,7 +159,7 @@ class Decoders:
         for file in files:
             if file not in digests:
                 raise RequestError(
-                    f"only images that these processes were begun for can be decoded, but {file} is none of them"
+                    f"only images that these processes were started for can be decoded, but {file} is not one of them"
                 )
         answers = []
         for start in range(0, len(files), each):
@@ -170,7 +172,7 @@ class Decoders:
         return Decoded(answers)
 
     def batches_ahead(self, batch_size: int) -> int:
-        """Batches to be asked for ahead so that no process runs out of requests."""
+        """Batches to request ahead so that no process runs out of work."""
         assert self.only is not None
         requests = -(-batch_size // self.only.images_a_request)
         return 1 + -(-(AHEAD + 1) * self.count // requests)

@@ -11,32 +11,32 @@ from typing import Final
 
 from trainable.data.decoding import decoder
 
-# -P: what lies beside decoder.py, or in the current folder, can't take a module's place. Not -I: where PYTHONPATH gives
-# this process its Pillow, the other one must get the same. See `_environment` for PYTHONPATH=.
+# -P: no file beside decoder.py or in the current folder can replace a module. Not -I: if this process has its Pillow
+# from PYTHONPATH, the other one must get the same. See `_environment` for PYTHONPATH=.
 COMMAND: Final = (sys.executable, "-P", "-W", "ignore", decoder.__file__)
 ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # glibc keeps what the last image freed: 141 pages are faulted in anew for each otherwise, 0.4 of its 2.0 ms
+    # glibc keeps what the last image freed; otherwise 141 pages are faulted in again for each, 0.4 of its 2.0 ms
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**27),
 }
-LAST_WORDS: Final = 300  # characters of what a process that died had to say; assumed
+LAST_WORDS: Final = 300  # characters of a dead process's last output; assumed
 
 
 class DecoderProcess:
-    """Started with it, in a group of its own, since Ctrl-C in a terminal goes to the whole group.
+    """A decoding process, in a process group of its own, since Ctrl-C in a terminal goes to the whole group.
 
-    It ends when its input is closed, which the kernel does when this process dies. So nothing but this process may have
-    the other end: handles are not inherited, unless somebody forks without exec.
+    It ends when its input is closed, which the kernel does when this process dies. So only this process may hold the
+    other end: handles are not inherited, except by a fork without exec.
     """
 
     def __init__(self, handles: Sequence[int] = ()) -> None:
-        """Of `handles`, open files that it inherits, it is told the numbers.
+        """`handles` are open files that it inherits; it is told their numbers.
 
         Raises:
-            OSError: no process or no file can be had.
+            OSError: the process or a file can't be created.
         """
         with tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
@@ -53,14 +53,14 @@ class DecoderProcess:
         self._ended = ""
 
     def send(self, line: bytes) -> None:
-        """Hand over a request; a process that is dead says so in `receive`."""
+        """Send a request; if the process is dead, `receive` shows it."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError, ValueError):  # broken, or closed
+        with suppress(BrokenPipeError, ValueError):  # broken or closed
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
     def receive(self) -> bytes | None:
-        """The next answer; None where the process has ended."""
+        """The next answer; None if the process has ended."""
         assert self._process.stdout is not None
         if self._ended:
             return None
@@ -68,16 +68,16 @@ class DecoderProcess:
         return line if line.endswith(b"\n") else None
 
     def kill(self) -> None:
-        """End it now, whatever it does; it holds nothing that could be lost."""
+        """End it now, whatever it is doing; it holds nothing that could be lost."""
         self._process.kill()
 
     def close(self) -> str:
-        """Wait until it is gone, let go of everything, and say how it ended, with its last words."""
+        """Wait until it has ended, free everything, and return how it ended, with its last output."""
         if not self._ended:
             code = self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
-                with suppress(OSError):  # of what could not be written any more
+                with suppress(OSError):  # from what could no longer be written
                     pipe.close()
             self._ended = f"{_how(code)}{self._last_words()}"
         return self._ended
@@ -91,7 +91,7 @@ class DecoderProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, but the current folder gives no modules."""
+    """Our environment, but without modules from the current folder."""
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     others = [folder for folder in folders if folder and os.path.normpath(folder) != os.curdir]
     return {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(others)}
@@ -100,5 +100,5 @@ def _environment() -> dict[str, str]:
 def _how(code: int) -> str:
     if code >= 0:
         return f"with code {code}"
-    said = " (the kernel does that where memory is short)" if code == -signal.SIGKILL else ""
+    said = " (the kernel does that when memory is short)" if code == -signal.SIGKILL else ""
     return f"by {signal.Signals(-code).name}{said}"

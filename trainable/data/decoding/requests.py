@@ -1,4 +1,4 @@
-"""What is asked of decoding processes, and the thread that hands it to one of them and takes its answers."""
+"""Requests to decoding processes, and the thread that sends them to one process and receives its answers."""
 
 import json
 import queue
@@ -17,32 +17,32 @@ from trainable.data.decoding.decoder import Pixels
 from trainable.data.decoding.process import DecoderProcess
 from trainable.errors import RequestError
 
-AHEAD: Final = 2  # requests that a process holds: it need not wait for its thread, and that one for our lock; assumed
+AHEAD: Final = 2  # requests that a process holds, so that it waits neither for its thread nor for our lock; assumed
 
 
 class DecoderDied(RequestError):
-    """A process ended twice over the same request, or all were told to end."""
+    """A process ended twice on the same request, or all were told to end."""
 
 
 @dataclass
 class Request:
-    """One question, of some images in a folder."""
+    """One request, about some images in a folder."""
 
     facts: dict[str, Any]
     into: Pixels | None = None
-    """(images, 3, size, size), where pixels are to go."""
+    """(images, 3, size, size): where to put pixels."""
     answer: "Future[dict[str, Any]]" = field(default_factory=Future)
     deaths: int = 0
 
     def died(self, how: str) -> None:
-        """Tell who waits that this one can't be answered."""
+        """Tell the waiting caller that this request can't be answered."""
         files = self.facts.get("look") or [file for file, _ in self.facts["pixels"]]
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         self.answer.set_exception(
             DecoderDied(
-                f"a decoding process must live until it has answered, but over "
+                f"a decoding process must stay alive until it has answered, but on "
                 f"{Path(self.facts['folder']) / files[0]}{more} {how}; "
-                "look whether memory is short, and at these files"
+                "check whether memory is short, and check these files"
             )
         )
 
@@ -58,11 +58,11 @@ class Waiting:
 
     def put(self, request: Request) -> None:
         self._queue.put(request)
-        if self.ended:  # nobody will take it
+        if self.ended:  # no thread will take it
             self._refuse()
 
     def end(self, threads: int) -> None:
-        """Let so many threads end, and nobody wait for what was not begun."""
+        """Let this many threads end, and refuse all requests that were not started."""
         self.ended = True
         self._refuse()
         for _ in range(threads):
@@ -78,7 +78,7 @@ class Waiting:
                 request.died("all were told to end")
 
     def first(self) -> Request | None:
-        """For a process that has nothing to do; None when no more will come."""
+        """The next request for an idle process; None when no more will come."""
         me = threading.get_ident()
         self._idle.add(me)
         request = self._queue.get()
@@ -86,7 +86,7 @@ class Waiting:
         return request
 
     def another(self) -> Request | None:
-        """For a process that has something to do already: None where the idle ones want all there is."""
+        """Another request for a busy process; None if the idle ones can take all there are."""
         if self.ended or self._queue.qsize() <= len(self._idle):
             return None
         with suppress(queue.Empty):
@@ -103,10 +103,10 @@ class Attendant:
     def __init__(
         self, waiting: Waiting, handles: Sequence[int], slots: Pixels, offset: int
     ) -> None:
-        """`slots` (AHEAD, bytes) lie `offset` bytes into the file that the process maps.
+        """`slots` (AHEAD, bytes) start `offset` bytes into the file that the process maps.
 
         Raises:
-            OSError: no process can be had.
+            OSError: the process can't be started.
         """
         self._waiting, self._handles = waiting, handles
         self._slots, self._offset = slots, offset
@@ -119,7 +119,7 @@ class Attendant:
         self._thread.start()
 
     def end(self) -> None:
-        """After `Waiting.end`: wait until all is over."""
+        """After `Waiting.end`: wait until the thread and the process have ended."""
         self.process.kill()
         if self._thread.ident is not None:
             self._thread.join()
@@ -134,7 +134,7 @@ class Attendant:
                 self._finish(line)
 
     def _take(self) -> bool:
-        """Hand over what the process can hold; False when nothing is left to wait for."""
+        """Send as many requests as the process can hold; False when nothing is left to wait for."""
         while self._free:
             request = self._waiting.another() if self._sent else self._waiting.first()
             if request is None:
@@ -144,7 +144,7 @@ class Attendant:
         return bool(self._sent)
 
     def _hand_over(self, request: Request, slot: int) -> None:
-        # Both answers fit into a pipe, so the process goes on to read, and this never waits for one that waits for us.
+        # Both answers fit into a pipe, so the process keeps reading, and neither side can wait for the other.
         at = self._offset + slot * self._slots.shape[1]
         self.process.send(json.dumps(request.facts | {"at": at}).encode() + b"\n")
 
@@ -155,14 +155,14 @@ class Attendant:
             if request.into is not None:
                 found = self._slots[slot, : request.into.size]
                 np.copyto(request.into, found.reshape(request.into.shape))
-        except Exception as error:  # or else somebody would wait for ever
+        except Exception as error:  # otherwise the caller would wait for ever
             request.answer.set_exception(error)
         else:
             request.answer.set_result(answer)
         self._free.append(slot)
 
     def _replace(self) -> None:
-        """Another process gets the requests of one that has ended; the one that it died over, only once more."""
+        """A new process gets the requests of one that has ended; the request on which it died, only once more."""
         how = self.process.close()
         self._sent[0][0].deaths += 1
         while self._sent and (self._sent[0][0].deaths > 1 or self._waiting.ended):
@@ -170,7 +170,7 @@ class Attendant:
             request.died(f"it ended {how}")
             self._free.append(slot)
         if not self._waiting.ended:
-            with suppress(OSError):  # then the dead one stays, and ends once more
+            with suppress(OSError):  # then the dead one stays, and is found dead once more
                 self.process = DecoderProcess(self._handles)
         if self._waiting.ended:
             self.process.kill()

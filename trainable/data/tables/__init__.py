@@ -1,1 +1,1 @@
-"""The image table in any layout that people have: found, read, joined to the images, its labels understood."""
+"""The image table in any common layout: found, read, joined to the images, its labels interpreted."""

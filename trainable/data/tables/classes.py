@@ -1,4 +1,4 @@
-"""Images without a table, in a folder for each class, with or without folders for the parts above them."""
+"""Images without a table: in one folder per class, with or without folders for the parts above them."""
 
 import posixpath
 import re
@@ -25,15 +25,15 @@ PARTS_SAID: Final = {
     "test": "test",
     "testing": "test",
 }
-"""Words for the parts of a split, in small letters."""
+"""Words for the parts of a split, in lower case."""
 PART_NUMBERS: Final = {"0": "train", "1": "validation", "2": "test"}
-"""As in CelebA's partition file; folders of such names are classes."""
+"""As in CelebA's partition file; folders with these names are classes."""
 TWINS: Final = 0.5
-"""Share of the smaller class's names that two classes have in common, above which these are no classes; assumed."""
+"""Above this share of the smaller class's names in common, two folders are not taken for classes; assumed."""
 
 
 def part_said(text: str, numbers: bool = False) -> str | None:
-    """The part that a word stands for, `training_set` too; None where it stands for none."""
+    """The part that a word names, `training_set` too; None if it names none."""
     word = re.sub(r"[-_ ]?(set|data|images)$", "", text.strip().casefold())
     if numbers and re.fullmatch(r"[0-2](\.0+)?", word):
         return PART_NUMBERS[word[0]]
@@ -42,21 +42,21 @@ def part_said(text: str, numbers: bool = False) -> str | None:
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """What the folders say."""
+    """The labels and parts that folders give."""
 
     root: Path
-    """The folder that holds those of the classes, or of the parts."""
+    """The folder that holds the folders of the classes, or of the parts."""
     frame: pd.DataFrame
-    """Text: file (from `root`), class, and where folders say it part (train | validation | test)."""
+    """Text: file (relative to `root`), class, and, if folders give it, part (train | validation | test)."""
     positive: str
     """The class that counts as 1."""
 
 
 def class_folders(root: Path, data: DataConfig) -> ClassFolders | None:
-    """Labels by the folders that images lie in; None where there are no such folders.
+    """Labels by the folders that images are in; None if there are no such folders.
 
     Raises:
-        RequestError: they are other than two classes, and none of them is named; or they may be no classes.
+        RequestError: there are not two classes, and none is named; or they may not be classes.
     """
     folder = root
     while len(inner := folders_in(folder)) == 1 and not _images_in(folder):
@@ -71,8 +71,8 @@ def class_folders(root: Path, data: DataConfig) -> ClassFolders | None:
         return None
     if astray:
         raise RequestError(
-            f"data.table must name a table, or every image must lie in the folder of its class, but {folder} has "
-            f"classes {some(classes)} and {len(astray):,} images beside them: {some(astray)}; move these away"
+            f"data.table must name a table, or every image must be in the folder of its class, but {folder} has "
+            f"classes {some(classes)} and {len(astray):,} images beside them: {some(astray)}; move these images away"
         )
     frame = pd.DataFrame(rows, columns=["file", "class", "part"], dtype=object)
     if not parted:
@@ -87,7 +87,7 @@ def _images_in(folder: Path) -> bool:
 def _rows(
     folder: Path, parts: Mapping[str, str | None]
 ) -> tuple[list[tuple[str, str, str | None]], list[str]]:
-    """File, class and part of each image in `folder`, and the images that are in no class's folder."""
+    """File, class and part of each image in `folder`, and the images outside the class folders."""
     depth = 1 if parts else 0
     rows: list[tuple[str, str, str | None]] = []
     astray = []
@@ -101,7 +101,7 @@ def _rows(
 
 
 def _positive(frame: pd.DataFrame, classes: list[str], data: DataConfig, folder: Path) -> str:
-    """`data.positive` or, where a class is called so, `data.target`; else the later of two by letters."""
+    """`data.positive`, or `data.target` if a class has that name; otherwise the second of two in alphabetical order."""
     if data.positive is not None:
         if data.positive not in classes:
             raise RequestError(
@@ -120,8 +120,8 @@ def _positive(frame: pd.DataFrame, classes: list[str], data: DataConfig, folder:
     if "part" not in frame and _are_twins(frame, classes):
         raise RequestError(
             f"data.table must name a table, or {' and '.join(classes)} in {folder} must be two classes, but they hold "
-            f"files of the same names, as two versions of one image have; if they are classes, "
-            f"data.positive={classes[1]} says so"
+            f"files with the same names, like two versions of one image; if they are classes, "
+            f"set data.positive={classes[1]}"
         )
     return classes[1]
 

@@ -1,4 +1,4 @@
-"""Which column of a table has the names of the images: known by its values or its name, else by the images."""
+"""Which column of a table has the image names: known by its values or its name, otherwise by the images."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +11,10 @@ from trainable.errors import RequestError, did_you_mean
 
 
 def file_column(sheet: Sheet, root: Path, data: DataConfig) -> tuple[str, FoundImages | None]:
-    """The column of file names, and its images where it was known by them.
+    """The column of file names, and its images if it was found by them.
 
     Raises:
-        RequestError: no column is one, or several are.
+        RequestError: no column has file names, or several do.
     """
     if data.file_column is not None:
         if data.file_column not in sheet.frame:
@@ -42,15 +42,15 @@ def file_column(sheet: Sheet, root: Path, data: DataConfig) -> tuple[str, FoundI
         raise no_file_column(sheet)
     maybe = best or list(found) or named
     raise RequestError(
-        f"one column of {sheet.path} must hold the names of the images, but whether {' or '.join(maybe)} does is not "
-        "certain; name it as data.file_column"
+        f"one column of {sheet.path} must hold the names of the images, but it could be {' or '.join(maybe)}; "
+        "name it as data.file_column"
     )
 
 
 def _columns_but(sheet: Sheet, target: str) -> list[str]:
-    """Columns that may hold names without a suffix: only one that names an image in every row is believed to.
+    """Columns that could hold names without a suffix: only one that names an image in every row is accepted.
 
-    One without a name is an index: its numbers are near those of images, and shift every label.
+    A column without a name is an index: its numbers are close to those of images, and would shift every label.
     """
     return [name for name in sheet.frame.columns if name != target and not name.startswith(UNNAMED)]
 
@@ -58,13 +58,13 @@ def _columns_but(sheet: Sheet, target: str) -> list[str]:
 def no_file_column(sheet: Sheet) -> RequestError:
     columns = list(sheet.frame.columns)
     return RequestError(
-        f"{sheet.path} must have a column of file names of images, but none of {some(columns)} is one; "
-        "data.file_column names it"
+        f"{sheet.path} must have a column of image file names, but none of {some(columns)} is one; "
+        "name it as data.file_column"
     )
 
 
 def image_columns(sheet: Sheet) -> list[str]:
-    """Columns whose values, where there are any, all end as the names of images do."""
+    """Columns with values that all end like image names, apart from empty ones."""
     return [
         str(name)
         for name, column in sheet.frame.items()

@@ -1,4 +1,4 @@
-"""Where the images of a table are, and the table of images, in the layouts that people have."""
+"""Finds the images of a table, and the table of images, in common layouts."""
 
 import os
 import posixpath
@@ -13,11 +13,11 @@ from trainable.data.tables.reading import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from trainable.errors import RequestError
 
 SIDE_FILES: Final = ("list_eval_partition", "list_landmarks", "list_bbox", "identity_celeba")
-"""How files begin that lie beside CelebA's table and are none."""
+"""Prefixes of files beside CelebA's table that are not tables."""
 
 
 NEARLY: Final = 0.9
-"""Of two folders that hold so many of each other's count, neither is taken for the one; assumed."""
+"""If the counts of two folders are this close, neither is chosen; assumed."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class FoundImages:
 
 
 def files_below(root: Path, deep: bool = True) -> Iterator[str]:
-    """Every file in `root` and, with `deep`, the folders below it, by its name from there.
+    """Every file in `root` and, with `deep`, in the folders below it, by its path relative to `root`.
 
-    Links are followed, loops are not. What systems hide is left out: names that begin with a dot, __MACOSX.
+    Links are followed, loops are not. Hidden names are left out: those that begin with a dot, and __MACOSX.
     """
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         try:
             here = os.stat(folder)
-        except OSError:  # gone meanwhile
+        except OSError:  # deleted meanwhile
             continue
         again = (here.st_dev, here.st_ino) in seen
         subfolders[:] = [] if again or not deep else sorted(filter(_is_shown, subfolders))
@@ -56,7 +56,7 @@ def _is_shown(name: str) -> bool:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """By name; links too, hidden ones not. None are given of one that can't be read."""
+    """Subfolders by name, including links, without hidden ones; none if `folder` can't be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
@@ -74,12 +74,12 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def find_images(root: Path, names: Sequence[str]) -> FoundImages:
-    """`root` where it holds most of the images that `names` name, else the folder below it that holds the most.
+    """`root` if it holds most of the images in `names`, otherwise the folder below it that holds the most.
 
-    Where the images of names without folders are spread over folders below it, it is `root` too.
+    It is also `root` if the images of names without folders are spread over folders below it.
 
     Raises:
-        RequestError: none is there, or several folders hold as many.
+        RequestError: there are none, or several folders hold as many.
     """
     rows = [normal(name) for name in names]
     if not os.access(root, os.R_OK | os.X_OK):
@@ -100,8 +100,8 @@ def _found(folder: Path, rows: Sequence[str], there: Sequence[str]) -> FoundImag
     found = match(rows, _where_named(there, rows))
     if not found.count:
         raise RequestError(
-            f"every image must be named in the table, but only some of the numbers {', '.join(rows[:3])}, … are those "
-            f"of images in {folder}, which may be counted in another way; write file names into the table"
+            f"the table must name images, but only some of its numbers {', '.join(rows[:3])}, … are those of images in "
+            f"{folder}, which may be numbered differently; write file names into the table"
         )
     return FoundImages(folder, found, _beyond(there, found))
 
@@ -112,7 +112,7 @@ def _beyond(files: Sequence[str], found: Matched) -> int:
 
 
 def _where_named(files: Sequence[str], rows: Sequence[str]) -> list[str]:
-    """The files in the folder itself, and in folders that rows name: a thumbnail in another stands for no image."""
+    """The files in the folder itself and in folders that rows name: a thumbnail elsewhere does not count."""
     folders = {""}
     for name in {posixpath.dirname(name) for name in rows}:
         parts = name.casefold().strip("/").split("/")
@@ -125,13 +125,13 @@ def is_image(name: str) -> bool:
 
 
 def _holds_most(folder: Path, rows: Sequence[str]) -> bool:
-    """Without looking further: a folder that was named, and holds what the table names, is the one."""
+    """Does `folder` itself hold most of what the table names? Then no other folder is searched."""
     there = set(files_below(folder, deep=False))
     return 2 * sum(name in there for name in rows) > len(rows)
 
 
 def _fullest(rows: Sequence[str], files: Sequence[str]) -> tuple[Counter[str], bool]:
-    """Rows' images by folder, by the strictest step that finds half of them in one, else any; and whether it does."""
+    """The rows' images by folder, by the strictest step that finds half in one, or else any; and whether it does."""
     best: Counter[str] = Counter()
     for step in steps(rows):
         held = _held(rows, files, step)
@@ -142,10 +142,10 @@ def _fullest(rows: Sequence[str], files: Sequence[str]) -> tuple[Counter[str], b
 
 
 def _chosen(root: Path, rows: Sequence[str], held: Counter[str]) -> str:
-    """The folder that holds the most; `root`, which was named, where it holds nearly as many as any.
+    """The folder that holds the most, but `root`, which was named, if it holds nearly as many.
 
     Raises:
-        RequestError: none holds any, or several hold nearly as many.
+        RequestError: no folder holds any, or several hold nearly as many.
     """
     most = max(held.values(), default=0)
     nearly = sorted(folder for folder, count in held.items() if count >= NEARLY * most)
@@ -173,7 +173,7 @@ def _held(rows: Sequence[str], files: Sequence[str], step: JoinStep) -> Counter[
     single = {key for key, count in Counter(map(step.row, rows)).items() if key and count == 1}
     found: set[tuple[str, str]] = set()
     for file in files:
-        if step.said and not is_image(file):  # captions lie beside images of the same names
+        if step.said and not is_image(file):  # captions are beside images with the same names
             continue
         parts = file.split("/")
         depths = range(len(parts)) if step.looks_inside else [len(parts) - 1]
@@ -185,12 +185,12 @@ def _held(rows: Sequence[str], files: Sequence[str], step: JoinStep) -> Counter[
 
 
 def find_table(images: Path, root: Path) -> Path:
-    """The table that lies beside the images, or with them in their zip: in the nearest folder that has any.
+    """The table beside the images, or with them in their zip: in the nearest folder that has any table.
 
-    There it is one of the names that people have, or the only table.
+    There it has one of the known names, or is the only table.
 
     Raises:
-        RequestError: none is there, or several and none has a known name.
+        RequestError: there is none, or there are several without a known name.
     """
     known = ["list_attr_celeba.csv", "list_attr_celeba.txt"]
     known += [f"{images.stem}{suffix}" for suffix in TABLE_SUFFIXES]
@@ -202,12 +202,12 @@ def find_table(images: Path, root: Path) -> Path:
     inner = [table for folder in _inner(root) for table in _tables_in(folder)]
     if inner:
         return _only(inner, root)
-    for name in known[:2]:  # Kaggle's images lie two folders deep
+    for name in known[:2]:  # Kaggle's images are two folders deep
         if (root.parent.parent / name).is_file():
             return root.parent.parent / name
     raise RequestError(
         f"data.table must name the table of the images, since none of {', '.join(known[:3])} "
-        f"and no single table ({', '.join(TABLE_SUFFIXES)}) lies in {' or '.join(map(str, near))}"
+        f"and no single table ({', '.join(TABLE_SUFFIXES)}) is in {' or '.join(map(str, near))}"
     )
 
 
@@ -223,12 +223,12 @@ def _only(tables: Sequence[Path], folder: Path) -> Path:
 def _tables_in(folder: Path) -> list[Path]:
     try:
         return sorted(each for each in folder.iterdir() if _may_be_table(each))
-    except OSError:  # one that may be passed through and not read
+    except OSError:  # it can be entered but not read
         return []
 
 
 def _inner(root: Path) -> list[Path]:
-    """Folders in `root` and in those, as a zip may have them."""
+    """Folders in `root` and in those folders, as a zip may have."""
     first = folders_in(root)
     return [*first, *(inner for each in first for inner in folders_in(each))]
 

@@ -1,4 +1,4 @@
-"""What a column of text says: labels of two classes, and numbers. Which words mean "missing" is never guessed."""
+"""Interprets a column of text as labels of two classes, or numbers. Which words mean "missing" is never guessed."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -31,11 +31,11 @@ MAYBE_MISSING: Final = frozenset(
         *("?", ".", "-", "--", "–", "−", "#value!", "#ref!", "#null!", "#name?", "#div/0!"),
     )
 )
-"""Words, in small letters, that stand for no value in some tables and for a value in others."""
+"""Words, in lower case, that mean a missing value in some tables and a value in others."""
 NUMBER: Final = re.compile(r"[-−+]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][-+]?[0-9]{1,3})?")
 EXACT_DIGITS: Final = 15
-"""Whole numbers of more are names, which a float would round: a double holds any of 15 (IEEE 754)."""
-SHOWN: Final = 5  # values that a line names; assumed
+"""Longer whole numbers are names, which a float would round: a double holds any number of 15 digits (IEEE 754)."""
+SHOWN: Final = 5  # values that a message lists; assumed
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Labels:
     """A target column."""
 
     values: "pd.Series[int]"
-    """0 or 1; 0 too where the label is missing."""
+    """0 or 1; also 0 if the label is missing."""
     missing: "pd.Series[bool]"
     classes: tuple[str, str]
     """What the table calls label 0 and label 1."""
     called: "pd.Series[str]"
-    """The value of each row, by one name for all its writings."""
+    """The value of each row, under one name for all its spellings."""
     ordered: tuple[str, ...]
-    """The values: those of label 0, then that of label 1."""
+    """The values: those of label 0, then the one of label 1."""
 
     def said(self, rows: "np.ndarray[Any, Any]") -> str:
-        """Of these rows, such as `no (31 rows) counts as 0; yes (29 rows) counts as 1`."""
+        """How these rows are counted, such as `no (31 rows) counts as 0; yes (29 rows) counts as 1`."""
         counts = self.called[rows].value_counts()
         each = [f"{value} ({counts.get(value, 0):,} rows)" for value in self.ordered]
         zero = f"{', '.join(each[:-1])} count{'s' if len(each) == 2 else ''} as 0"
@@ -64,7 +64,7 @@ def labels_of(column: "pd.Series[str]", data: DataConfig, where: str) -> Labels:
     """Labels from the text of a column.
 
     Raises:
-        RequestError: not two classes, words that may mean "missing", labels that are missing and were not to be.
+        RequestError: not two classes, words that may mean "missing", missing labels that are not allowed.
     """
     missing = missing_in(column, data, where)
     if missing.all():
@@ -72,7 +72,7 @@ def labels_of(column: "pd.Series[str]", data: DataConfig, where: str) -> Labels:
     if missing.any() and data.missing == "refuse":
         raise RequestError(
             f"{where} must have a value in every row, but {int(missing.sum()):,} of {len(missing):,} have none, "
-            f"row {int(np.flatnonzero(missing)[0]) + 1} first; fill them in, or data.missing=drop goes on without them"
+            f"row {int(np.flatnonzero(missing)[0]) + 1} first; fill them in, or set data.missing=drop to leave them out"
         )
     names = _one_name_each(column[~missing].unique().tolist())
     ordered = _ordered(set(names.values()))
@@ -88,10 +88,10 @@ def labels_of(column: "pd.Series[str]", data: DataConfig, where: str) -> Labels:
 
 
 def missing_in(column: "pd.Series[str]", data: DataConfig, where: str) -> "pd.Series[bool]":
-    """Which rows have no value: nothing stands there, or one of `data.missing_values`.
+    """Which rows have no value: an empty field, or one of `data.missing_values`.
 
     Raises:
-        RequestError: one of these is not there, or is there in another spelling too.
+        RequestError: one of these does not occur, or also occurs in another spelling.
     """
     values = [value for value in column.unique() if value != ""]
     absent = {value for word in data.missing_values or () for value in values if _same(value, word)}
@@ -102,7 +102,7 @@ def missing_in(column: "pd.Series[str]", data: DataConfig, where: str) -> "pd.Se
             but = f"beside {word!r}" if there else f"no row has {word!r}"
             but += f" it has {like[0]!r}" if there else f"; it has {like[0]!r}" if like else ""
             raise RequestError(
-                f"data.missing_values must list words of {where}, each in every spelling there, but {but}"
+                f"data.missing_values must list words of {where}, each in all its spellings, but {but}"
             )
     return (column == "") | column.isin(absent)
 
@@ -114,23 +114,23 @@ def _refuse_words(values: Sequence[str], where: str) -> None:
         raise RequestError(
             f"{where} must have two values, but it has {len(values)}: {_shown(values)}; if {' and '.join(words)} "
             f"mean{'s' if len(words) == 1 else ''} that there is no value, "
-            f"'data.missing_values=[{listed}]' says so; if not, 'data.missing_values=[]' does"
+            f"set 'data.missing_values=[{listed}]'; if not, set 'data.missing_values=[]'"
         )
 
 
 def _refuse_spellings(values: Sequence[str], where: str) -> None:
-    """One word in two spellings is hardly two classes."""
+    """Refuse one word in two spellings, which is hardly two classes."""
     first: dict[str, str] = {}
     for value in values:
         other = first.setdefault(value.casefold(), value)
         if other != value:
             raise RequestError(
-                f"{where} must spell each value in one way, but it has {other!r} and {value!r}; make them one"
+                f"{where} must spell each value in one way, but it has {other!r} and {value!r}; spell them alike"
             )
 
 
 def _positive(values: Sequence[str], data: DataConfig, where: str) -> str:
-    """The value that counts as 1: the one that was named, else the larger of two."""
+    """The value that counts as 1: the one that was named, otherwise the larger of two."""
     if data.positive is not None:
         named = [value for value in values if _same(value, data.positive)]
         if not named:
@@ -140,7 +140,9 @@ def _positive(values: Sequence[str], data: DataConfig, where: str) -> str:
         if len(values) > 1:
             return named[0]
     if len(values) != 2:
-        remedy = "; data.positive=VALUE takes one against all others" if len(values) > 2 else ""
+        remedy = (
+            "; set data.positive=VALUE for one value against all others" if len(values) > 2 else ""
+        )
         raise RequestError(
             f"{where} must have two values, but it has {len(values)}: {_shown(values)}{remedy}"
         )
@@ -156,7 +158,7 @@ def _number(text: str) -> float | None:
 
 
 def _same(value: str, given: str) -> bool:
-    """Is it what was given? True and false as YAML reads them have lost their spelling."""
+    """Is `value` what was given? True and false lose their spelling when YAML reads them."""
     given = given.strip()
     if value == given or (given in ("True", "False") and value.casefold() == given.casefold()):
         return True
@@ -164,7 +166,7 @@ def _same(value: str, given: str) -> bool:
 
 
 def _one_name_each(values: Sequence[str]) -> dict[str, str]:
-    """What each value is called: the numbers 1 and 1.0 are one value, called by its shortest writing."""
+    """The name of each value: the numbers 1 and 1.0 are one value, named by its shortest spelling."""
     shortest: dict[float, str] = {}
     for value in sorted(values, key=lambda text: (len(text), text)):
         number = _number(value)
@@ -174,7 +176,7 @@ def _one_name_each(values: Sequence[str]) -> dict[str, str]:
 
 
 def _ordered(values: Collection[str]) -> list[str]:
-    """By size where all are numbers, else by letters."""
+    """By size if all are numbers, otherwise alphabetically."""
     numbers = {value: _number(value) for value in values}
     if None not in numbers.values():
         return sorted(values, key=lambda value: numbers[value] or 0.0)
@@ -182,7 +184,7 @@ def _ordered(values: Collection[str]) -> list[str]:
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of text as what they hold: numbers where every value is one, missing where nothing stands."""
+    """Columns of text by their content: numbers if every value is one, missing where a field is empty."""
     return pd.DataFrame({name: _typed(frame[name]) for name in frame.columns}, index=frame.index)
 
 

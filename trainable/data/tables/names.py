@@ -1,7 +1,7 @@
-"""Joining by file name: exactly where that can be, else by what is left of the names, where it is unambiguous.
+"""Joins rows and files by name: exactly if possible, otherwise by parts of the names, if unambiguous.
 
-Names come from different hands: `1.JPG` here and `img/000001.jpg` there. Each step below leaves a little more out. A
-name that two rows or two files would share at a step is not matched by it, so nothing is ever joined to the wrong one.
+Names vary by source: `1.JPG` here and `img/000001.jpg` there. Each step below leaves out a little more. A name that two
+rows or two files would share at a step is not matched by it, so nothing is ever joined to the wrong file.
 """
 
 import posixpath
@@ -15,9 +15,9 @@ from typing import Final
 from trainable.data.tables.reading import IMAGE_SUFFIXES
 
 Key = Callable[[str], str | None]
-"""What a step compares; None where the name has no such thing."""
+"""What a step compares; None if the name has no such part."""
 DEEPEST: Final = 16
-"""Folders that are left out of the front of a name, at most; assumed."""
+"""The most leading folders that are left out of a name; assumed."""
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,28 @@ class JoinStep:
     row: Key
     file: Key
     looks_inside: bool = True
-    """Are the folders of a name a part of what is compared?"""
+    """Are the folders of a name part of the comparison?"""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Rows of a table and what they were joined to."""
+    """Rows of a table, and what they were joined to."""
 
     found: tuple[str | None, ...]
-    """The other side's name of each row; None where there is none, or no single one."""
+    """The matching name for each row; None if there is none, or no unique one."""
     steps: Counter[str]
-    """Rows by step; "" are equal names."""
+    """Number of rows by step; "" for equal names."""
 
     @property
     def count(self) -> int:
         return sum(self.steps.values())
 
     def lacking(self, names: Sequence[str]) -> list[str]:
-        """The names of the rows that nothing was found for."""
+        """The names of the rows for which nothing was found."""
         return [name for name, found in zip(names, self.found, strict=True) if found is None]
 
     def said(self) -> str:
-        """`60 of 60 rows`, and by what, where names are not equal."""
+        """`60 of 60 rows`, and by which steps if names are not equal."""
         loose = [f"{count:,} {step}" for step, count in self.steps.items() if step]
         by = f" ({', '.join(loose)})" if loose else ""
         return f"{self.count:,} of {len(self.found):,} rows{by}"
@@ -61,7 +61,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def normal(name: str) -> str:
-    """With slashes and composed letters, whichever system wrote it, and without `./`."""
+    """With forward slashes and composed letters, whichever system wrote it, and without `./`."""
     composed = name if name.isascii() else unicodedata.normalize("NFC", name)
     return posixpath.normpath(composed.replace("\\", "/"))
 
@@ -71,7 +71,7 @@ def _small(name: str) -> str:
 
 
 def without_suffix(name: str) -> str:
-    """In small letters, without the suffix of an image."""
+    """In lower case, without an image suffix."""
     stem, suffix = posixpath.splitext(_small(name))
     return stem if suffix in IMAGE_SUFFIXES else _small(name)
 
@@ -81,7 +81,7 @@ def _alone(name: str) -> str:
 
 
 def _bare(key: Key) -> Key:
-    """`key` of a name that has no folder: one that has must not answer to a file in another."""
+    """`key` of a name without folders; a name with folders must not match a file in another folder."""
     return lambda name: None if "/" in name else key(name)
 
 
@@ -91,7 +91,7 @@ def _number(name: str) -> str | None:
 
 
 def _less(folders: int, key: Key) -> Key:
-    """`key` of a name without so many folders at its front; None where it has fewer."""
+    """`key` of a name without this many leading folders; None if it has fewer."""
 
     def shorter(name: str) -> str | None:
         parts = name.lstrip("/").split("/")
@@ -103,25 +103,25 @@ def _less(folders: int, key: Key) -> Key:
 def steps(names: Iterable[str]) -> Iterator[JoinStep]:
     """The ways to compare `names`, the strictest first."""
     yield JoinStep("", normal, normal)
-    yield JoinStep("whatever their case", _small, _small)
-    yield JoinStep("without their suffix", without_suffix, without_suffix)
+    yield JoinStep("ignoring case", _small, _small)
+    yield JoinStep("without suffix", without_suffix, without_suffix)
     deepest = min(max((name.strip("/").count("/") for name in names), default=0), DEEPEST)
     for folders in range(1, deepest + 1):
         less = f"without {folders} leading folder{'s' if folders > 1 else ''}"
         yield JoinStep(less, _less(folders, normal), normal)
-        yield JoinStep(f"{less} and their suffix", _less(folders, without_suffix), without_suffix)
+        yield JoinStep(f"{less} and suffix", _less(folders, without_suffix), without_suffix)
     yield JoinStep("without folder and suffix", _bare(_alone), _alone, looks_inside=False)
     yield AS_NUMBERS
 
 
 AS_NUMBERS: Final = JoinStep("as numbers", _bare(_number), _number, looks_inside=False)
-"""Numbers are near each other, so that it is taken for all rows or for none."""
+"""Numbers are close to each other, so this step is used for all rows or for none."""
 
 
 def match(rows: Sequence[str], files: Iterable[str], numbers: bool = True) -> Matched:
-    """Join every row's name to one of `files`, each by the strictest step that finds one; no file to two rows.
+    """Join every row's name to one of `files`, each by the strictest step that finds one; never one file to two rows.
 
-    A step is passed over where a file that a stricter one has found has a twin by it: images with their masks beside.
+    A step is skipped if a file that a stricter step found has a twin by it, such as a mask beside each image.
     """
     known = list(files)
     found: list[str | None] = [None] * len(rows)
@@ -146,7 +146,7 @@ def match(rows: Sequence[str], files: Iterable[str], numbers: bool = True) -> Ma
 
 
 def _by_key(names: Iterable[str], key: Key) -> tuple[dict[str, str], set[str]]:
-    """The names by keys that one alone has, and the keys that several share."""
+    """The names by keys that only one of them has, and the keys that several share."""
     by_key: dict[str, str] = {}
     shared = set()
     for name in names:

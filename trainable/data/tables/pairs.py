@@ -1,4 +1,4 @@
-"""Files of two columns beside a table: a file name and a number in each row."""
+"""Files of two columns beside a table, with a file name and a number in each row."""
 
 import re
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from trainable.errors import RequestError
 
 
 def read_pairs(path: Path) -> dict[str, int]:
-    """A file name and a number in each row, separated by blanks, commas, semicolons or tabs, under a header or none.
+    """A file name and a number in each row, separated by blanks, commas, semicolons or tabs, with or without a header.
 
     Raises:
-        RequestError: it is no such file, or names a file twice.
+        RequestError: it is not such a file, or names a file twice.
     """
     try:
         text, _ = decoded(path.read_bytes(), path)
@@ -32,7 +32,7 @@ def read_pairs(path: Path) -> dict[str, int]:
         name = normal(fields[0])
         if name in found:
             raise RequestError(
-                f"{path} must name each file once, but {fields[0]!r} is there again in line {number}"
+                f"{path} must name each file once, but {fields[0]!r} is repeated in line {number}"
             )
         found[name] = int(fields[1])
     if not found:

@@ -18,7 +18,7 @@ IDENTITY_FILE: Final = "identity_CelebA.txt"
 
 
 def join_sides(rows: pd.DataFrame, table: Path, root: Path, data: DataConfig) -> dict[str, str]:
-    """Add the columns partition and identity to `rows` where their files lie beside the table; what was joined."""
+    """Add the columns partition and identity to `rows` if their files are beside the table; returns what was joined."""
     joined = {}
     files = list(rows["file"])
     path = _beside(table, root, *PARTITION_FILES)
@@ -37,8 +37,8 @@ def join_sides(rows: pd.DataFrame, table: Path, root: Path, data: DataConfig) ->
         if lacking and data.identities == "refuse":
             raise RequestError(
                 f"{path} must name every image of {table}, but it lacks {len(lacking):,} of {len(files):,}: "
-                f"{some(lacking)}; data.identities=incomplete takes each of them for a person of its own, "
-                "data.identities=ignore goes on without that file"
+                f"{some(lacking)}; data.identities=incomplete treats each of them as a person of its own, "
+                "data.identities=ignore does not use that file"
             )
         rows["identity"] = pd.to_numeric(pd.Series(found, index=rows.index, dtype="object"))
         joined["identity"] = f"{path.name}: {said}"
@@ -50,7 +50,7 @@ def _joined(files: Sequence[str], by_name: Mapping[str, int]) -> tuple[list[int 
     joined = match(files, by_name, numbers=False)
     found = [None if name is None else by_name[name] for name in joined.found]
     beyond = len(by_name) - joined.count
-    return found, joined.said() + (f"; {beyond:,} entries there are of no row" if beyond else "")
+    return found, joined.said() + (f"; {beyond:,} entries there belong to no row" if beyond else "")
 
 
 def _beside(table: Path, root: Path, *names: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""The image table in any of the layouts that people have, its labels, and where its images are."""
+"""The image table in any common layout, its labels, and where its images are."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,18 +26,18 @@ class FaceTable:
     images: Path
     """The folder that file names are relative to."""
     table: Path | None
-    """None where folders say the classes."""
+    """None if folders give the classes."""
     target: str
     classes: tuple[str, str]
     """What the table calls label 0 and label 1."""
     rows: pd.DataFrame
-    """file, label (0 | 1), where known partition (train | validation | test) and identity."""
+    """file, label (0 | 1), and, if known, partition (train | validation | test) and identity."""
     attributes: pd.DataFrame
-    """The table's columns but the file names, one row a row of `rows`."""
+    """The table's columns without the file names, one row per row of `rows`."""
     dropped: tuple[str, ...] = ()
-    """Files that the table names and nobody found (`data.missing: drop`)."""
+    """Files that the table names but that were not found (`data.missing: drop`)."""
     unreadable: tuple[str, ...] = ()
-    """Files that are there and can't be decoded (`data.unreadable: drop`)."""
+    """Files that exist but can't be decoded (`data.unreadable: drop`)."""
     unlabelled: tuple[str, ...] = ()
     """Files whose row has no label (`data.missing: drop`)."""
     found: str = ""
@@ -45,9 +45,9 @@ class FaceTable:
     labelled: str = ""
     """Which values the target has, and which of them counts as 1."""
     joined: Mapping[str, str] = field(default_factory=dict)
-    """What partition and identity were joined from, and how many rows."""
+    """What partition and identity were joined from, and for how many rows."""
     notes: tuple[str, ...] = ()
-    """What was read in a way that not everybody would expect."""
+    """What was read in a way that users might not expect."""
     file_column: str | None = None
     """The table's column of file names."""
 
@@ -57,7 +57,7 @@ class FaceTable:
         return self.table or self.images
 
     def without(self, unreadable: Collection[str]) -> "FaceTable":
-        """The table less the rows of these files."""
+        """The table without the rows of these files."""
         stays = ~self.rows["file"].isin(unreadable)
         return replace(
             self,
@@ -71,7 +71,7 @@ def open_table(data: DataConfig) -> FaceTable:
     """Read the table, find its images and check both.
 
     Raises:
-        RequestError: a missing table, column or image, labels other than two classes, a file that is named twice.
+        RequestError: a missing table, column or image, labels that are not two classes, a file that is named twice.
     """
     root = unpacked(data.images)
     if data.table is not None:
@@ -87,12 +87,12 @@ def open_table(data: DataConfig) -> FaceTable:
 
 
 def attributes_by_file(path: Path, column: str | None = None) -> pd.DataFrame:
-    """Every column of the table at `path` but the file names, which are in `column` and become the index.
+    """Every column of the table at `path` except the file names, which are in `column` and become the index.
 
-    Without `column`, as older runs have it, they are in the first column whose values all end as images do.
+    Without `column`, as in older runs, they are in the first column whose values all end like image names.
 
     Raises:
-        RequestError: the file is no such table.
+        RequestError: the file is not such a table.
     """
     sheet = read_sheet(path)
     named = [column] if column in sheet.frame else image_columns(sheet)
@@ -130,12 +130,14 @@ def _table(path: Path, root: Path, data: DataConfig) -> FaceTable:
     if lacking and data.missing == "refuse":
         raise RequestError(
             f"every row of {path} must have an image, but {len(lacking):,} of {len(names):,} have none in "
-            f"{images.folder}: {some(lacking)}; data.missing=drop goes on without them"
+            f"{images.folder}: {some(lacking)}; add them, or set data.missing=drop to leave them out"
         )
     there = np.array([file is not None for file in images.rows.found])
     stays = there & ~labels.missing.to_numpy()
     if not stays.any():
-        raise RequestError(f"some row of {path} must have a label and an image, but none has both")
+        raise RequestError(
+            f"at least one row of {path} must have a label and an image, but none has both"
+        )
     rows = pd.DataFrame({"file": images.rows.found, "label": labels.values})[stays]
     rows = rows.reset_index(drop=True)
     _refuse_unwritable(rows["file"], images.folder)
@@ -155,8 +157,8 @@ def _table(path: Path, root: Path, data: DataConfig) -> FaceTable:
         labelled=labels.said(stays),
         joined=joined,
         notes=(
-            f"blanks around values of {data.target!r} are left out: {', '.join(map(repr, merged))} "
-            "are there with and without them",
+            f"blanks around values of {data.target!r} are ignored: {', '.join(map(repr, merged))} "
+            "occur with and without them",
         )
         if merged
         else (),
@@ -173,12 +175,12 @@ def _found(sheet: Sheet, column: str, images: FoundImages) -> str:
 
 
 def _refuse_cut(sheet: Sheet, data: DataConfig) -> None:
-    """Has the table as many rows as it says?"""
+    """Refuse a table with another number of rows than it says."""
     said, rows = sheet.said_rows, len(sheet.frame)
     if said is not None and said != rows and data.row_count == "refuse":
         raise RequestError(
             f"{sheet.path} must have the {said:,} rows that its first line says, but it has {rows:,}: the file may be "
-            "cut off; get it whole, or data.row_count=ignore goes on with these"
+            "cut off; get the whole file, or set data.row_count=ignore to use these rows"
         )
 
 
@@ -195,12 +197,12 @@ def _refuse_nameless(names: "pd.Series[str]", path: Path) -> None:
         first = int(np.flatnonzero(same == same.iloc[row])[0])
         raise RequestError(
             f"file names in {path} must be unique, but {names.iloc[row]!r} is in rows {first + 1} and {row + 1} "
-            f"(repeated {len(again):,} times in all); remove one of each"
+            f"(repeated {len(again):,} times in total); remove one of each"
         )
 
 
 def _refuse_unwritable(files: "pd.Series[str]", folder: Path) -> None:
-    """Names that are no text can't be put on record."""
+    """Refuse names that are not text, which can't be recorded."""
     for file in files:
         if not file.isascii() and any("\ud800" <= sign <= "\udfff" for sign in file):
             shown = file.encode("utf-8", "backslashreplace").decode()

@@ -165,7 +165,7 @@ def test_quoted_fields_hold_delimiters_quotes_and_line_ends(root: Path) -> None:
 
 def test_a_header_that_names_a_column_twice_is_refused(root: Path, refused: Text) -> None:
     put(root, lines(head="id,filename,Smiling, Smiling "))
-    assert "'Smiling' is there 2 times" in says(root, refused)
+    assert "'Smiling' occurs 2 times" in says(root, refused)
 
 
 def test_a_table_without_a_header_is_refused(root: Path, refused: Text) -> None:
@@ -198,7 +198,7 @@ def test_blanks_around_names_and_values_are_left_out_and_said_where_values_merge
         ("filename,Smiling\na.jpg,1\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
         (b"\x89PNG\r\n\x1a\n\x00\x01", "no"),
         (b"PAR1 and nothing", "Parquet"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old kind"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel format"),
         (b"filename Smiling\na.jpg 1\n", "commas, semicolons or tabs"),
     ],
     ids=str,
@@ -384,13 +384,13 @@ def without_table(root: Path, name: Callable[[str], str]) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (lambda n: n.upper(), "whatever their case"),
-        (lambda n: n.replace(".jpg", ".png"), "without their suffix"),
-        (lambda n: n.replace(".jpg", ".JPEG"), "without their suffix"),
+        (lambda n: n.upper(), "ignoring case"),
+        (lambda n: n.replace(".jpg", ".png"), "without suffix"),
+        (lambda n: n.replace(".jpg", ".JPEG"), "without suffix"),
         (lambda n: f"images/{n}", "without 1 leading folder"),
         (lambda n: f"/data/celeba/{n}", "without 2 leading folders"),
         (lambda n: f"C:\\celeba\\{n}", "without 2 leading folders"),
-        (lambda n: n.removesuffix(".jpg"), "without their suffix"),
+        (lambda n: n.removesuffix(".jpg"), "without suffix"),
         (lambda n: str(int(n.removesuffix(".jpg"))), "as numbers"),
     ],
 )
@@ -515,9 +515,7 @@ def test_identities_and_parts_are_joined_whatever_the_suffix_and_counted(tmp_pat
     assert table.rows["partition"].tolist() == [
         ("train", "train", "train", "validation", "test")[i % 5] for i in range(COUNT)
     ]
-    assert (
-        table.joined["identity"] == "identity_CelebA.txt: 20 of 20 rows (20 without their suffix)"
-    )
+    assert table.joined["identity"] == "identity_CelebA.txt: 20 of 20 rows (20 without suffix)"
 
 
 def test_identities_that_lack_images_are_refused_unless_that_is_allowed(
@@ -562,7 +560,7 @@ def test_a_column_says_the_parts(root: Path, words: tuple[object, ...]) -> None:
     split = make_split(table, config)
     assert split["part"].tolist() == [("train", "validation", "test")[place] for place in places]
     assert split_said(table, config, split).startswith(
-        "12 train / 4 validation / 4 test; as column 'split'"
+        "12 train / 4 validation / 4 test; as given by column 'split'"
     )
 
 
@@ -683,7 +681,7 @@ def test_numbers_that_name_all_images_but_one_may_be_another_counting(
     root: Path, refused: Text
 ) -> None:
     table_of(root, [(str(n), s) for n, s in enumerate(SMILING)])
-    assert "counted in another way" in says(root, refused, missing="drop")
+    assert "numbered differently" in says(root, refused, missing="drop")
 
 
 def test_an_index_without_a_name_in_the_header_shifts_no_label(root: Path, refused: Text) -> None:
@@ -833,7 +831,7 @@ def test_a_file_that_is_named_twice_is_refused_with_its_two_rows_however_it_is_w
 ) -> None:
     """Which of two labels is its own can't be known; the first pair of rows is told, and how many more there are."""
     put(root, [*lines(), "21,./000004.jpg,1,1", "22,000002.jpg,1,1", "23,000002.jpg,-1,1"])
-    assert "'./000004.jpg' is in rows 4 and 21 (repeated 3 times in all)" in says(root, refused)
+    assert "'./000004.jpg' is in rows 4 and 21 (repeated 3 times in total)" in says(root, refused)
     assert "rows 4 and 21" in says(root, refused, missing="drop"), "none of them is left out"
 
 
@@ -861,7 +859,7 @@ def test_attributes_are_found_by_the_name_of_the_file_in_the_column_that_is_said
     assert "filename" in by_number
     with pytest.raises(RequestError) as caught:
         attributes_by_file(put(root, ["id,Smiling", "1,1", "2,-1"], "other.csv"))
-    assert "data.file_column names it" in refused(caught)
+    assert "name it as data.file_column" in refused(caught)
 
 
 def test_names_that_are_no_text_are_refused(tmp_path: Path, refused: Text) -> None:

@@ -1,7 +1,7 @@
-"""Tables read by their own text: CSV, TSV, CelebA's .txt, Parquet, Excel. Every value is the text that stands there.
+"""Reads tables as text: CSV, TSV, CelebA's .txt, Parquet, Excel. Every value is the text in the file.
 
-What a file is, its content says and not its name. Nothing is guessed: rows of another length than the header's, a
-repeated header or an unknown encoding are refused, and which words mean "missing" is for others to decide.
+The format follows from the content, not the name. Nothing is guessed: rows of another length than the header's, a
+repeated header or an unknown encoding are refused, and which words mean "missing" is decided elsewhere.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet", ".xlsx")
-"""Of tables that are found beside the images without being named."""
+"""Of tables that are found beside the images if none is named."""
 COMPRESSED: Final = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -37,13 +37,13 @@ def read_sheet(path: Path) -> Sheet:
     """The table in `path`.
 
     Raises:
-        RequestError: it can't be read, or is no such table.
+        RequestError: it can't be read, or is not such a table.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(
-            f"{path} must be a table, but reading it says: {error.strerror}"
+            f"{path} must be a table, but it can't be read: {error.strerror}"
         ) from None
     if content.startswith(b"PAR1"):
         return parquet_sheet(path)
@@ -54,7 +54,7 @@ def read_sheet(path: Path) -> Sheet:
             raise RequestError(f"{path} must be a table, but it is compressed ({what}); extract it")
     if content.startswith(OLD_EXCEL):
         raise RequestError(
-            f"{path} must be a table, but it is an Excel file of the old kind; save it as .xlsx or CSV"
+            f"{path} must be a table, but it is in the old Excel format; save it as .xlsx or CSV"
         )
     text, encoding = decoded(content, path)
     return text_sheet(path, text, encoding)

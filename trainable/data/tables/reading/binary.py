@@ -1,4 +1,4 @@
-"""Parquet and Excel. Every value comes as a CSV would have it."""
+"""Reads Parquet and Excel. Every value is given as a CSV would have it."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -21,22 +21,22 @@ def parquet_sheet(path: Path) -> Sheet:
     try:
         table = pq.ParquetFile(path).read()
         columns = [list(map(_as_text, column.to_pylist())) for column in table.columns]
-    except Exception as error:  # a damaged file, letters that are none, dates beyond the calendar: many kinds of errors
+    except Exception as error:  # damaged files, invalid characters, impossible dates
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RequestError(
-            f"{path} must be a whole Parquet file, but reading it says: {reason}"
+            f"{path} must be a whole Parquet file, but it can't be read: {reason}"
         ) from None
     header = named_once([str(name).strip() for name in table.column_names], path)
     return sheet_of(path, "Parquet", header, list(zip(*columns, strict=True)))
 
 
 def excel_sheet(path: Path) -> Sheet:
-    """The one sheet that holds anything."""
+    """The only sheet that holds anything."""
     try:
         import openpyxl
     except ImportError:
         raise RequestError(
-            f"{path} is an Excel file, which needs a reader; pip install 'face-attribute-sweep[excel]', "
+            f"{path} is an Excel file, which needs openpyxl; pip install 'face-attribute-sweep[excel]', "
             "or save it as CSV"
         ) from None
     try:
@@ -44,13 +44,13 @@ def excel_sheet(path: Path) -> Sheet:
         sheets = {sheet.title: list(_excel_rows(sheet)) for sheet in book.worksheets}
     except Exception as error:  # a zip of another kind, or a damaged one: many kinds of errors
         raise RequestError(
-            f"{path} must be a table, but it is a zip and no Excel file ({error}); extract it"
+            f"{path} must be a table, but it is a zip and not an Excel file ({error}); extract it"
         ) from None
     full = {title: rows for title, rows in sheets.items() if rows}
     if len(full) != 1:
         raise RequestError(
-            f"{path} must have one sheet that holds a table, but {len(full)} hold something"
-            f"{': ' if full else ''}{', '.join(full)}; save the one as CSV"
+            f"{path} must have exactly one sheet with content, but {len(full)} have some"
+            f"{': ' if full else ''}{', '.join(full)}; save the right one as CSV"
         )
     ((title, found),) = full.items()
     widest = max(len(row) for _, row in found)
@@ -60,7 +60,7 @@ def excel_sheet(path: Path) -> Sheet:
 
 
 def _excel_rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
-    sheet.reset_dimensions()  # what some programs write there is wrong
+    sheet.reset_dimensions()  # some programs write wrong ones
     for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
         texts = list(map(_as_text, row))
         if any(texts):

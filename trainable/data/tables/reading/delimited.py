@@ -1,4 +1,4 @@
-"""CSV and its relatives, and CelebA's own .txt, by their own text."""
+"""Reads CSV and its relatives, and CelebA's own .txt."""
 
 import csv
 import io
@@ -19,9 +19,9 @@ from trainable.data.tables.reading.text import DELIMITERS, lines_of
 from trainable.errors import RequestError
 
 FIELD_LIMIT: Final = 2**24
-"""Characters; Python's own is 131,072. Assumed."""
+"""Characters; Python's own limit is 131,072. Assumed."""
 FIRST_COLUMN: Final = "image_id"
-"""CelebA's own .txt leaves the column of file names without a name."""
+"""In CelebA's own .txt, the column of file names has no name."""
 
 
 def text_sheet(path: Path, text: str, encoding: str) -> Sheet:
@@ -43,7 +43,7 @@ def _celeba(path: Path, text: str, encoding: str) -> Sheet:
     (_, (count,)), names, rows = lines[0], lines[1:2], lines[2:]
     if not names or not rows:
         raise RequestError(
-            f"{path} must be a table with a count, the columns' names and rows, but it ends before"
+            f"{path} must be a table with a count, the columns' names and rows, but it ends earlier"
         )
     (number, header), (_, first) = names[0], rows[0]
     if len(header) == len(first) - 1:
@@ -59,29 +59,29 @@ def _celeba(path: Path, text: str, encoding: str) -> Sheet:
 
 
 def _said_delimiter(text: str) -> tuple[int, str | None]:
-    """How many lines a `sep=` takes, and what it says."""
+    """How many lines a `sep=` line takes, and its delimiter."""
     found = re.match(r'\s*"?sep=(.)"?[ \t]*(?:\r\n|\r|\n|$)', text, re.IGNORECASE)
     return (1, found[1]) if found else (0, None)
 
 
 def _delimiter(text: str, path: Path) -> str:
-    """What separates the columns: what gives a header of several and all rows the same.
+    """The delimiter: the one that gives the header several columns and every row as many.
 
     Raises:
-        RequestError: nothing does, or more than one.
+        RequestError: no delimiter does, or several do.
     """
     widths = {}
     for delimiter in DELIMITERS:
         try:
             _, header = next(iter(_csv_rows(text, delimiter, path)), (0, []))
-        except RequestError:  # a quoted name is followed by something else
+        except RequestError:  # something follows a quoted name
             continue
         if len(header) > 1:
             widths[delimiter] = len(header)
     if not widths:
         first = lines_of(text.strip(), 1)[0][:60]
         raise RequestError(
-            f"{path} must be a table whose columns are separated by commas, semicolons or tabs, or by what "
+            f"{path} must be a table whose columns are separated by commas, semicolons or tabs, or as "
             f"a first line such as sep=| says, but its first line is {first!r}"
         )
     if len(widths) > 1:
@@ -89,7 +89,7 @@ def _delimiter(text: str, path: Path) -> str:
         if len(fitting) > 1:
             raise RequestError(
                 f"the columns of {path} must be separated in one way, but it could be "
-                f"{' or '.join(DELIMITERS[each] for each in fitting)}; put a first line sep=, or sep=; there"
+                f"{' or '.join(DELIMITERS[each] for each in fitting)}; add a first line sep=, or sep=;"
             )
         if fitting:
             return fitting[0]
@@ -105,7 +105,7 @@ def _fits(text: str, delimiter: str, path: Path) -> bool:
 
 
 def _csv_rows(text: str, delimiter: str, path: Path, skip: int = 0) -> Rows:
-    """Rows of a CSV (RFC 4180) but blank ones; a blank after a delimiter does not hide a quote."""
+    """Rows of a CSV (RFC 4180) without blank ones; a blank after a delimiter does not hide a quote."""
     csv.field_size_limit(FIELD_LIMIT)
     lines = io.StringIO(text, newline="")
     for _ in range(skip):
@@ -118,7 +118,7 @@ def _csv_rows(text: str, delimiter: str, path: Path, skip: int = 0) -> Rows:
             return
         except csv.Error as error:
             raise RequestError(
-                f"{path} must be a table, but line {reader.line_num + skip} says: {error}; "
+                f"{path} must be a table, but line {reader.line_num + skip} can't be read: {error}; "
                 "look for a quote that is never closed"
             ) from None
         if any(map(str.strip, row)):
@@ -127,7 +127,7 @@ def _csv_rows(text: str, delimiter: str, path: Path, skip: int = 0) -> Rows:
 
 
 def _refuse_swallowed(row: Sequence[str], delimiter: str, path: Path, line: int) -> None:
-    """Has a stray quote made one field of several rows?"""
+    """Refuse a row in which a stray quote has made one field of several rows."""
     for field_ in row:
         if "\n" in field_ or "\r" in field_:
             inner = lines_of(field_)[1:]

@@ -1,4 +1,4 @@
-"""A table as its file has it, and what must hold of one in any format: its header, and the width of its rows."""
+"""A table as in its file, and what must hold in any format: its header, and the width of its rows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,24 +24,24 @@ NAMES_ARE_IN: Final = frozenset(
         "path",
     )
 )
-"""What people call the column of file names, in small letters."""
+"""Common names of the column of file names, in lower case."""
 UNNAMED: Final = "unnamed "
-"""How columns without a name begin."""
+"""The prefix of columns without a name."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as its file has it."""
+    """A table as in its file."""
 
     path: Path
     how: str
     """How it was read, such as `columns separated by commas, UTF-8`."""
     frame: pd.DataFrame
-    """Text without the blanks around it; "" where nothing stands."""
+    """Text without surrounding blanks; "" for an empty field."""
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By column: values that were written with and without blanks around them, and count as one."""
+    """By column: values that occur with and without surrounding blanks, and count as one."""
     said_rows: int | None = None
-    """How many rows the first line says there are, in CelebA's own .txt."""
+    """The number of rows in the first line of CelebA's own .txt."""
 
 
 Rows = Iterable[tuple[int, list[str]]]
@@ -50,10 +50,10 @@ Rows = Iterable[tuple[int, list[str]]]
 def header_and_rows(
     rows: Rows, path: Path
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]], bool]:
-    """The names of the columns, the rows below them, and whether a delimiter ends the names.
+    """The names of the columns, the rows below them, and whether the names end with a delimiter.
 
     Raises:
-        RequestError: no names, names of files in their place, or a name twice.
+        RequestError: no names, file names in their place, or a repeated name.
     """
     below = iter(rows)
     number, header = next(below, (0, []))
@@ -77,17 +77,17 @@ def named_once(header: list[str], path: Path) -> list[str]:
     again = [name for place, name in enumerate(header) if name in header[:place]]
     if again:
         raise RequestError(
-            f"each column of {path} must have a name of its own, but {again[0]!r} is there "
+            f"each column of {path} must have a name of its own, but {again[0]!r} occurs "
             f"{header.count(again[0])} times; rename or remove one"
         )
     return header
 
 
 def of_one_width(rows: Rows, width: int, path: Path, header: Sequence[str] = ()) -> list[list[str]]:
-    """The rows, each of `width` fields. An empty field too many is what a delimiter at the end of a line leaves.
+    """The rows, each with `width` fields. An extra empty field comes from a delimiter at the end of a line.
 
     Raises:
-        RequestError: a row has more or fewer, or it is not certain which field belongs to which name of the `header`.
+        RequestError: a row has more or fewer, or it is unclear which field belongs to which name of the `header`.
     """
     kept = []
     ended = unended = longer = 0
@@ -100,25 +100,25 @@ def of_one_width(rows: Rows, width: int, path: Path, header: Sequence[str] = ())
             unended = unended or number
         if len(row) != width:
             raise RequestError(
-                f"every row of {path} must have {width} fields as the header has, "
+                f"every row of {path} must have {width} fields like the header, "
                 f"but line {number} has {len(row)}"
             )
         kept.append(list(map(intern, row)))  # a few values fill most columns
     if ended and unended:
         raise RequestError(
-            f"every row of {path} must have {width} fields as the header has, but line {unended} may lack the last "
-            f"one: its end is empty, and lines such as {ended} end with a delimiter besides"
+            f"every row of {path} must have {width} fields like the header, but line {unended} may lack the last "
+            f"one: its end is empty, while lines such as {ended} end with an extra delimiter"
         )
     if longer == len(kept) > 0 and header and not _names_fit(header, kept[0]):
         raise RequestError(
-            f"every row of {path} must have {width} fields as the header has, but all have one more: it may be an "
-            "empty last one, or a first one that the header does not name; name it there"
+            f"every row of {path} must have {width} fields like the header, but all have one more: it may be an "
+            "empty last field, or a first field that the header does not name; name it there"
         )
     return kept
 
 
 def _names_fit(header: Sequence[str], row: Sequence[str]) -> bool:
-    """Do file names stand below the name of a column of such?"""
+    """Are file names below the name of a file-name column?"""
     under = [
         name
         for name, value in zip(header, row, strict=True)

@@ -1,4 +1,4 @@
-"""The text of a file: its encoding, its lines, what separates its columns."""
+"""The text of a file: its encoding, its lines, and its delimiters."""
 
 import codecs
 import re
@@ -18,10 +18,10 @@ MARKS: Final = (  # UTF-32's begins with UTF-16's
 
 
 def decoded(content: bytes, path: Path) -> tuple[str, str]:
-    """The text of a file and the name of its encoding: UTF-8, or what a byte order mark says.
+    """The text of a file and the name of its encoding: UTF-8, or the one of its byte order mark.
 
     Raises:
-        RequestError: another encoding, or no text.
+        RequestError: another encoding, or not text.
     """
     marked = [(codec, name) for mark, codec, name in MARKS if content.startswith(mark)]
     codec, name = (*marked, ("utf-8", "UTF-8"))[0]
@@ -35,21 +35,21 @@ def decoded(content: bytes, path: Path) -> tuple[str, str]:
         ) from None
     if "\0" in text:
         raise RequestError(
-            f"{path} must be UTF-8 text, but it holds zero bytes; {_likely(content)}; save it again as UTF-8"
+            f"{path} must be UTF-8 text, but it contains null bytes; {_likely(content)}; save it again as UTF-8"
         )
     return text.lstrip("\ufeff"), name
 
 
 def _likely(content: bytes) -> str:
-    """Which encoding that is not UTF-8 a text may have."""
+    """A guess at the encoding of a text that is not UTF-8."""
     some = content[:4096]
     if some.count(0) > len(some) // 4:
         return "it may be UTF-16 without a byte order mark"
     if some.count(0):
-        return "it is no text"
-    return "it may be Windows-1252 or another encoding of one byte a letter"
+        return "it is not text"
+    return "it may be Windows-1252 or another single-byte encoding"
 
 
 def lines_of(text: str, breaks: int = 0) -> list[str]:
-    """At the first so many line breaks, or at all; `str.splitlines` breaks at other signs too."""
+    """Split at the first `breaks` line breaks, or at all; `str.splitlines` also splits at other characters."""
     return re.split(r"\r\n|\r|\n", text, maxsplit=breaks)
