@@ -1,7 +1,7 @@
 """What the documents show of speed, made from the raw figures in benchmarks/results: tables, and a timeline.
 
-Writes what stands between `<!-- …: made by … -->` and `<!-- end -->` in README.md and docs/sharing.md anew, which a
-test holds against the figures, and docs/pictures/timeline.svg.
+Writes what stands between `<!-- …: made by … -->` and `<!-- end -->` in docs/reference/measurements.md and
+docs/explanation/sharing.md anew, which a test holds against the figures, and docs/pictures/timeline.svg.
 
     python benchmarks/documents.py
 """
@@ -160,7 +160,7 @@ def fixed_row(result: Found) -> Sequence[str]:
 
 
 def speed_row(result: Found) -> Sequence[str]:
-    """The README's: what it means, and what to type."""
+    """What it means, and what to type."""
     arguments, ratio = result["arguments"], result["ratio"]
     most = result["floor"]["ceiling_by_time"]
     return (
@@ -247,8 +247,11 @@ def timeline(result: Found) -> go.Figure:
 # ---------------------------------------------------------------- the documents
 
 TABLES: Mapping[Path, Mapping[str, Callable[[Sequence[Found]], str]]] = {
-    HERE.parent / "README.md": {"speed": speed_table},
-    HERE.parent / "docs" / "sharing.md": {"cases": case_table, "fixed": fixed_table},
+    HERE.parent / "docs" / "reference" / "measurements.md": {"speed": speed_table},
+    HERE.parent / "docs" / "explanation" / "sharing.md": {
+        "cases": case_table,
+        "fixed": fixed_table,
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""Several runs in one frame, a row each: what was tried, what it cost, who won. docs/frames.md has its columns."""
+"""Several runs in one frame, a row each: what was tried, what it cost, who won; columns: docs/reference/frames.md."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,6 +1,6 @@
-"""The columns of every frame: name, type, meaning, unit. docs/frames.md is made from it.
+"""The columns of every frame: name, type, meaning, unit. docs/reference/frames.md is made from it.
 
-python -m analysis.frames.columns > docs/frames.md
+python -m analysis.frames.columns > docs/reference/frames.md
 """
 
 from collections.abc import Iterable, Mapping
@@ -187,15 +187,15 @@ FRAMES: Final = {
 
 
 def as_markdown() -> str:
-    """docs/frames.md."""
+    """docs/reference/frames.md."""
     lines = [
         "# The frames",
         "",
-        "`analysis.frames.results` makes them from a run folder, of a run under way too. `analysis results RUN` writes",
-        "the first two as Parquet and CSV into the run's `results/`; `results.read_frame(path)` gives either back",
-        "exactly. Each call takes a run's folder, which it reads, or what `results.read(run)` gave: frames, winner",
-        "and decisions of a run under way are of one moment, and it is read once.",
-        "Settings stand in columns `config/…`; whatever is not known, or does not act in a trial, is missing.",
+        "`analysis.frames.results` makes them from a run folder, also while the run is under way.",
+        "`analysis results RUN` writes the first two as Parquet and CSV into the run's `results/`, and",
+        "`results.read_frame(path)` reads either back exactly. Each call takes a run's folder, which it reads, or what",
+        "`results.read(run)` gave: then frames, winner and decisions of a run under way are of the same moment.",
+        "Settings are in columns `config/…`; a value that is not known, or has no effect in a trial, is missing.",
     ]
     for call, (meaning, columns) in FRAMES.items():
         lines += [

@@ -15,7 +15,8 @@ OPSET: Final = 17  # of 2022, and the file's format 8 with it: read by every onn
 FORMAT: Final = 8
 MOST_BYTES: Final = 2**31 - 2**20  # what a protobuf holds, less room for what is not weights
 TOLERANCE: Final = 1e-5
-"""Of a probability, against the model in torch in float32: other kernels add in another order (docs/winner.md)."""
+"""Of a probability, against the model in torch in float32: other kernels add in another order
+(docs/how-to/use-the-winner.md)."""
 CHECKED_IMAGES: Final = 3
 
 

@@ -1,6 +1,6 @@
 """Trials on a Ray: the only room of the sweep that imports it, and what Ray reads of the environment.
 
-Set here, before any file of this room imports Ray, which reads some of it at once (reasons in docs/ray.md).
+Set here, before any file of this room imports Ray, which reads some of it at once (reasons in docs/explanation/ray.md).
 """
 
 import atexit

@@ -30,7 +30,8 @@ GRAPH_TEST_SECONDS: Final = 90.0  # its process starts in some 15; assumed
 
 class _ActorManager(RayActorManager):  # type: ignore[misc]
     """Tune's own, but for Ray's memory monitor: it kills a worker with an error that Tune does not expect, and Tune
-    would end the whole sweep. Taken for what it is, the end of one actor, the trial is tried again (docs/ray.md).
+    would end the whole sweep. Taken for what it is, the end of one actor, the trial is tried again
+    (docs/explanation/ray.md).
     """
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:

@@ -1,6 +1,7 @@
 """The image table in any of its layouts, the split, labels, and the opening of images.
 
-Training and validation images are opened by `open_training_data`; test images by `open_test_data` alone.
+Training and validation images are opened by `open_training_data` and `training_data`; test images by `open_test_data`
+alone.
 """
 
 from trainable.data.archive import unpacked
@@ -12,6 +13,7 @@ from trainable.data.images import (
     load_pixels,
     open_test_data,
     open_training_data,
+    training_data,
 )
 from trainable.data.split import (
     PARTS,
@@ -46,6 +48,7 @@ __all__ = [
     "read_split",
     "split_said",
     "split_warnings",
+    "training_data",
     "unpacked",
     "upright",
 ]

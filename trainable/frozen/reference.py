@@ -1,6 +1,6 @@
 """What the frozen layers give for the images of an epoch, computed each time: the reference path.
 
-shared.py gives the same numbers, bit by bit on a CPU (docs/sharing.md); tests hold one against the other.
+shared.py gives the same numbers, bit by bit on a CPU (docs/explanation/sharing.md); tests hold one against the other.
 """
 
 import time

@@ -41,7 +41,7 @@ def readable(path: StrPath, remedy: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where the files of a run lie; see docs/run-folder.md."""
+    """Where the files of a run lie; see docs/reference/run-folder.md."""
 
     path: Path
 

@@ -2,7 +2,8 @@
 
 Here alone does the analysis read statuses, epochs, decisions, ledger, manifest and configuration, each once: so two
 sentences about a run under way can't be of two moments. What refers to something is written after it
-(docs/run-folder.md), so it is read before it: no status, decision or opening speaks of an epoch that was not read.
+(docs/reference/run-folder.md), so it is read before it: no status, decision or opening speaks of an epoch that was
+not read.
 """
 
 from collections.abc import Mapping
