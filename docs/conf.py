@@ -15,6 +15,9 @@ source_suffix = {".md": "markdown"}
 myst_heading_anchors = 3  # `page.md#heading`, as elsewhere that Markdown is shown
 nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` takes a warning for an error
 
+smartquotes = False  # `--option` in a sentence stays two hyphens
+highlight_language = "none"
+
 html_theme = "furo"  # light, dark, or as the system has it; fonts are the reader's own, nothing comes from elsewhere
 html_title = project
 html_static_path = ["_static"]
