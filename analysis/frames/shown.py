@@ -13,7 +13,7 @@ from sweep.search.ranking import Standing
 from trainable.records.rows import Status
 
 MOST: Final = 300
-"""Trials that are drawn and listed; up to here all of them. A page of 7 MB (docs/reference/measurements); assumed."""
+"""Trials that are drawn and listed; up to here all: a page of 7 MB (docs/reference/measurements.md); assumed."""
 BEST: Final = 100
 """Of them the best ones, where there are more; assumed."""
 

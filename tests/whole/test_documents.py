@@ -60,6 +60,20 @@ def test_every_link_and_picture_of_the_documents_is_there(document: Path) -> Non
             assert not heading or heading in headings(leads_to), f"it points to {target}"
 
 
+def test_every_document_that_the_code_and_the_examples_name_is_there() -> None:
+    for suffix in ("py", "yaml", "toml", "ipynb"):
+        for path in ROOT.glob(f"*/**/*.{suffix}"):
+            if path.relative_to(ROOT).parts[0] in (
+                *PACKAGES,
+                "benchmarks",
+                "docs",
+                "examples",
+                "tests",
+            ):
+                for named in re.findall(r"docs/[\w./-]+\.md", path.read_text()):
+                    assert (ROOT / named).is_file(), f"{path.relative_to(ROOT)} names {named}"
+
+
 @pytest.mark.parametrize("document", documents.TABLES, ids=lambda path: path.name)
 def test_the_tables_of_speed_are_made_from_the_raw_figures(document: Path) -> None:
     assert document.read_text() == documents.renewed(document), "run python benchmarks/documents.py"
