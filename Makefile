@@ -1,12 +1,12 @@
 # make demo: a whole sweep on drawn faces. make fast: the tests to run while you work. make test: style, types and all tests.
 # make slow: sweeps with faults. make gpu: the tests that need a GPU. make mutate: do the tests of the modules that decide
-# detect mutations of these? All of these targets create .venv first.
+# detect mutations of these? make docs: the documentation site. All of these targets create .venv first.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: keep Python's compiled files
 
-.PHONY: venv demo fast test slow gpu mutate clean
+.PHONY: venv demo fast test slow gpu mutate docs clean
 
 venv: .venv/.installed
 
@@ -38,6 +38,12 @@ gpu: venv
 
 mutate: venv
 	$(BIN)/python benchmarks/mutate.py
+
+# The documentation site, from docs/ into build/docs; a link that leads nowhere within it is an error.
+docs: venv
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html; links to elsewhere are in build/docs/external-links.txt, and were not fetched"
 
 # Of runs/, delete only what `make demo` made: the rest belongs to the user.
 clean:

@@ -1,6 +1,6 @@
 """Makes the speed tables and the timeline of the documents from the raw figures in benchmarks/results.
 
-Rewrites what is between `<!-- …: made by … -->` and `<!-- end -->` in README.md and docs/sharing.md, which a test
+Rewrites what is between `<!-- …: made by … -->` and `<!-- end -->` in docs/reference/measurements.md and docs/explanation/sharing.md, which a test
 compares with the figures, and docs/pictures/timeline.svg.
 
     python benchmarks/documents.py
@@ -247,8 +247,11 @@ def timeline(result: Found) -> go.Figure:
 # ---------------------------------------------------------------- the documents
 
 TABLES: Mapping[Path, Mapping[str, Callable[[Sequence[Found]], str]]] = {
-    HERE.parent / "README.md": {"speed": speed_table},
-    HERE.parent / "docs" / "sharing.md": {"cases": case_table, "fixed": fixed_table},
+    HERE.parent / "docs" / "reference" / "measurements.md": {"speed": speed_table},
+    HERE.parent / "docs" / "explanation" / "sharing.md": {
+        "cases": case_table,
+        "fixed": fixed_table,
+    },
 }
 
 

@@ -3,9 +3,11 @@
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from sweep.request.config import SweepConfig
 
 
@@ -27,6 +29,23 @@ def _refuse_namesake(name: str) -> None:
 
 
 _refuse_namesake("trainable")
+
+
+def load_config(
+    source: "str | Path | Mapping[str, Any]", overrides: "Sequence[str]" = ()
+) -> "SweepConfig":
+    """The configuration of a sweep, checked as `sweep run` checks it: defaults filled in, paths absolute.
+
+    `source` is a YAML file, or the keys of one in a mapping; `overrides` are those of the command line, such as
+    `["trial.epochs=3"]`.
+
+    Raises:
+        RequestError: one line that names the key, what must hold and what was given.
+    """
+    from sweep.request.refusals import load_request
+
+    given = Path(source).expanduser() if isinstance(source, str | Path) else source
+    return load_request(given, overrides)
 
 
 def run(config: "SweepConfig", address: str = "local") -> int:

@@ -1,6 +1,6 @@
-"""The columns of every frame: name, type, meaning, unit. docs/frames.md is generated from this module.
+"""The columns of every frame: name, type, meaning, unit. docs/reference/frames.md is generated from this module.
 
-python -m analysis.frames.columns > docs/frames.md
+python -m analysis.frames.columns > docs/reference/frames.md
 """
 
 from collections.abc import Iterable, Mapping
@@ -204,7 +204,7 @@ FRAMES: Final = {
 
 
 def as_markdown() -> str:
-    """docs/frames.md."""
+    """docs/reference/frames.md."""
     lines = [
         "# The frames",
         "",

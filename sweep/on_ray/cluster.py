@@ -31,7 +31,7 @@ GRAPH_TEST_SECONDS: Final = 90.0  # its process takes about 15 to start; assumed
 class _ActorManager(RayActorManager):  # type: ignore[misc]
     """Tune's own, except that it handles Ray's memory monitor: when that kills a worker, the error is one that Tune
     does not expect, and Tune would end the whole sweep. Reported as the death of one actor, it only makes Tune retry
-    the trial (docs/ray.md).
+    the trial (docs/explanation/ray.md).
     """
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -123,9 +124,11 @@ class SearchConfig(StrictModel):
     """Which settings are tried, and how many."""
 
     method: Method = "tpe"
+    """How settings are chosen: every point of a grid, at random, by Sobol points (qmc), or from the results so far."""
     trials: int | None = Field(None, ge=1)
     """Distinct settings; every point under grid."""
     seed: int = Field(0, ge=0)
+    """Draws what the method draws, the order of a grid, and which pruned trials are audited."""
     first: tuple[dict[str, Any], ...] = ()
     """Settings, complete or partial, to try before the method's own."""
     time_limit: Seconds = Field(None, gt=0)
@@ -136,7 +139,9 @@ class AshaConfig(StrictModel):
     """Asynchronous successive halving: rungs at grace_period · reduction_factor^k epochs."""
 
     grace_period: int = Field(1, ge=1)
+    """Epochs that every trial may train before it is compared."""
     reduction_factor: int = Field(3, ge=2)
+    """One in so many goes on from each rung, and rungs lie so many times as far apart."""
     rungs_of: Literal["all", "strategy"] = "all"
     """What a trial is compared with: all trials, or those of its own strategy."""
 
@@ -150,6 +155,8 @@ class AshaConfig(StrictModel):
 
 
 class GuardsConfig(StrictModel):
+    """When a trial that leads nowhere is ended."""
+
     collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
     """Consecutive epochs that predict a single class before a trial ends as collapsed."""
     hung_after: Annotated[
@@ -162,6 +169,8 @@ class GuardsConfig(StrictModel):
 
 
 class KeepConfig(StrictModel):
+    """What stays on the disk."""
+
     best: int = Field(3, ge=1)
     """Number of trials whose weights and state are kept."""
 
@@ -170,8 +179,11 @@ class ResourcesConfig(StrictModel):
     """What one trial gets."""
 
     gpus_per_trial: Annotated[float | Literal["auto"], BeforeValidator(_share)] = "auto"
+    """Of a GPU; 1/2 puts two trials on one, 0 trains on CPUs, auto tries whether one or two are faster."""
     cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """CPUs, and threads of torch in a trial; auto shares them out evenly."""
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Trials at a time; auto: as many as the devices have room for."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: on GPUs bfloat16 autocast if all of them compute in it, otherwise float16; float32 on CPUs."""
     graphs: Literal["auto", "on", "off"] = "auto"
@@ -227,23 +239,33 @@ class SweepConfig(StrictModel):
     """
 
     name: Annotated[str, AfterValidator(_name)]
+    """The run folder's name."""
     storage: Annotated[Path, AfterValidator(lambda given: absolute(given, "storage"))] = STORAGE
     """The folder for run folders."""
     data: DataConfig
+    """Images, their table, and what is learnt."""
     model: ModelConfig = ModelConfig()
+    """The pretrained network."""
     trial: Annotated[dict[str, Any], BeforeValidator(_section), AfterValidator(_resolved_trial)]
-    """Settings of TrialConfig, fixed or searched, and epochs."""
+    """Settings of a trial, fixed or searched, and how many epochs it may train."""
     search: SearchConfig = SearchConfig()
+    """Which settings are tried."""
     metric: Metric = Metric.VAL_ACCURACY
+    """What decides everywhere: for ASHA, for the search, for the best epoch, for the winner."""
     asha: Annotated[AshaConfig | None, *OrOff] = AshaConfig()
+    """How weak trials are stopped; off: every trial runs to its end."""
     guards: Annotated[
         GuardsConfig, BeforeValidator(lambda v: {"collapse_epochs": None} if v == "off" else v)
     ] = GuardsConfig()
+    """When a trial that leads nowhere is ended; off: never."""
     keep: KeepConfig = KeepConfig()
+    """Whose weights stay on the disk."""
     resources: ResourcesConfig = ResourcesConfig()
+    """What a trial gets of the machines."""
     sharing: Literal["on", "off"] = "on"
     """Frozen layers run once per node for all trials; off: for every batch of every trial, with the same result."""
     store: StoreConfig = StoreConfig()
+    """Where what trials share is kept."""
 
     @model_validator(mode="after")
     def _search_can_be_made(self) -> "SweepConfig":
@@ -305,14 +327,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def read_given(
-    path: Path, overrides: Sequence[str]
+    source: Path | Mapping[str, Any], overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The keys in `path` with `key.inner=value` overrides, and where each was given.
+    """The keys in a file, or in a mapping, with `key.inner=value` overrides, and where each stands.
 
     Raises:
         RequestError: the file holds no keys, or an override is not KEY=VALUE.
     """
-    facts, places = read_yaml(path)
+    facts, places = read_yaml(source) if isinstance(source, Path) else (deepcopy({**source}), {})
     for override in overrides:
         apply_override(override, facts, places)
     return facts, places

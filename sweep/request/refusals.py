@@ -28,17 +28,18 @@ Facts = Mapping[str, Any]
 Places = Mapping[tuple[str, ...], str]
 
 
-def load_request(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """As load_config, for the configuration of a new run.
+def load_request(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> SweepConfig:
+    """As load_config, of a configuration that a new run is asked for with: a file, or its keys in a mapping.
 
     Raises:
         RequestError: also a duration without its unit, an address or a variable instead of a path, an ASHA that can
             never prune.
     """
-    facts, places = read_given(path, overrides)
-    config = check_config(facts, places, str(path))
+    facts, places = read_given(source, overrides)
+    said = str(source) if isinstance(source, Path) else "the configuration"
+    config = check_config(facts, places, said)
     for problem, key in problems(facts, config):
-        raise RequestError(f"{problem}: see {place_of(key, places, str(path))}")
+        raise RequestError(f"{problem}: see {place_of(key, places, said)}")
     return config
 
 

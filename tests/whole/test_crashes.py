@@ -2,7 +2,7 @@
 the same as if nothing had happened, and nothing is lost that was on record.
 
 A schedule is a story, a step after which the power goes, and a number from which follows what is left. One that fails
-says how to run it again. docs/reliability.md says how many were tried.
+says how to run it again. docs/explanation/reliability.md says how many were tried.
 """
 
 import gc

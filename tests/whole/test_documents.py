@@ -9,16 +9,18 @@ import pytest
 from benchmarks import documents
 from sweep.request.config import Method, load_config
 from sweep.request.space import Choice
-from tests.support.project import ROOT
+from tests.support.project import DOCUMENTS, ROOT
 from trainable.config import HEADS, TrialConfig
 from trainable.metric import Metric
 
 PACKAGES = ("trainable", "sweep", "analysis")
+CONFIGURE = ROOT / "docs" / "how-to" / "configure.md"
 
 
 def tree() -> dict[str, set[str]]:
-    """Folder → files, as the README's last block lists them."""
-    block = (ROOT / "README.md").read_text().split("## Where things are")[1].split("```")[1]
+    """Folder → files, as the last block of the architecture lists them."""
+    page = ROOT / "docs" / "explanation" / "architecture.md"
+    block = page.read_text().split("## Where things are")[1].split("```text")[1].split("```")[0]
     found: dict[str, set[str]] = {}
     folder = ""
     for line in block.strip().splitlines():
@@ -31,7 +33,7 @@ def tree() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_readme_lists_every_room_and_file_of_a_package(package: str) -> None:
+def test_the_architecture_lists_every_room_and_file_of_a_package(package: str) -> None:
     inside = [
         path
         for path in (ROOT / package).iterdir()
@@ -42,11 +44,34 @@ def test_the_readme_lists_every_room_and_file_of_a_package(package: str) -> None
     assert tree()[package] == {path.name + "/" * path.is_dir() for path in inside}
 
 
-def test_every_link_and_picture_of_the_documents_is_there() -> None:
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            if not target.startswith("http"):
-                assert (document.parent / target).exists(), f"{document.name} points to {target}"
+def headings(document: Path) -> set[str]:
+    """What a link may name after `#`: a heading in small letters, without punctuation, blanks as hyphens."""
+    found = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_and_picture_of_the_documents_is_there(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            path, _, heading = target.partition("#")
+            leads_to = document.parent / path if path else document
+            assert leads_to.exists(), f"it points to {target}"
+            assert not heading or heading in headings(leads_to), f"it points to {target}"
+
+
+def test_every_document_that_the_code_and_the_examples_name_is_there() -> None:
+    for suffix in ("py", "yaml", "toml", "ipynb"):
+        for path in ROOT.glob(f"*/**/*.{suffix}"):
+            if path.relative_to(ROOT).parts[0] in (
+                *PACKAGES,
+                "benchmarks",
+                "docs",
+                "examples",
+                "tests",
+            ):
+                for named in re.findall(r"docs/[\w./-]+\.md", path.read_text()):
+                    assert (ROOT / named).is_file(), f"{path.relative_to(ROOT)} names {named}"
 
 
 @pytest.mark.parametrize("document", documents.TABLES, ids=lambda path: path.name)
@@ -94,9 +119,9 @@ def test_the_search_example_searches() -> None:
     assert any(isinstance(d.domain, Choice) and d.when for d in config.space.dimensions)
 
 
-def test_the_readme_lists_the_values_of_settings_that_the_code_knows() -> None:
+def test_the_configuration_in_the_documents_lists_the_values_that_the_code_knows() -> None:
     """Where a line of the configuration says `a | b | c` behind a setting's name and its example."""
-    block = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    block = CONFIGURE.read_text().split("```yaml\n")[1].split("```")[0]
 
     def listed(line: str) -> list[str]:
         (found,) = re.findall(rf"^ *{line}.*# *(.*)$", block, re.MULTILINE)
@@ -111,7 +136,7 @@ def test_the_readme_lists_the_values_of_settings_that_the_code_knows() -> None:
     assert listed("head: ")[:-1] == list(HEADS)
 
 
-def test_the_configuration_in_the_readme_is_one(tmp_path: Path) -> None:
-    path = tmp_path / "readme.yaml"
-    path.write_text((ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
+def test_the_configuration_in_the_documents_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(CONFIGURE.read_text().split("```yaml\n")[1].split("```")[0])
     assert load_config(path).trials == 24

@@ -12,6 +12,7 @@ from trainable.data.images import (
     load_pixels,
     open_test_data,
     open_training_data,
+    training_data,
 )
 from trainable.data.split import (
     PARTS,
@@ -46,6 +47,7 @@ __all__ = [
     "read_split",
     "split_said",
     "split_warnings",
+    "training_data",
     "unpacked",
     "upright",
 ]

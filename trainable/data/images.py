@@ -165,7 +165,11 @@ class TrainingData:
 
 def open_training_data(split: Path, images: Path, image_size: int) -> TrainingData:
     """Training and validation images of a split.parquet; the test part is not read."""
-    rows = read_split(split, ("train", "validation"))
+    return training_data(read_split(split, ("train", "validation")), images, image_size)
+
+
+def training_data(rows: pd.DataFrame, images: Path, image_size: int) -> TrainingData:
+    """The same of a split's `rows` (file, label, part, sha256), of whose test part nothing is taken."""
     return TrainingData(
         training=_open(rows[rows["part"] == "train"], images, image_size),
         validation=_open(rows[rows["part"] == "validation"], images, image_size),

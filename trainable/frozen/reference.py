@@ -1,6 +1,6 @@
 """The reference path: frozen features of an epoch's images, computed each time.
 
-shared.py gives the same numbers, bit for bit on a CPU (docs/sharing.md); tests compare the two.
+shared.py gives the same numbers, bit for bit on a CPU (docs/explanation/sharing.md); tests compare the two.
 """
 
 import time

@@ -28,7 +28,7 @@ AT_LEAST_FREE: Final = 0.05
 
 
 class Rank(IntEnum):
-    """Kinds of resident tables, the least valuable first (docs/sharing.md)."""
+    """Kinds of resident tables, the least valuable first (docs/explanation/sharing.md)."""
 
     EPOCH = 0
     """Features of an epoch's own views."""

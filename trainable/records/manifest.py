@@ -127,7 +127,7 @@ class Graphs(StrictModel):
 
 
 class Manifest(StrictModel):
-    """See docs/run-folder.md. None means not known, or not known yet."""
+    """See docs/reference/run-folder.md. None means not known, or not known yet."""
 
     format_version: Literal[2] = VERSION
     project_version: str

@@ -41,7 +41,7 @@ def readable(path: StrPath, remedy: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The paths of a run's files; see docs/run-folder.md."""
+    """The paths of a run's files; see docs/reference/run-folder.md."""
 
     path: Path
 

@@ -166,9 +166,9 @@ def test_runs_stand_side_by_side_with_their_winners(unchanged: Path, empty: Path
 
 
 def test_the_document_of_the_frames_is_made_from_their_columns() -> None:
-    document = ROOT / "docs" / "frames.md"
+    document = ROOT / "docs" / "reference" / "frames.md"
     assert document.read_text() == as_markdown(), (
-        "python -m analysis.frames.columns > docs/frames.md"
+        "python -m analysis.frames.columns > docs/reference/frames.md"
     )
 
 

@@ -447,9 +447,9 @@ def test_a_refusal_of_a_key_does_not_even_hold_the_run(
     assert content(run) == before
 
 
-def test_the_readme_and_the_help_of_both_commands_name_all_that_may_be_changed() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"`{key}`" in readme for key in CHANGEABLE)
+def test_the_documents_and_the_help_of_both_commands_name_all_that_may_be_changed() -> None:
+    page = (ROOT / "docs" / "how-to" / "continue-a-run.md").read_text()
+    assert all(f"`{key}`" in page for key in CHANGEABLE)
     for command in ("resume", "extend"):
         said = "".join(
             CliRunner().invoke(app, [command, "--help"], terminal_width=999).output.split()

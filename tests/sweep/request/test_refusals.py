@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import sweep
 from sweep.__main__ import app
 from sweep.request.config import AshaConfig, check_config, dump_config, load_config
 from sweep.request.open_run import open_run
@@ -119,6 +120,25 @@ def test_home_is_written_as_a_tilde_everywhere(
     before.mkdir(parents=True)
     shown = CliRunner().invoke(app, ["status", "./~/none"])
     assert str(before) in str(shown.exception)
+
+
+def test_a_configuration_comes_from_a_file_or_from_its_keys_and_is_the_same(
+    faces: Faces, tmp_path: Path, refused: Callable[[pytest.ExceptionInfo[Exception]], str]
+) -> None:
+    facts = sweep_facts(faces, tmp_path, {"strategy": ["head", "full"], "epochs": 4})
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(facts))
+    before = yaml.safe_dump(facts)
+    overrides = ["trial.epochs=3", "search.seed=7"]
+    from_keys = sweep.load_config(facts, overrides)
+    assert (
+        from_keys == sweep.load_config(path, overrides) == sweep.load_config(str(path), overrides)
+    )
+    assert (from_keys.epochs, from_keys.search.seed) == (3, 7)
+    assert yaml.safe_dump(facts) == before, "what was given stays as it was"
+    with pytest.raises(RequestError) as caught:
+        sweep.load_config({**facts, "search": {"method": "grid", "time_limit": 8}})
+    assert "unit" in refused(caught) and "the configuration" in refused(caught)
 
 
 def test_a_run_on_record_has_what_a_request_is_refused_for_and_goes_on(

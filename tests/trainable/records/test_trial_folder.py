@@ -302,7 +302,7 @@ def test_predictions_are_a_plain_parquet_file(record: TrialRecord) -> None:
 
 
 def test_every_path_of_a_run_and_of_a_trial_is_one_that_the_documentation_names() -> None:
-    page = (ROOT / "docs/run-folder.md").read_text()
+    page = (ROOT / "docs/reference/run-folder.md").read_text()
     tree = page.split("```")[1]
     named = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()}
     run = RunFolder(Path("runs/name"))

@@ -1,6 +1,6 @@
 """Whatever a table looks like, its labels are those that it was made with, or it is refused in one line.
 
-FUZZ=20000 and FUZZ_PROCESSES=200 try more than a few (docs/reliability.md says how many were tried).
+FUZZ=20000 and FUZZ_PROCESSES=200 try more than a few (docs/explanation/reliability.md says how many were tried).
 """
 
 import os
