@@ -1,17 +1,18 @@
-# make demo: a whole sweep on made-up faces. make fast: the tests to run while you work. make test: style, types and all
-# tests. make slow: sweeps with faults. make gpu: what only a GPU can tell, on a machine that has one. make mutate: do the
-# tests of the modules that decide notice when these are wrong? All make .venv first.
-PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
+# make demo: a whole sweep on made-up faces. make fast: the tests to run while you work. make lint: style. make types: mypy.
+# make test: style, types and all tests. make slow: sweeps with faults. make gpu: what only a GPU can tell, on a machine that
+# has one. make mutate: do the tests of the modules that decide notice when these are wrong? make wheel: wheel and sdist in
+# dist/, as an index would take them. All make .venv first. make clean: deletes what these made, and no run of yours.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3.14 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: what Python has compiled is kept
 
-.PHONY: venv demo fast test slow gpu mutate clean
+.PHONY: venv demo fast lint types test slow gpu mutate wheel clean
 
 venv: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed, and none was found; make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed, and none was found; make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -23,10 +24,14 @@ fast: venv
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --hypothesis-profile fast \
 		-m "not ray and not system and not whole and not slow and not gpu"
 
-test: venv
+lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: venv
 	$(BIN)/mypy
+
+test: lint types
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 slow: venv
@@ -39,7 +44,12 @@ gpu: venv
 mutate: venv
 	$(BIN)/python benchmarks/mutate.py
 
+wheel: venv
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
 # Of runs/ only what `make demo` made: all else there is somebody's.
 clean:
-	rm -rf .venv *.egg-info build runs/demo examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv *.egg-info build dist runs/demo examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
