@@ -85,29 +85,29 @@ class TrialConfig(StrictModel):
     strategy: Strategy = "block5"
     """Which layers train: only the head, or also VGG-16 from this block on."""
     augmentation: Augmentation = "none"
-    """What training images go through: nothing, a random mirror image, or that with random changes of colour."""
+    """Augmentation of training images: none, random horizontal flips, or flips with random changes of colour."""
     lr: float = Field(1e-4, gt=0, allow_inf_nan=False)
     """Learning rate of the head."""
     backbone_lr_ratio: float = Field(1.0, gt=0, le=1)
     """Learning rate of the trained convolutions, as a share of `lr`."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """torch's own, fused."""
+    """torch's own optimizer, in its fused implementation."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of SGD; does nothing under the others."""
+    """Momentum of SGD; the other optimizers ignore it."""
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """As the optimizer takes it: decoupled under adamw, an L2 term under the others."""
+    """Decoupled weight decay with adamw, an L2 penalty with the other optimizers."""
     head: Head = "mlp"
     """Hidden layers above the convolutions: mlp is 4096-1024, pretrained VGG-16's own 4096-4096, linear none."""
     dropout: float = Field(0.5, ge=0, lt=1)
-    """Share of the head's units that a step leaves out."""
+    """Dropout probability in the head."""
     batch_size: int = Field(32, ge=1)
-    """Images of a step."""
+    """Images per step."""
     class_weight: Literal["none", "balanced"] = "none"
     """balanced: each class weighs n / (2 n_class) in the training loss, as in scikit-learn."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate goes on after the warm-up."""
+    """Learning-rate schedule after the warm-up."""
     warmup_epochs: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Epochs in which the learning rate rises from 0."""
+    """Epochs over which the learning rate rises from 0."""
     schedule_epochs: int | None = Field(None, ge=1)
     """Length of the cosine; the learning rate stays constant after it. A sweep fills in its first number of epochs."""
     seed: int = Field(0, ge=0)
@@ -163,12 +163,12 @@ class TrialConfig(StrictModel):
 class SplitConfig(StrictModel):
     """How the images are split: stratified by scikit-learn, or by the official partition file or a column."""
 
-    seed: int = Field(42, ge=0, lt=2**32)  # as scikit-learn's generator takes it
-    """Draws the parts."""
+    seed: int = Field(42, ge=0, lt=2**32)  # the range of scikit-learn's generator
+    """Seed of the split."""
     validation: float = Field(0.1, gt=0, lt=1)
-    """Share of the images that validate."""
+    """Share of the images in the validation set."""
     test: float = Field(0.1, gt=0, lt=1)
-    """Share of the images that are left for the one test."""
+    """Share of the images in the held-out test set."""
     official: bool = False
     """By list_eval_partition, or by folders train, val and test."""
     column: str | None = None
@@ -223,7 +223,7 @@ class DataConfig(StrictModel):
     file_column: str | None = None
     """The column of file names, if several columns could be it."""
     target: str
-    """The column that is learnt; it has two values, or `positive` names the one that counts as 1."""
+    """The column to predict; it has two values, or `positive` names the one that counts as 1."""
     positive: Annotated[str | None, BeforeValidator(_or_text)] = Field(
         None, coerce_numbers_to_str=True
     )
@@ -243,7 +243,7 @@ class DataConfig(StrictModel):
     unreadable: Literal["refuse", "drop"] = "refuse"
     """What to do with images that can't be decoded, found before the start."""
     split: Annotated[SplitConfig, BeforeValidator(_split)] = SplitConfig()
-    """Which images train, validate and test; `official` alone takes the parts of list_eval_partition."""
+    """How images are split into training, validation and test sets; only `official` uses list_eval_partition."""
 
 
 def _weights(given: str) -> str:
@@ -254,7 +254,7 @@ class ModelConfig(StrictModel):
     """The pretrained backbone."""
 
     weights: Annotated[str, AfterValidator(_weights)] = "imagenet"
-    """ImageNet's as torchvision has them, none (random), or a state dict in a .pth or .safetensors file."""
+    """torchvision's ImageNet weights, none (random), or a state dict in a .pth or .safetensors file."""
     width: float = Field(1.0, gt=0, le=1)
     """Share of VGG-16's channels."""
 

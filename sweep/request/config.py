@@ -128,7 +128,7 @@ class SearchConfig(StrictModel):
     trials: int | None = Field(None, ge=1)
     """Distinct settings; every point under grid."""
     seed: int = Field(0, ge=0)
-    """Draws what the method draws, the order of a grid, and which pruned trials are audited."""
+    """Seed of the search method, of a grid's order, and of the choice of pruned trials to audit."""
     first: tuple[dict[str, Any], ...] = ()
     """Settings, complete or partial, to try before the method's own."""
     time_limit: Seconds = Field(None, gt=0)
@@ -139,9 +139,9 @@ class AshaConfig(StrictModel):
     """Asynchronous successive halving: rungs at grace_period · reduction_factor^k epochs."""
 
     grace_period: int = Field(1, ge=1)
-    """Epochs that every trial may train before it is compared."""
+    """Epochs that every trial trains before it is first compared."""
     reduction_factor: int = Field(3, ge=2)
-    """One in so many goes on from each rung, and rungs lie so many times as far apart."""
+    """One in this many trials continues from each rung, and each rung is this many times as many epochs as the one below."""
     rungs_of: Literal["all", "strategy"] = "all"
     """What a trial is compared with: all trials, or those of its own strategy."""
 
@@ -155,7 +155,7 @@ class AshaConfig(StrictModel):
 
 
 class GuardsConfig(StrictModel):
-    """When a trial that leads nowhere is ended."""
+    """When a trial that will not recover is stopped."""
 
     collapse_epochs: Annotated[int | None, *OrOff] = Field(2, ge=1)
     """Consecutive epochs that predict a single class before a trial ends as collapsed."""
@@ -169,7 +169,7 @@ class GuardsConfig(StrictModel):
 
 
 class KeepConfig(StrictModel):
-    """What stays on the disk."""
+    """Which weights are kept on disk."""
 
     best: int = Field(3, ge=1)
     """Number of trials whose weights and state are kept."""
@@ -179,11 +179,11 @@ class ResourcesConfig(StrictModel):
     """What one trial gets."""
 
     gpus_per_trial: Annotated[float | Literal["auto"], BeforeValidator(_share)] = "auto"
-    """Of a GPU; 1/2 puts two trials on one, 0 trains on CPUs, auto tries whether one or two are faster."""
+    """Share of a GPU: 1/2 puts two trials on one, 0 trains on CPUs, auto measures whether one or two are faster."""
     cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """CPUs, and threads of torch in a trial; auto shares them out evenly."""
+    """CPUs of a trial, and its torch threads; auto shares the CPUs evenly."""
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Trials at a time; auto: as many as the devices have room for."""
+    """Trials at a time; auto: as many as the devices can hold."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: on GPUs bfloat16 autocast if all of them compute in it, otherwise float16; float32 on CPUs."""
     graphs: Literal["auto", "on", "off"] = "auto"
@@ -243,29 +243,29 @@ class SweepConfig(StrictModel):
     storage: Annotated[Path, AfterValidator(lambda given: absolute(given, "storage"))] = STORAGE
     """The folder for run folders."""
     data: DataConfig
-    """Images, their table, and what is learnt."""
+    """Images, their table, and the column to predict."""
     model: ModelConfig = ModelConfig()
     """The pretrained network."""
     trial: Annotated[dict[str, Any], BeforeValidator(_section), AfterValidator(_resolved_trial)]
-    """Settings of a trial, fixed or searched, and how many epochs it may train."""
+    """Settings of a trial, fixed or searched, and its maximum number of epochs."""
     search: SearchConfig = SearchConfig()
     """Which settings are tried."""
     metric: Metric = Metric.VAL_ACCURACY
-    """What decides everywhere: for ASHA, for the search, for the best epoch, for the winner."""
+    """The metric that decides everywhere: in ASHA, the search, the best epoch and the winner."""
     asha: Annotated[AshaConfig | None, *OrOff] = AshaConfig()
-    """How weak trials are stopped; off: every trial runs to its end."""
+    """How weak trials are stopped early; off: every trial runs to its end."""
     guards: Annotated[
         GuardsConfig, BeforeValidator(lambda v: {"collapse_epochs": None} if v == "off" else v)
     ] = GuardsConfig()
-    """When a trial that leads nowhere is ended; off: never."""
+    """When a trial that will not recover is stopped; off: never."""
     keep: KeepConfig = KeepConfig()
-    """Whose weights stay on the disk."""
+    """Which weights are kept on disk."""
     resources: ResourcesConfig = ResourcesConfig()
-    """What a trial gets of the machines."""
+    """What each trial gets of the machines."""
     sharing: Literal["on", "off"] = "on"
     """Frozen layers run once per node for all trials; off: for every batch of every trial, with the same result."""
     store: StoreConfig = StoreConfig()
-    """Where what trials share is kept."""
+    """Where data shared between trials is stored."""
 
     @model_validator(mode="after")
     def _search_can_be_made(self) -> "SweepConfig":
@@ -329,7 +329,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 def read_given(
     source: Path | Mapping[str, Any], overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The keys in a file, or in a mapping, with `key.inner=value` overrides, and where each stands.
+    """The keys in a file, or in a mapping, with `key.inner=value` overrides, and where each was given.
 
     Raises:
         RequestError: the file holds no keys, or an override is not KEY=VALUE.

@@ -38,7 +38,7 @@ def test_the_architecture_lists_every_room_and_file_of_a_package(package: str) -
         path
         for path in (ROOT / package).iterdir()
         if any(path.glob("**/*.py"))  # a room; what is left of one that moved holds none
-        or (path.is_file() and path.name[:2] != "__")
+        or (path.is_file() and path.name[:2] != "__" and path.name != "py.typed")
         or path.name == "__main__.py"
     ]
     assert tree()[package] == {path.name + "/" * path.is_dir() for path in inside}
