@@ -1,7 +1,7 @@
 """Makes the speed tables and the timeline of the documents from the raw figures in benchmarks/results.
 
-Rewrites what is between `<!-- …: made by … -->` and `<!-- end -->` in docs/reference/measurements.md and docs/explanation/sharing.md, which a test
-compares with the figures, and docs/pictures/timeline.svg.
+Rewrites what is between `<!-- …: made by … -->` and `<!-- end -->` in docs/reference/measurements.md and
+docs/explanation/sharing.md, which a test compares with the figures, and docs/pictures/timeline.svg.
 
     python benchmarks/documents.py
 """

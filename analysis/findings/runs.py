@@ -1,4 +1,4 @@
-"""Several runs in one frame, one row each: what was tried, the cost, the winner. docs/reference/frames.md lists its columns."""
+"""Several runs in one frame, one row each: what was tried, the cost, the winner (docs/reference/frames.md)."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -17,7 +17,8 @@ MOST_BYTES: Final = (
     2**31 - 2**20
 )  # the most that a protobuf can hold, minus room for what is not weights
 TOLERANCE: Final = 1e-5
-"""How far a probability may differ from torch's in float32: other kernels add in another order (docs/how-to/use-the-winner.md)."""
+"""How far a probability may differ from torch's in float32: other kernels add in another order
+(docs/how-to/use-the-winner.md)."""
 CHECKED_IMAGES: Final = 3
 
 

@@ -1,6 +1,7 @@
 """Trials on Ray: the only package of the sweep that imports Ray, and the environment variables that Ray reads.
 
-They are set here, before any module of this package imports Ray, which reads some at once (reasons in docs/explanation/ray.md).
+They are set here, before any module of this package imports Ray, which reads some at once (reasons in
+docs/explanation/ray.md).
 """
 
 import atexit

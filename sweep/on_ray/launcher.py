@@ -209,7 +209,9 @@ def _greet(console: PlainConsole, run: RunFolder, resolved: Resolved, dashboard:
             f"Ray dashboard: {dashboard} (`ray get-auth-token` prints the token it asks for)",
         )
     else:
-        console.print("no Ray dashboard: it did not start in time, or this cluster does not run one")
+        console.print(
+            "no Ray dashboard: it did not start in time, or this cluster does not run one"
+        )
 
 
 def _farewell(

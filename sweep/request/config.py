@@ -141,7 +141,7 @@ class AshaConfig(StrictModel):
     grace_period: int = Field(1, ge=1)
     """Epochs that every trial trains before it is first compared."""
     reduction_factor: int = Field(3, ge=2)
-    """One in this many trials continues from each rung, and each rung is this many times as many epochs as the one below."""
+    """η: one trial in this many continues from each rung, and each rung has this many times the epochs of the last."""
     rungs_of: Literal["all", "strategy"] = "all"
     """What a trial is compared with: all trials, or those of its own strategy."""
 

@@ -2,7 +2,8 @@
 
 Only here does the analysis read statuses, epochs, decisions, ledger, manifest and configuration, each once, so that
 two sentences about a run under way never refer to two moments. A record is written after what it refers to
-(docs/reference/run-folder.md), so it is read before it: no status, decision or opening refers to an epoch that was not read.
+(docs/reference/run-folder.md), so it is read before it: no status, decision or opening refers to an epoch that was not
+read.
 """
 
 from collections.abc import Mapping
