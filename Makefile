@@ -35,7 +35,7 @@ test: venv
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "$(REST)"
 	@echo "Of lines and branches the fast tests run $$($(BIN)/coverage report --format=total) %; all tests: make coverage"
 
-# Counting takes a third of the time more, so `make test` counts in its fast tests alone. A process that is killed is
+# Counting takes half the time more, so `make test` counts in its fast tests alone. A process that is killed is
 # not counted.
 coverage: venv
 	$(BIN)/coverage erase
