@@ -1,13 +1,15 @@
 # make demo: a whole sweep on drawn faces. make fast: the tests to run while you work. make lint: style. make types: mypy.
-# make test: style, types and all tests. make slow: sweeps with faults. make gpu: the tests that need a GPU. make mutate: do the
+# make test: style, types and all tests. make coverage: what no test runs. make slow: sweeps with faults. make gpu: the tests that need a GPU. make mutate: do the
 # tests of the modules that decide detect mutations of these? make docs: the documentation site. make wheel: wheel and sdist in
 # dist/, checked as an index would. All of these create .venv first. make clean: deletes what these made, and no run of yours.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+FAST := not ray and not system and not whole and not slow and not gpu
+REST := (ray or system or whole) and not slow and not gpu
 unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: keep Python's compiled files
 
-.PHONY: venv demo fast lint types test slow gpu mutate docs wheel clean
+.PHONY: venv demo fast lint types test coverage slow gpu mutate docs wheel clean
 
 venv: .venv/.installed
 
@@ -22,7 +24,7 @@ demo: venv
 
 fast: venv
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --hypothesis-profile fast \
-		-m "not ray and not system and not whole and not slow and not gpu"
+		-m "$(FAST)"
 
 lint: venv
 	$(BIN)/ruff check .
@@ -32,7 +34,19 @@ types: venv
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist worksteal -m "$(FAST)"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "$(REST)"
+	@echo "the fast tests cover $$($(BIN)/coverage report --format=total) % of lines and branches; all tests: make coverage"
+
+# Measuring coverage takes half as long again, so `make test` measures its fast tests only. A process that is killed is
+# not counted.
+coverage: venv
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 slow: venv
 	$(BIN)/pytest -m slow --numprocesses 2 --dist worksteal
@@ -57,5 +71,5 @@ wheel: venv
 
 # Of runs/, delete only what `make demo` made: the rest belongs to the user.
 clean:
-	rm -rf .venv *.egg-info build dist runs/demo examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv *.egg-info build dist runs/demo examples/demo/data .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
 """Confidence intervals, counts and tests: a thin layer over scipy and statsmodels, with scikit-learn's conventions."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -196,7 +197,11 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     if np.ptp(first) == np.ptp(second) == 0:  # no spread: nothing to divide by
         p = 0.0 if difference else 1.0
         return Difference(difference, Interval(difference, difference, method="Welch"), p)
-    found = ttest_ind(first, second, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Precision loss", RuntimeWarning
+        )  # one may have no spread
+        found = ttest_ind(first, second, equal_var=False)
     low, high = found.confidence_interval(CONFIDENCE)
     interval = Interval(float(low), float(high), method="Welch")
     return Difference(difference, interval, float(found.pvalue))

@@ -172,7 +172,7 @@ class Search:
     def audited(self, every: bool = False) -> "Search":
         """At the end of training, with as many pruned trials audited as are asked for, or with `every` one."""
         there = self.pruned()
-        strategies = {trial_id: trial.settings.strategy for trial_id, trial in there.items()}
+        strategies: dict[str, str] = {t: trial.settings.strategy for t, trial in there.items()}
         arms = Counter(strategies.values())
         count = len(there) if every else wanted(arms, {})
         drawn = draw_audits(strategies, (), count, self.config.search.seed)
@@ -356,7 +356,7 @@ def lead(found: Mattered) -> tuple[Effect, float, float, float] | None:
     return effect, -effect.difference, -effect.high, -effect.low
 
 
-RANDOM: Final = {"method": "random", "trial": RANGE, "trials": 24}
+RANDOM: Final[dict[str, Any]] = {"method": "random", "trial": RANGE, "trials": 24}
 ONE_POINT: Final = Truth(block5=0.01)
 SLOW: Final = Truth(
     block5=0.01, behind={"head": 0.1, "block5": 0.2}, epochs={"head": 1.5, "block5": 2.5}
@@ -375,7 +375,7 @@ def equal(seeds: range) -> Iterator[Found]:
         ("TPE 24", {**RANDOM, "method": "tpe"}),
     ):
         for images in (200, 3000):
-            setup = Setup(**how, images=images)  # type: ignore[arg-type]
+            setup = Setup(**how, images=images)
             found = [search(setup, seed).mattered() for seed in seeds]
             what, most = f"equal, {said}, {images} images", 0.10 if "TPE" in said else 0.07
             yield Rate(
@@ -427,7 +427,7 @@ def visible(seeds: range) -> Iterator[Found]:
 def slow(seeds: range) -> Iterator[Found]:
     """block5 learns later and ends one point higher (0.2 points after eight epochs); ASHA 2/2."""
     for said, how in (("grid 12 × 2", {}), ("random 24", RANDOM)):
-        setup = Setup(SLOW, asha=(2, 2), **how)  # type: ignore[arg-type]
+        setup = Setup(SLOW, asha=(2, 2), **how)
         found = [search(setup, seed).mattered() for seed in seeds]
         leads = [lead(one) for one in found]
         early = sum(
@@ -451,7 +451,7 @@ def ends(seeds: range) -> Iterator[Found]:
         ("random 60", random60),
     ):
         for images in (200, 3000):
-            setup = Setup(asha=(2, 2), images=images, **how)  # type: ignore[arg-type]
+            setup = Setup(asha=(2, 2), images=images, **how)
             what = f"audits, {said}, {images} images"
             found = [search(setup, seed).audited().mattered() for seed in seeds]
             claimed = sum(bool(claims(one)) for one in found)
@@ -459,7 +459,7 @@ def ends(seeds: range) -> Iterator[Found]:
             yield Rate(f"{what}, equal: any claim", len(seeds), claimed, at_most=most)
             yield covered(f"{what}, equal: the interval holds the truth", found, 0.0)
             yield from overtaken(what, replace(setup, truth=OVERTAKING), seeds)
-    uneven = Setup(UNEVEN, asha=(2, 2), **random60)  # type: ignore[arg-type]
+    uneven = Setup(UNEVEN, asha=(2, 2), **random60)
     yield from overtaken("audits, random 60, block5 twice as uneven", uneven, seeds)
 
 
@@ -516,7 +516,7 @@ def together(seeds: range) -> Iterator[Found]:
             ("additive", ADDITIVE, 0.0, 0.05),
             ("crossed", CROSSED, 0.75, 1.0),
         ):
-            setup = Setup(truth, **how)  # type: ignore[arg-type]
+            setup = Setup(truth, **how)
             found = [search(setup, seed).mattered() for seed in seeds]
             claimed = sum("strategy with lr" in claims(one) for one in found)
             yield Rate(f"{name}, {said}: an interaction is claimed", len(seeds), claimed, low, high)

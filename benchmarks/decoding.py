@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -65,6 +66,10 @@ def decode_by_processes(images: LabelledImages, count: int, store: Path) -> tupl
     return start, taken
 
 
+def every_near_pair(some: "np.ndarray[Any, np.dtype[np.uint64]]") -> list[Any]:
+    return list(near_pairs(some))
+
+
 def hashes(count: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
     """Random hashes, one in a hundred of them 0 to 16 bits away from another."""
     draw = np.random.default_rng(0)
@@ -109,7 +114,7 @@ def main() -> None:
     for number in (30_000, 200_000):
         some = hashes(number)
         for _ in range(arguments.rounds):
-            note(f"near pairs of {number:,}", seconds(lambda some=some: list(near_pairs(some))))
+            note(f"near pairs of {number:,}", seconds(partial(every_near_pair, some)))
     result = {
         "images": arguments.images,
         "side": SIZE,

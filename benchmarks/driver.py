@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 os.environ.setdefault("SWEEP_STORE", tempfile.mkdtemp())
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # not installed
 
 from sweep.on_ray import cluster  # noqa: I001  sets what Ray reads when it is imported
 from sweep.on_ray import launcher
@@ -32,7 +34,7 @@ from trainable.show.terminal import PlainConsole
 from trainable.records.files import now
 from trainable.records.trial_folder import TrialRecord
 from trainable.records.rows import Outcome, Row, Status
-from gaps import tiny_sweep
+from benchmarks.gaps import tiny_sweep
 
 assert cluster
 EPOCHS = 2
@@ -71,7 +73,7 @@ def measure(trials: int, method: str, asha: bool) -> dict[str, Any]:
         asha={"grace_period": 1, "reduction_factor": 2} if asha else "off",
         resources={"concurrent": 2, "cpus_per_trial": 1, "gpus_per_trial": 0},
     )
-    launcher.FaceTrial = InstantTrial  # type: ignore[misc]
+    launcher.FaceTrial = InstantTrial  # type: ignore[attr-defined]  # in its place
     own = OwnRay(trials_at_a_time=2)
     with partial_run(config, prepare(config), ["benchmark"]) as run:
         began = time.time()

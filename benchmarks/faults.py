@@ -27,9 +27,11 @@ from typing import Any
 
 import psutil
 import yaml
-from gaps import faces
 from ray.cluster_utils import Cluster
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # not installed
+
+from benchmarks.gaps import faces
 from sweep.search.ranking import standing, winner
 from trainable.metric import Metric
 from trainable.records.files import read_json_lines

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def frozen_once(trials: Sequence[Trial], sizes: Sizes, files: tuple[str, ...] | 
         if needing:
             images = distinct_views(sizes.images, _longest(needing), files) + sizes.validation
             macs = multiply_adds(sizes.width, sizes.image_size, first, last)
-            work[Part("forward", first, last)] += images * macs
+            work[Part("forward", first, last)] += round(images * macs)
     return work
 
 
@@ -383,15 +383,15 @@ def _head(part: Part, sizes: Sizes) -> Runs:
         weight = torch.rand(layer.out_features, layer.in_features)
         inputs = torch.rand(part.batch_size, layer.in_features)
         outputs = torch.empty(part.batch_size, layer.out_features)
-        products.append(lambda x=inputs, w=weight, y=outputs: torch.mm(x, w.t(), out=y))
+        products.append(partial(torch.mm, inputs, weight.t(), out=outputs))
         amount += weight.numel()
         if part.kind == "head training":
             gradient = torch.empty_like(weight)
-            products.append(lambda x=inputs, y=outputs, g=gradient: torch.mm(y.t(), x, out=g))
+            products.append(partial(torch.mm, outputs.t(), inputs, out=gradient))
             amount += weight.numel()
             if number or part.input_gradient:
                 passed = torch.empty_like(inputs)
-                products.append(lambda y=outputs, w=weight, p=passed: torch.mm(y, w, out=p))
+                products.append(partial(torch.mm, outputs, weight, out=passed))
                 amount += weight.numel()
 
     def run() -> None:

@@ -112,7 +112,7 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
         end(self, *arguments, **named)
 
     searcher.RecordSearcher.on_trial_complete = noted  # type: ignore[method-assign]
-    launcher.FaceTrial = TimedTrial  # type: ignore[misc]
+    launcher.FaceTrial = TimedTrial  # type: ignore[attr-defined]  # in its place
     own = OwnRay(concurrent)
     with partial_run(config, prepare(config), ["benchmark"]) as run:
         try:
@@ -141,7 +141,7 @@ def measure(trials: int, concurrent: int) -> dict[str, Any]:
         ][1:]  # the first also reads the split and the backbone
     built = [
         float(line.split("built in ")[1].split()[0])
-        for record in run.trials()
+        for record in run.folder.trials()
         for line in record.log.read_text().splitlines()
         if "built in " in line
     ]

@@ -19,7 +19,10 @@ import time
 from pathlib import Path
 
 import yaml
-from gaps import faces
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # not installed
+
+from benchmarks.gaps import faces
 
 TOLD = ("stopping cleanly", ": ended", "interrupted (", "ended before it began")
 

@@ -83,11 +83,13 @@ class FaceClassifier(nn.Module):
         with torch.no_grad():
             maps = self.frozen(images)
         maps = self.avgpool(self.trained(maps))
-        return self.classifier(maps.flatten(1)).squeeze(1)
+        logits: Tensor = self.classifier(maps.flatten(1)).squeeze(1)
+        return logits
 
 
 def pretrained_features(weights: str, width: float) -> nn.Sequential:
     """The convolutions of VGG-16, or of one with `width` times the channels."""
+    features: nn.Sequential
     if width == 1:
         features = torchvision.models.vgg16(weights=None).features
     else:
@@ -95,6 +97,7 @@ def pretrained_features(weights: str, width: float) -> nn.Sequential:
         for layer in features:
             if isinstance(layer, nn.Conv2d):  # as torchvision initialises a VGG
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
     if weights != "none":
         if weights.endswith(".safetensors"):
@@ -152,7 +155,7 @@ def train(
     )
 
     model = FaceClassifier(backbone, FIRST_TRAINED[setting["strategy"]], setting["head"])
-    model = model.to(device, memory_format=layout)
+    model = model.to(device).to(memory_format=layout)
     parameters = [p for p in model.parameters() if p.requires_grad]
     momentum = {"momentum": 0.9} if setting["optimizer"] == "sgd" else {}
     optimizer = OPTIMIZERS[setting["optimizer"]](
@@ -170,7 +173,8 @@ def train(
 
     def logits_of(images: Tensor) -> Tensor:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            return model(images).float()
+            logits: Tensor = model(images).float()
+        return logits
 
     for epoch in range(1, options.epochs + 1):
         epoch_started = time.time()
@@ -205,7 +209,7 @@ def train(
         )
 
 
-class History(tune.Callback):
+class History(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     """Every row that a trial reported, since Tune only keeps the last one."""
 
     columns = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "ended")
@@ -213,7 +217,9 @@ class History(tune.Callback):
     def __init__(self) -> None:
         self.trials: dict[str, dict[str, Any]] = {}
 
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any):
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
+    ) -> None:
         facts = {
             "setting": result["config"]["setting"],
             "pid": result["pid"],
@@ -227,8 +233,11 @@ class History(tune.Callback):
 
 def read_rows(options: argparse.Namespace) -> pd.DataFrame:
     """Columns file, label (0 or 1) and part (train or validation)."""
+    split: pd.DataFrame
     if options.split:
-        return pd.read_parquet(options.split, filters=[("part", "in", ["train", "validation"])])
+        kept = [("part", "in", ["train", "validation"])]
+        split = pd.read_parquet(options.split, filters=kept)
+        return split
     from sklearn.model_selection import train_test_split
 
     table = pd.read_csv(options.table)
@@ -238,7 +247,9 @@ def read_rows(options: argparse.Namespace) -> pd.DataFrame:
     training, validation = train_test_split(
         rest, test_size=1 / 9, random_state=42, stratify=rest["label"]
     )
-    return pd.concat([training.assign(part="train"), validation.assign(part="validation")])
+    parts = [training.assign(part="train"), validation.assign(part="validation")]
+    split = pd.concat(parts)
+    return split
 
 
 def main() -> None:
@@ -311,7 +322,7 @@ def main() -> None:
     if results.num_errors:
         raise SystemExit(f"{results.num_errors} trials failed: {results.errors[0]}")
     ray.shutdown()
-    found = {
+    found: dict[str, Any] = {
         "wall_seconds": time.time() - PROGRAM_STARTED,
         "ray_init_seconds": tune_started - init_started,
         "tune_seconds": tune_ended - tune_started,

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from sweep.request.config import SweepConfig, check_config, dump_config
-from sweep.search.asha import Decision
+from sweep.search.asha import Decision, Verdict
 from trainable.config import TrialConfig
 from trainable.records.files import now, sha256_of
 from trainable.records.manifest import (
@@ -82,7 +82,7 @@ def write_run(folder: Path, trials: int, epochs: int, images: int) -> None:
             predictions[number % len(predictions)]
         )
         score = max(row.val_accuracy for row in rows[:RUNG])
-        verdict = "stop" if pruned else "go on"
+        verdict: Verdict = "stop" if pruned else "go on"
         decisions.append(Decision(number + 1, record.trial_id, RUNG, score, 0.6, verdict))
     lines = [json.dumps(decision.to_json()) + "\n" for decision in decisions]
     run.rungs.write_text("".join(lines) if epochs > RUNG else "")
@@ -157,7 +157,7 @@ def rows_of(values: Sequence[Sequence[float]], images: int) -> list[Row]:
     row = Row(1, 0.7, 0.5, 0.7, 0.5, 0.5, 0.5, 1e-3, 1.25, 2_000.0, 0, now(), 24_000, 10**15, 9.5)
     names = [name for name in asdict(row) if name.startswith(("train_", "val_"))]
     rows = [
-        replace(row, epoch=epoch, **dict(zip(names, each, strict=True)))
+        replace(row, **{"epoch": epoch, **dict[str, Any](zip(names, each, strict=True))})
         for epoch, each in enumerate(values, start=1)
     ]
     return [replace(row, val_accuracy=round(row.val_accuracy * images) / images) for row in rows]

@@ -30,16 +30,17 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import documents
-import floor
 import numpy as np
 import pandas as pd
 import psutil
 import yaml
 from PIL import Image
 
-from sweep.session.create import git_state
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # not installed
+
+from benchmarks import documents, floor
 from trainable.data import read_split
+from trainable.installation import git_state
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
 from trainable.records.trial_folder import TrialRecord

@@ -28,7 +28,7 @@ SEED, WOBBLE = 0.0045, 0.003
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def shares(draw: np.random.Generator, ends: Sequence[float], epochs: int) -> Floats:
+def shares(draw: np.random.Generator, ends: Sequence[float] | Floats, epochs: int) -> Floats:
     """(trials, epochs): true accuracies of trials that end near `ends` and start 10 points lower."""
     end = np.asarray(ends) + draw.normal(0, SEED, len(ends))
     behind = 0.1 * np.exp(-np.arange(1, epochs + 1) / 1.5)
@@ -151,7 +151,7 @@ def replicated(
                 min(alone) < ALPHA,
                 min(v.p_holm for v in versus) < ALPHA,
                 any(v.is_meaningful for v in versus),
-                np.mean(held),
+                float(np.mean(held)),
             )
         )
     return Again(name, images, runs, *map(float, np.mean(found, axis=0)))
@@ -191,11 +191,11 @@ def main(
                 f"Wilson {best.held_by_wilson:.1%}, by the corrected interval {best.held:.1%}"
             )
         for seeds in (3, 5):
-            for name, ends in (
+            for name, levels in (
                 ("3 equal settings", [0.92] * 3),
                 ("one 1 point better", [0.93, 0.92]),
             ):
-                again = replicated(name, ends, seeds, images, runs)
+                again = replicated(name, levels, seeds, images, runs)
                 found.append(again)
                 print(
                     f"{name}, {seeds} seeds, {images:,} images: called better by trials alone "

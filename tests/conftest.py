@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ def pytest_configure(config: pytest.Config) -> None:
     What depends on it is tested with a simulated disk, and by counting calls.
     """
     if config.getoption("hypothesis_profile") == "fast":
-        os.fsync = lambda handle: None
+        os.fsync = lambda fd: None
 
 
 def pytest_collection_finish() -> None:
@@ -312,7 +312,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was left out, and the seconds of each family of tests, a line a folder: which make the suite slow."""
     for line in _left_out:
         terminalreporter.write_line(f"left out: {line}")
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     tests: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -323,5 +323,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if sum(tests.values()) < 100:
         return
     terminalreporter.section("seconds a family of tests, summed over processes")
-    for family, spent in seconds.most_common():
+    for family, spent in sorted(seconds.items(), key=lambda each: -each[1]):
         terminalreporter.line(f"{spent:8.1f} s  {tests[family]:5d} tests  {family}")

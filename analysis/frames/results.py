@@ -253,7 +253,6 @@ def read_frame(path: RunPath) -> pd.DataFrame:
         path,
         dtype={name: kind for name, kind in kinds.items() if name not in times},
         parse_dates=times,
-        float_precision="round_trip",
         keep_default_na=False,
         na_values=[""],
     ).astype(kinds)

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.gpu_stages.job import Job, Note
-from sweep.session.create import git_state
 from trainable.hardware.device import device_of
+from trainable.installation import git_state
 
 WRITTEN = 2**28  # bytes
 

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu_stages.bench import Bench
 from benchmarks.gpu_stages.equality import full, setting
@@ -139,10 +141,11 @@ def _alone(job: Job, bench: Bench) -> dict[str, Any]:
     device.synchronize()
     found["frozen_images_per_second"] = repeats * batch / (time.perf_counter() - began)
     pinned = device.host_buffer(tuple(features.shape), features.dtype)
-    for name, copy in (
-        ("pinned", lambda: pinned.copy_(features)),
-        ("pageable", lambda: features.cpu()),
-    ):
+    copies: dict[str, Callable[[], Tensor]] = {
+        "pinned": lambda: pinned.copy_(features),
+        "pageable": lambda: features.cpu(),
+    }
+    for name, copy in copies.items():
         copy()
         began = time.perf_counter()
         for _ in range(repeats):

@@ -14,13 +14,11 @@ import pandas as pd
 import psutil
 import yaml
 
+from benchmarks import sharing
 from benchmarks.gpu_stages.computed import turnover_seconds, warming_seconds
-from benchmarks.gpu_stages.job import ROOT, Job, Note
+from benchmarks.gpu_stages.job import Job, Note
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
-
-sys.path.insert(0, str(ROOT / "benchmarks"))  # its programs are not a package
-import sharing
 
 EPOCHS: Final = 3
 KILL_IMAGES: Final = 300
@@ -85,11 +83,12 @@ def sweep(job: Job, note: Note) -> None:
 def _watch(run: RunFolder, note: Note, ended: threading.Event) -> None:
     """Note the seconds from now until the run folder, a trial and a row exist."""
     began = time.monotonic()
-    for name, there in (
-        ("seconds_to_the_run_folder", lambda: run.manifest.exists()),
-        ("seconds_to_the_first_trial", lambda: any(run.path.glob("trials/*/log.txt"))),
-        ("seconds_to_the_first_row", lambda: _rows(run) > 0),
-    ):
+    moments: dict[str, Callable[[], bool]] = {
+        "seconds_to_the_run_folder": run.manifest.exists,
+        "seconds_to_the_first_trial": lambda: any(run.path.glob("trials/*/log.txt")),
+        "seconds_to_the_first_row": lambda: _rows(run) > 0,
+    }
+    for name, there in moments.items():
         while not there():
             if ended.wait(POLL_SECONDS):
                 return
@@ -262,9 +261,10 @@ def _split(job: Job) -> pd.DataFrame:
 
 def _loader_rate(job: Job, rows: pd.DataFrame, workers: int) -> float:
     """Images per second, jittered, from loader processes alone, after their start."""
-    import plain_ray_tune
     from torch.utils.data import DataLoader
     from torchvision.transforms import v2
+
+    from benchmarks import plain_ray_tune
 
     size = (job.image_size, job.image_size)
     see = [

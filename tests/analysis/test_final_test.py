@@ -64,7 +64,7 @@ def hidden_images(run: Path, tmp_path: Path) -> Path:
     """The run's images without one test image, which is now `hidden.jpg`; where that one belongs is given."""
     folder = copy_of(images_of(run), tmp_path / "images")
     edit_manifest(RunFolder(run), lambda facts: facts.update(image_folder=str(folder)))
-    path = folder / read_split(RunFolder(run).split, ("test",))["file"].iloc[3]
+    path: Path = folder / read_split(RunFolder(run).split, ("test",))["file"].iloc[3]
     path.rename(tmp_path / "hidden.jpg")
     return path
 

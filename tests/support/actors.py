@@ -1,8 +1,8 @@
 """The trainable as Tune calls it, in the test's own process."""
 
 import pytest
+import ray
 
-import trainable.trial as trial_module
 from tests.conftest import Bench
 from tests.support.manifests import put_manifest
 from trainable.config import TrialConfig
@@ -15,7 +15,7 @@ from trainable.trial import FaceTrial
 def make_actor(bench: Bench, monkeypatch: pytest.MonkeyPatch, *trials: TrialConfig) -> FaceTrial:
     """An actor for the first of `trials`, all of them on record."""
     monkeypatch.setattr(FaceTrial, "__repr__", lambda self: "slot-test")
-    monkeypatch.setattr(trial_module.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
     run = RunFolder(bench.run.folder)
     put_manifest(run)
     write_json(run.session, {"number": 1})

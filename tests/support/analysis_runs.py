@@ -126,6 +126,7 @@ def make_run(
     )
     backbone = load_backbone("none", width)
     ended = how if how is None else SessionEnd(how)
+    assert table.table is not None
     put_manifest(
         run,
         configurations=(Configuration.of(dump_config(config), ["sweep", "run", "smiling.yaml"]),),
@@ -247,5 +248,5 @@ if __name__ == "__main__":
     where, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 12
     given = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     where.mkdir(parents=True, exist_ok=True)
-    size = {"image_size": 64, "width": 0.25} if given else {}
+    size: dict[str, Any] = {"image_size": 64, "width": 0.25} if given else {}
     print(make_run(where, every_status(count), images=given, epochs=8 if given else 3, **size))

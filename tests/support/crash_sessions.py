@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 import torch
 import typer
 from ray import tune
@@ -31,7 +32,7 @@ import trainable.trial as trial_module
 from analysis import final_test as test_module
 from analysis.final_test import final_test
 from analysis.winner import load as winner_module
-from sweep.on_ray import launcher
+from sweep.on_ray import cluster, launcher
 from sweep.on_ray.resolve import Resolved
 from sweep.on_ray.workers import Writer
 from sweep.request import prepare
@@ -47,7 +48,7 @@ from sweep.session.interruption import Interruption
 from sweep.session.replicate import replicate
 from tests.conftest import Faces, sweep_facts
 from trainable.config import RunSettings, TrialConfig
-from trainable.data import open_training_data
+from trainable.data import open_training_data, read_split
 from trainable.data.examine import Begin
 from trainable.errors import RequestError
 from trainable.metric import Measured
@@ -217,9 +218,10 @@ class OneAfterAnother:
     def _is_ended(cls) -> bool:
         if cls.steps > 0:
             return False
-        if cls.in_between is None:
+        between = cls.in_between
+        if between is None:
             return True
-        cls.steps, cls.in_between, between = math.inf, None, cls.in_between
+        cls.steps, cls.in_between = math.inf, None
         between()
         return False
 
@@ -403,12 +405,12 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commands, "_check_place", lambda config, address: None)
     patch.setattr(prepare, "prepare", lambda config, begin: ready)
     patch.setattr(prepare, "inspect_images", lambda *given: SimpleNamespace(images=images))
-    patch.setattr(prepare, "read_split", once(prepare.read_split))
+    patch.setattr(prepare, "read_split", once(read_split))
     patch.setattr(prepare, "load_backbone", lambda *given: backbone)
     patch.setattr("sweep.show.plan.show_data", lambda prepared, console: None)
     patch.setattr(run_folder, "git_state", lambda: (None, None))
-    patch.setattr(launcher.cluster, "cluster", lambda *given: nullcontext(""))
-    patch.setattr(launcher.cluster, "nodes", list)
+    patch.setattr(cluster, "cluster", lambda *given: nullcontext(""))
+    patch.setattr(cluster, "nodes", list)
     patch.setattr(launcher, "resolve", resolve)
     patch.setattr(launcher, "code_digest", str)  # of so many sessions, of the same code
     patch.setattr(tune, "Tuner", OneAfterAnother)
@@ -420,7 +422,7 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trial_module, "_load", load)
     patch.setattr(trial_module, "Gauge", lambda *given, **named: SimpleNamespace(set=_nothing))
     patch.setattr(trial_module, "Behind", Later)
-    patch.setattr(trial_module.ray, "get_gpu_ids", list)
+    patch.setattr(ray, "get_gpu_ids", list)
     patch.setattr(FaceTrial, "__repr__", lambda self: "slot")
     patch.setattr(
         torch, "manual_seed", _nothing

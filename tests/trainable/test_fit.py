@@ -63,7 +63,7 @@ def pictures(images: LabelledImages) -> Tensor:
     return torch.stack([pipeline(Image.open(images.folder / file)) for file in images.files])
 
 
-def torchvisions_vgg(config: TrialConfig, features: dict[str, Tensor]) -> nn.Module:
+def torchvisions_vgg(config: TrialConfig, features: dict[str, Tensor]) -> torchvision.models.VGG:
     """torchvision's VGG class with a narrow backbone and a small head of its own, frozen below what trains."""
     channels = [
         features[f"{index}.bias"].numel()
@@ -86,7 +86,7 @@ def torchvisions_vgg(config: TrialConfig, features: dict[str, Tensor]) -> nn.Mod
     return model
 
 
-def plain_optimizer(config: TrialConfig, model: nn.Module) -> torch.optim.Optimizer:
+def plain_optimizer(config: TrialConfig, model: torchvision.models.VGG) -> torch.optim.Optimizer:
     tuned = [p for p in model.features.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": list(model.classifier.parameters())}]
     if tuned:
@@ -115,7 +115,8 @@ def plain_training(config: TrialConfig, bench: Bench) -> list[tuple[float, ...]]
     val_images, val_labels = pictures(data.validation), data.validation.labels
     share = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels.numpy())
     weigh = torch.tensor(share if config.class_weight == "balanced" else [1, 1]).float()
-    table, steps_done = [], 0
+    table: list[tuple[float, ...]] = []
+    steps_done = 0
     for epoch in range(1, bench.run.epochs + 1):
         generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch, "order"))
         order = torch.randperm(len(images), generator=generator)
@@ -609,7 +610,11 @@ def same_state(one: object, other: object) -> bool:
             and all(same_state(value, other[key]) for key, value in one.items())
         )
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same_state, one, other))
+        return (
+            isinstance(other, list | tuple)
+            and len(one) == len(other)
+            and all(map(same_state, one, other))
+        )
     return one == other
 
 
@@ -717,7 +722,7 @@ def test_what_a_finished_trial_leaves_may_wait_where_memory_allows_and_is_the_sa
     exhaust(fit(config, run, bench.data, bench.backbone, record))
     assert behind.has_left == is_left
     assert record.last.exists() != is_left
-    behind.begin(lambda: None, pytest.fail)
+    behind.begin(lambda: None, lambda error: pytest.fail(repr(error)))
     behind.wait()
     assert_equal(record, calm)
 
@@ -735,7 +740,8 @@ def test_a_trial_stopped_in_each_epoch_and_saved_in_some_equals_one_that_never_s
     run = bench.run.model_copy(update={"epochs": EPOCHS})
     for saved, until in ([1], 1), ([], 3), ([2], 3), ([], 4), ([4], 4):
         trial: Iterator[Row] = fit(config, run, bench.data, bench.backbone, record)
-        epoch = record.load_last()["epoch"] if record.last.exists() else 0
+        last = record.load_last()
+        epoch = last["epoch"] if last else 0
         while epoch < until:
             epoch += 1
             monkeypatch.setattr(fit_module, "WRITING_SHARE", 0 if epoch in saved else math.inf)

@@ -277,10 +277,8 @@ def test_a_step_whose_gradients_are_not_finite_is_skipped_counted_and_its_scale_
 def test_what_was_skipped_stands_in_the_row_and_the_scale_in_the_state(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainable import step
-
     scaler = torch.amp.GradScaler
-    monkeypatch.setattr(step.torch.amp, "GradScaler", lambda kind: scaler(kind, init_scale=2.0**20))
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda kind: scaler(kind, init_scale=2.0**20))
     run = bench.run.model_copy(update={"precision": "float16"})
     record = bench.record("t")
     rows, _ = exhaust(fit(SMALL, run, bench.data, bench.backbone, record))

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def failing(error: BaseException) -> Callable[..., None]:
 def test_a_full_disk_behind_a_trial_ends_the_session_with_the_next_step_and_is_no_failure(
     actor: FaceTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(TrialRecord, "save_last", failing(full))
     monkeypatch.setattr("trainable.fit.WRITING_SHARE", 1e9)
@@ -192,7 +193,7 @@ def test_where_not_even_the_status_can_be_written_the_worker_ends(
 ) -> None:
     """Else the driver would wait for ever for a record that nobody writes."""
     ended: list[int] = []
-    monkeypatch.setattr(trial_module.os, "_exit", ended.append)
+    monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(TrialRecord, "save_last", failing(OSError(errno.ESTALE, "Stale")))
     monkeypatch.setattr(trial_module, "fault_of_run", failing(OSError(errno.ESTALE, "Stale")))
     monkeypatch.setattr("trainable.fit.WRITING_SHARE", 1e9)

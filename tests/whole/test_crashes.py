@@ -435,9 +435,9 @@ def schedules(story: Story, steps: int) -> Iterator[tuple[int, int]]:
 def disturb_often(world: World, story: Story, turn: int) -> None:
     """The schedules of a turn; or the one that is asked for."""
     if ONE:
-        name, cut, number = ONE.split("/")
+        name, place, seed = ONE.split("/")
         if name == story.name:
-            world.disturb(story, int(cut), int(number))
+            world.disturb(story, int(place), int(seed))
         return
     found = schedules(story, len(world.calm(story).steps))
     for cut, number in islice(found, turn * story.schedules, (turn + 1) * story.schedules):

@@ -354,7 +354,11 @@ def test_an_old_run_is_moved_by_resume_as_it_is_by_hand(tmp_path: Path) -> None:
         assert run.settings.images == root / "images"
         assert run.settings.weights == run.config.model.weights
         assert run.config.model.weights == str(root / "backbone.safetensors")
-    places_apart = {"data": {"images", "table"}, "model": {"weights"}, "storage": True}
+    places_apart: dict[str, Any] = {
+        "data": {"images", "table"},
+        "model": {"weights"},
+        "storage": True,
+    }
     assert moved.config.model_dump(exclude=places_apart) == other.config.model_dump(
         exclude=places_apart
     )
@@ -391,7 +395,7 @@ def test_an_old_run_whose_driver_was_killed_is_completed_and_equals_one_that_was
     whole = dict(list(old.whole.groupby("trial_id")))
     assert after.keys() == whole.keys()
     for trial_id, expected in whole.items():
-        rows = pd.DataFrame(map(json.loads, after[trial_id]))
+        rows = pd.DataFrame(map(json.loads, after[str(trial_id)]))
         assert list(rows["epoch"]) == list(expected["epoch"])
         for column in ("train_loss", "val_loss"):  # equal bit by bit on the CPU that made them
             assert list(rows[column]) == pytest.approx(list(expected[column]), rel=0.05)

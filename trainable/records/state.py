@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +52,9 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is not what was written; torch raises many other kinds for a file that is not its own.
     """
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickles by others, which raise
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     if state.pop("checksum") != checksum(state):
         raise ValueError("its checksum does not match its content")
     return state

@@ -1,5 +1,7 @@
 """What each image adds to a metric: its mean is the metric, its error that of other images."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
@@ -17,12 +19,13 @@ def scored(draw: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
 def witness(metric: Metric, labels: np.ndarray, logits: np.ndarray) -> float:
     probability = 1 / (1 + np.exp(-logits))
-    return {
+    found: dict[Metric, Callable[[], float]] = {
         Metric.VAL_ACCURACY: lambda: ((logits > 0) == labels).mean(),
         Metric.VAL_BALANCED_ACCURACY: lambda: balanced_accuracy_score(labels, logits > 0),
         Metric.VAL_AUC: lambda: roc_auc_score(labels, logits),
         Metric.VAL_LOSS: lambda: log_loss(labels, probability),
-    }[metric]()
+    }
+    return found[metric]()
 
 
 @pytest.mark.parametrize("metric", Metric)

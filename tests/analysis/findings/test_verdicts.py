@@ -46,7 +46,7 @@ def grid(lead: float = 0.1, noise: float = 0.002, seed_effect: float = 0.0) -> l
                 for seed in (1, 2):
                     value = 0.8 + lead * (strategy == "block5") + seed_effect * seed
                     scores = value + draw.normal(0, noise) + np.array([-0.01, 0, 0.01, 0.02])
-                    settings = {"strategy": strategy, "augmentation": augmentation}
+                    settings: dict[str, Any] = {"strategy": strategy, "augmentation": augmentation}
                     found.append(trial(scores.tolist(), **settings, lr=lr, seed=seed))
     return found
 
@@ -256,14 +256,9 @@ def test_who_stands_for_three_counts_as_three_and_tells_less_than_three() -> Non
         assert one.high - one.low > 1.2 * (other.high - other.low)
     assert weighted["strategy"].pairs == (0, 0)
     alike = mattered([replace(curve, stands_for=2.5) for curve in curves], *ALL)
+    keys = ("difference", "low", "high", "p_holm", "visible")
     assert [replace(e, pairs=(0, 0)) for e in mattered(curves, *ALL).effects] == [
-        replace(
-            e,
-            **{
-                key: pytest.approx(getattr(e, key))
-                for key in ("difference", "low", "high", "p_holm", "visible")
-            },
-        )
+        replace(e, **dict[str, Any]((key, pytest.approx(getattr(e, key))) for key in keys))
         for e in alike.effects
     ]
 

@@ -32,9 +32,10 @@ def test_tensorboard_shows_the_curves_and_settings_of_every_trial(
         assert len(events.Scalars("loss/train")) == len(finite)
         content = events.PluginTagToContent(metadata.PLUGIN_NAME)[metadata.SESSION_START_INFO_TAG]
         settings = metadata.parse_session_start_info_plugin_data(content).hparams
-        assert settings["strategy"].string_value == trials.loc[trial_id, "config/strategy"]
-        assert settings["lr"].number_value == trials.loc[trial_id, "config/lr"]
-        assert "momentum" not in settings or trials.loc[trial_id, "config/optimizer"] == "sgd"
+        asked = trials.loc[str(trial_id)]
+        assert settings["strategy"].string_value == asked["config/strategy"]
+        assert settings["lr"].number_value == asked["config/lr"]
+        assert "momentum" not in settings or asked["config/optimizer"] == "sgd"
 
 
 def test_a_folder_that_holds_something_is_refused(unchanged: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -37,7 +38,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("empty"), [], how=None)
 
 
-def lines_of(run: Path, trial_id: str) -> list[dict[str, object]]:
+def lines_of(run: Path, trial_id: str) -> list[dict[str, Any]]:
     """The rows of a trial as json reads them: a witness that shares no code with the frames."""
     path = run / "trials" / trial_id / "epochs.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -77,8 +78,8 @@ def test_a_row_an_epoch_holds_every_line_of_every_trial(unchanged: Path) -> None
 
 def test_settings_that_do_not_act_in_a_trial_are_missing(unchanged: Path) -> None:
     frame = results.trials(unchanged).set_index("config/optimizer")
-    assert frame.loc["adam", "config/momentum"].isna().all()
-    assert frame.loc["sgd", "config/momentum"].notna().all()
+    assert frame.loc[["adam"], "config/momentum"].isna().all()
+    assert frame.loc[["sgd"], "config/momentum"].notna().all()
     head = results.trials(unchanged).query("`config/strategy` == 'head'")
     assert head["config/backbone_lr_ratio"].isna().all()
     assert head["config/dropout"].isna().all()

@@ -139,13 +139,15 @@ def test_a_decision_on_a_trial_that_began_after_the_read_is_left_out(run: Path) 
     render(run)
 
 
+def row_with(number: float, ended_at: str) -> Row:
+    """Of a first epoch in which all that is measured is `number`."""
+    values: list[Any] = [1, *[number] * 9, 0, ended_at]
+    return Row(*values)
+
+
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**53)
-WHOLE = {
-    name: COUNTS
-    for name in ROW_COLUMNS
-    if isinstance(getattr(Row(1, *[0.5] * 9, 0, ""), name), int)
-}
+WHOLE = {name: COUNTS for name in ROW_COLUMNS if isinstance(getattr(row_with(0.5, ""), name), int)}
 ROWS = st.lists(
     st.fixed_dictionaries(
         {
@@ -211,7 +213,7 @@ def test_a_damaged_row_is_named_with_its_file_and_remedy(run: Path, damage: str,
     assert record.trial_id in str(caught.value) and "delete it" in str(caught.value)
 
 
-ROW = Row(1, *[0.1 + 0.2] * 9, 0, "2026-01-01T00:00:00+00:00").to_json()
+ROW = row_with(0.1 + 0.2, "2026-01-01T00:00:00+00:00").to_json()
 
 
 def _lines(*rows: dict[str, Any]) -> bytes:

@@ -36,7 +36,10 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.html = html
-        self.text, self.ids, self.loads, self.figures = "", set(), [], []
+        self.text = ""
+        self.ids: set[str | None] = set()
+        self.loads: list[str | None] = []
+        self.figures: list[Any] = []
         self._inside: list[str] = []
         self.feed(html)
 

@@ -48,7 +48,7 @@ def part_of(run: Path, part: str) -> list[Path]:
     return [images_of(run) / file for file in rows["file"]]
 
 
-def recorded(run: Path) -> np.ndarray:  # type: ignore[type-arg]
+def recorded(run: Path) -> np.ndarray:
     """Logits of the validation images in the winner's record, in the split's order."""
     (path,) = (run / "trials" / analysis.load_winner(run).winner.trial_id).glob("best-*.parquet")
     return pd.read_parquet(path)["logit"].to_numpy()

@@ -31,7 +31,10 @@ SLOW = Rates(1e-3, {24: 0.27, 31: 0.027}, 5e-10, 1e-9, 10**12)  # full width at 
 
 
 def config(**changed: object) -> SweepConfig:
-    trial = {"strategy": ["head", "block5"], "augmentation": ["none", "flip", "flip_jitter"]}
+    trial: dict[str, object] = {
+        "strategy": ["head", "block5"],
+        "augmentation": ["none", "flip", "flip_jitter"],
+    }
     trial |= {"lr": [1e-4, 1e-3], "epochs": 10}
     facts = {
         "name": "run",
@@ -192,7 +195,8 @@ def test_what_is_asked_for_is_what_a_walk_through_the_whole_sweep_meets(
     changed: dict[str, object],
 ) -> None:
     """Each trial, epoch and image of the grid; an image may come flipped where `flip` is among the augmentations."""
-    sweep, uses, views = config(epochs=4, **changed), Counter[Kept](), defaultdict(set)
+    sweep, uses = config(epochs=4, **changed), Counter[Kept]()
+    views: defaultdict[Kept, set[tuple[object, int]]] = defaultdict(set)
     trials = [sweep.space.settings(point) for point in sweep.space.points()]
     flips = any(trial.augmentation == "flip" for trial in trials)
     for trial in trials:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ from trainable.records.trial_folder import TrialRecord
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]  # whole sweeps, also on a slow machine
 FLAT, BROKEN = 1e-9, 1e15
+
+
+def goes_on(run: RunFolder, rows: int) -> bool:
+    """Has the run so many rows, and a trial that is running?"""
+    return sum(len(record.rows()) for record in run.trials()) >= rows and bool(running(run, 1))
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +114,7 @@ def test_a_sweep_that_is_interrupted_and_killed_again_and_again_ends_as_a_calm_o
     ):
         process = sweep(*command, tmp=tmp_path, address=two_gpus.address)
         rows = 15 * session
-        wait_for(
-            lambda rows=rows: sum(len(r.rows()) for r in run.trials()) >= rows and running(run, 1),
-            process,
-        )
+        wait_for(partial(goes_on, run, rows), process)
         began = time.monotonic()
         for number in numbers:
             process.send_signal(number)

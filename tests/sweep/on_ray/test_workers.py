@@ -42,13 +42,12 @@ def record(tmp_path: Path) -> TrialRecord:
 
 
 def a_worker(ray: Any) -> Any:
-    @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
     class Worker:
         def train(self, seconds: float) -> int:
             time.sleep(seconds)
             return os.getpid()
 
-    return Worker.remote()
+    return ray.remote(num_cpus=0)(Worker).remote()
 
 
 def settled(unwritten: Unwritten, seconds: float = 60) -> list[str]:

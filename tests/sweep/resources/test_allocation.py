@@ -61,7 +61,7 @@ def test_trials_side_by_side_never_ask_for_more_than_there_is(
 ) -> None:
     nodes = [node(c, g, str(i)) for i, (c, g) in enumerate(machines)]
     try:
-        given_ = allocate(ResourcesConfig(gpus_per_trial=gpus), nodes, trials)  # type: ignore[arg-type]
+        given_ = allocate(ResourcesConfig(gpus_per_trial=gpus), nodes, trials)
     except RequestError:
         return
     places = 0

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,9 +94,9 @@ def test_the_probe_trains_the_largest_and_the_smallest_model(
 @pytest.fixture(scope="module")
 def nodes_with_a_gpu_in_name() -> Iterator[list[Node]]:
     """A real Ray that counts a GPU where there is none."""
-    cluster.ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
     yield cluster.nodes()
-    cluster.ray.shutdown()
+    ray.shutdown()
 
 
 @pytest.mark.ray

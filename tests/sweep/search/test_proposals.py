@@ -20,7 +20,7 @@ from trainable.config import TrialConfig
 from trainable.metric import Metric
 from trainable.records.rows import Status
 
-MIXED = {
+MIXED: dict[str, object] = {
     "strategy": ["head", "block5"],
     "lr": {"loguniform": [1e-5, 1e-2]},
     "optimizer": ["adam", "sgd"],
@@ -29,7 +29,11 @@ MIXED = {
     "dropout": {"quniform": [0.0, 0.6, 0.2]},
     "head": "512-64",
 }
-SMALL = {"strategy": ["head", "block5"], "lr": [1e-4, 1e-3, 1e-2], "augmentation": ["none", "flip"]}
+SMALL: dict[str, object] = {
+    "strategy": ["head", "block5"],
+    "lr": [1e-4, 1e-3, 1e-2],
+    "augmentation": ["none", "flip"],
+}
 
 METHODS = get_args(Method)
 PROPOSING = tuple(method for method in METHODS if method != "grid")
@@ -140,7 +144,7 @@ def test_who_keeps_the_trials_by_id_is_told_the_same_next_setting() -> None:
 
 
 def test_a_grid_with_conditions_lists_each_trial_once() -> None:
-    trial = {
+    trial: dict[str, object] = {
         "strategy": "head",
         "optimizer": ["adam", "sgd"],
         "momentum": {"when": {"optimizer": "sgd"}, "choice": [0.8, 0.9]},

@@ -35,7 +35,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def cluster(*given: object) -> Iterator[str]:
         yield ""
 
-    monkeypatch.setattr(launcher.cluster, "cluster", cluster)
+    monkeypatch.setattr("sweep.on_ray.cluster.cluster", cluster)
     monkeypatch.setenv("SWEEP_RAY_BESIDE_CPUS", "1000")
 
 

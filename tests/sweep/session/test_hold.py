@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,21 +91,21 @@ def driver(run: RunFolder) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-ELSEWHERE: dict[str, dict[str, object]] = {
+ELSEWHERE: dict[str, dict[str, Any]] = {
     "another machine": {"host": "elsewhere"},
     "this machine before it was started anew": {"boot": "another"},
     "a container with the same host name": {"namespaces": "pid:[1]"},
     "a system that tells nothing": {"boot": None, "namespaces": None, "start_ticks": None},
 }
 """Drivers whose process can't be seen from here, though its number may be that of a living one."""
-GONE: dict[str, object] = {"start_ticks": 1}
+GONE: dict[str, Any] = {"start_ticks": 1}
 """Of a process whose number another one has by now."""
 
 
-def held_by(run: RunFolder, session: int = 1, **changed: object) -> None:
+def held_by(run: RunFolder, session: int = 1, **changed: Any) -> None:
     """Write down a hold of somebody else: this process, but for what is changed."""
     run.sessions.mkdir(exist_ok=True)
-    process = replace(Process.this(), **changed)  # type: ignore[arg-type]
+    process = replace(Process.this(), **changed)
     write_json(run.holder(session), Holder("his", "today", process, session).to_json())
 
 
@@ -551,7 +552,7 @@ def test_the_silence_of_a_hold_is_the_time_since_its_last_sign_of_life(
     """By two clocks: where the file server's is ahead, there is none."""
     held_by(run)
     os.utime(run.holder(1), (moved, moved))
-    monkeypatch.setattr(hold.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
     found = read_hold(run)
     assert found is not None and found.silent_seconds == silent and found.living is True
 

@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -55,19 +56,19 @@ def served(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     assert not thread.is_alive()
 
 
-def get(address: str) -> dict[str, object]:
+def get(address: str) -> dict[str, Any]:
     with urllib.request.urlopen(address, timeout=10) as answer:
-        found: dict[str, object] = json.loads(answer.read())
+        found: dict[str, Any] = json.loads(answer.read())
     return found
 
 
 def test_the_dashboard_shows_the_records_and_follows_them(run: Path, served: str) -> None:
     assert served.startswith("http://127.0.0.1:")
-    (study,) = get(f"{served}/api/studies")["study_summaries"]  # type: ignore[misc]
+    (study,) = get(f"{served}/api/studies")["study_summaries"]
     assert study["study_name"] == results.load_config(run).name
     detail = get(f"{served}/api/studies/{study['study_id']}?after=0")
     records = RunFolder(run).trials()
-    assert len(detail["trials"]) == len(study_of(run).trials)  # type: ignore[arg-type]
+    assert len(detail["trials"]) == len(study_of(run).trials)
 
     space = results.load_config(run).space
     record = next(
@@ -77,7 +78,7 @@ def test_the_dashboard_shows_the_records_and_follows_them(run: Path, served: str
 
     def states() -> list[str]:
         shown = get(f"{served}/api/studies/{study['study_id']}?after=0")["trials"]
-        return [t["state"] for t in shown]  # type: ignore[attr-defined,index]
+        return [t["state"] for t in shown]
 
     wait = threading.Event()
     for _ in range(100):

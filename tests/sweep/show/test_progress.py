@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,16 +31,16 @@ def board(metric: Metric = Metric.VAL_ACCURACY) -> Board:
 
 def standing(trial_id: str, value: float, metric: Metric, val_loss: float = 0.5) -> Standing:
     """Of a trial whose best epoch has this value of the metric."""
-    best = replace(
-        Row(1, 0.7, 0.5, val_loss, 0.5, 0.5, 0.5, 1e-3, 1.0, 1.0, 0, ""), **{metric.value: value}
-    )
+    measured: dict[str, Any] = {metric.value: value}
+    best = replace(Row(1, 0.7, 0.5, val_loss, 0.5, 0.5, 0.5, 1e-3, 1.0, 1.0, 0, ""), **measured)
     return Standing(trial_id, trial_id, Status.RUNNING, "search", best, metric)
 
 
 def drawn(made: Board) -> str:
-    console = PlainConsole(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    file = io.StringIO()
+    console = PlainConsole(file=file, width=120, force_terminal=True, color_system=None)
     console.print(Terminal(made, console).picture())
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return file.getvalue()
 
 
 def test_the_picture_names_counts_slots_and_the_best_so_far() -> None:

@@ -26,7 +26,7 @@ from trainable.data.decoding.process import DecoderProcess
 from trainable.data.decoding.requests import AHEAD, DecoderDied
 from trainable.data.images import TrainingData
 from trainable.data.inspection import inspect_images
-from trainable.data.views import ORIGINAL, view
+from trainable.data.views import ORIGINAL, View, view
 from trainable.errors import ChangedInput, RequestError
 from trainable.records.files import sha256_of
 
@@ -114,7 +114,7 @@ def test_pixels_are_those_that_are_decoded_here(images: LabelledImages, batch_si
 
 
 def test_views_are_made_of_them_as_of_those_decoded_here(images: LabelledImages) -> None:
-    def see(file: str) -> object:
+    def see(file: str) -> View:
         return view("flip_jitter", 1, 2, file)
 
     found = torch.cat([pixels for _, pixels in images.batches(range(len(images)), 8, see, 2)])
@@ -136,7 +136,8 @@ def test_rows_of_the_audit_are_those_that_are_found_here(
     (folder / "folder.jpg").mkdir()
     files = [*sorted(path.name for path in folder.iterdir()), "missing.jpg"]
     monkeypatch.setattr(audit_module, "usable_cpus", lambda: 2)
-    found, counts = {}, {}
+    found: dict[int, pd.DataFrame] = {}
+    counts: dict[int, list[int]] = {}
     for worth in (10**9, 1):
         monkeypatch.setattr(audit_module, "WORTH_PROCESSES", worth)
         counts[worth] = []

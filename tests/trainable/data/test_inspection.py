@@ -35,7 +35,7 @@ def test_every_image_is_measured_and_its_content_digested(own: Faces, memory: Pa
     assert set(found.images["width"]) == {36}
     assert set(found.images["height"]) == {44}
     for row in found.images.itertuples():
-        content = (own.images / row.file).read_bytes()
+        content = (own.images / str(row.file)).read_bytes()
         assert row.sha256 == hashlib.sha256(content).hexdigest()
         assert row.bytes == len(content)
 

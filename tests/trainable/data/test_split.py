@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,12 @@ TWELVE = [n % 2 for n in range(12)]
 
 
 def table_of(
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     joined: dict[str, str] | None = None,
     table: str | None = "t.csv",
-    partition: Sequence[object] | None = None,
-    identity: Sequence[object] | None = None,
-    **columns: Sequence[object],
+    partition: Sequence[Any] | None = None,
+    identity: Sequence[Any] | None = None,
+    **columns: Sequence[Any],
 ) -> FaceTable:
     """A table without images: what was joined to its rows, and its own columns."""
     rows = pd.DataFrame({"file": [f"{n}.jpg" for n in range(len(labels))], "label": labels})

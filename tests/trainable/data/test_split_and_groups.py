@@ -100,7 +100,7 @@ def test_shares_that_leave_a_part_empty_are_refused(
 
 def test_few_validation_images_of_a_class_are_warned_about() -> None:
     few = make_split(table_of((np.arange(200) % 4 == 0).astype(int)), SplitConfig())
-    assert balance(few).loc["validation", ["negative", "positive"]].tolist() == [15, 5]
+    assert list(balance(few).loc["validation", ["negative", "positive"]]) == [15, 5]
     (warning,) = split_warnings(few)
     assert "5 positive validation images" in warning
     enough = make_split(table_of(np.arange(200) % 2), SplitConfig())

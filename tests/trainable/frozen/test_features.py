@@ -2,10 +2,10 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -385,7 +385,9 @@ def test_an_epochs_own_views_can_be_evicted_once_it_is_over(bench: Bench, store:
 class OneDevice(TorchDispatchMode):
     """Refuses operations on tensors of several devices, and those that bring anything to the host."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         assert func not in (
             torch.ops.aten._local_scalar_dense.default,
             torch.ops.aten.nonzero.default,

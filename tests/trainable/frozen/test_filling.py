@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 import torch
@@ -144,7 +144,9 @@ class Watching(TorchDispatchMode):
 
     threads: set[str] = set()  # noqa: RUF012
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         self.threads.add(threading.current_thread().name.split("_")[0])
         found = func(*args, **(kwargs or {}))
         assert not isinstance(found, Tensor) or found.dtype not in (
@@ -190,7 +192,7 @@ def test_a_resident_table_is_what_the_store_has_bit_by_bit(
     flips = Upcoming(False).of(SMALL.model_copy(update={"augmentation": "flip"}), 1, images, 1)
     for seen in (seen_originally(images), flips):  # the second one's mirrored views join
         found = by.resident(images, seen, 31, Work())
-        assert found is not None
+    assert found is not None
     table, firsts = found
     by.close()
     from_disk = shared(bench).mapped(images, flips, 31, Work())
@@ -300,7 +302,7 @@ def take(residents: Residents, key: str, worth: Worth, size: int = 10) -> bool:
     return residents.take(key, worth, (size,), torch.uint8) is not None
 
 
-def lying(residents: Residents) -> set[str]:
+def lying(residents: Residents) -> set[Hashable]:
     return set(residents._tables)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,8 @@ def source(bench: Bench, by: Shared, **settings: object) -> FromStore:
     return FromStore(Plain(config, by.run, by.data, build_model(config, bench.backbone)), by)
 
 
-@pytest.mark.parametrize(("resident", "made_on"), product((True, False), ("device", "host")))
+@pytest.mark.parametrize("made_on", ["device", "host"])
+@pytest.mark.parametrize("resident", [True, False])
 def test_images_lie_on_the_device_where_views_are_made_there_and_it_may_hold_anything(
     bench: Bench, tmp_path: Path, resident: bool, made_on: str
 ) -> None:

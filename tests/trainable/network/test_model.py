@@ -34,7 +34,7 @@ Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
-def meta_vgg16(classes: int = 1000) -> nn.Module:
+def meta_vgg16(classes: int = 1000) -> torchvision.models.VGG:
     """torchvision's own VGG-16 without values."""
     with torch.device("meta"):
         model: nn.Module = torchvision.models.vgg16(num_classes=classes)
@@ -482,13 +482,14 @@ def test_an_optimizer_steps_as_torchs_unfused_one(name: str) -> None:
         {"params": list(theirs.classifier.parameters()), "lr": 0.01},
         {"params": list(theirs.features[24:].parameters()), "lr": 0.005},
     ]
-    witness = {
+    witnesses: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "adam": lambda: torch.optim.Adam(groups, weight_decay=0.05, foreach=False, fused=False),
         "adamw": lambda: torch.optim.AdamW(groups, weight_decay=0.05, foreach=False, fused=False),
         "sgd": lambda: torch.optim.SGD(
             groups, momentum=0.8, weight_decay=0.05, foreach=False, fused=False
         ),
-    }[name]()
+    }
+    witness = witnesses[name]()
     optimizer = make_optimizer(config, ours)
     for step in range(3):
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))

@@ -285,8 +285,8 @@ def test_a_file_of_another_kind_is_refused_by_what_it_is(
 def test_a_real_torchscript_archive_and_a_whole_model_are_refused_without_their_code(
     tmp_path: Path, refused: Text
 ) -> None:
-    layer = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
-    torch.jit.save(layer, tmp_path / "script.pt")  # type: ignore[no-untyped-call]
+    layer = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))
+    torch.jit.save(layer, tmp_path / "script.pt")
     for path, said in (
         (tmp_path / "script.pt", "TorchScript"),
         (

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from tests.support.actors import make_actor, own_record
 from tests.support.manifests import put_manifest
 from trainable.config import RunSettings, TrialConfig
 from trainable.errors import ChangedInput, RequestError
+from trainable.fit import fit
 from trainable.hardware.device import CaptureFailed
+from trainable.installation import code_digest
 from trainable.records.faults import fault_of_run
 from trainable.records.files import write_atomically
 from trainable.records.rows import Outcome, Row, Status
@@ -91,7 +94,7 @@ def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trial
     actor: FaceTrial, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is raised here, where a GPU would raise it; what follows is the real loop."""
-    real, left = trial_module.fit, [1]
+    real, left = fit, [1]
 
     def full(*arguments: Any) -> Generator[Row, None, Outcome]:
         training = real(*arguments)
@@ -128,7 +131,7 @@ def test_after_a_failed_capture_the_actor_fails_and_the_next_one_trains_eagerly_
     actor: FaceTrial, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is raised here, where a GPU would raise it; what follows is the real loop."""
-    real, asked = trial_module.fit, []
+    real, asked = fit, []
 
     def captured(config: TrialConfig, run: RunSettings, *others: Any) -> Any:
         asked.append(run.graphs)
@@ -156,7 +159,7 @@ def test_a_fault_of_the_run_is_told_to_the_driver_and_no_failure_of_the_trial(
     actor: FaceTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gigabyte of weights may find no room where the next small file would."""
-    monkeypatch.setattr(trial_module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert actor.step()["epoch"] == 1
 
     def no_room(*arguments: Any) -> None:
@@ -187,8 +190,8 @@ def test_an_actor_whose_code_is_not_the_drivers_trains_nothing(
     actor: FaceTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a node that joined while the sweep ran. The same code may lie elsewhere."""
-    monkeypatch.setattr(trial_module.time, "sleep", lambda seconds: None)
-    same = {"place": "/elsewhere", "digest": trial_module.code_digest()}
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    same = {"place": "/elsewhere", "digest": code_digest()}
     for code, fault in ((same, False), (same | {"digest": "0"}, True)):
         other = FaceTrial({**actor.config, "code": code})
         result = other.step()

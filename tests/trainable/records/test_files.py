@@ -59,7 +59,7 @@ def test_a_writer_killed_before_the_rename_leaves_the_old_file_whole(tmp_path: P
     child = os.fork()
     if child == 0:
         try:
-            os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+            os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
             write_atomically(path, b"new" * 1000)
         finally:
             os._exit(0)

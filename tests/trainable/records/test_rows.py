@@ -25,7 +25,7 @@ def oldest() -> dict[str, Any]:
 def test_columns_that_the_oldest_rows_lack_are_named_with_what_they_are_there() -> None:
     row = oldest()
     assert set(ROW_COLUMNS) - set(row) == set(ADDED)
-    assert Row.from_json(row) == Row(**row, **ADDED)
+    assert Row.from_json(row) == Row(**{**row, **ADDED})
 
 
 @pytest.mark.parametrize("column", ROW_COLUMNS)
@@ -41,8 +41,8 @@ def test_a_row_is_read_with_every_column_and_refused_without_one_that_all_have(c
 
 def test_values_in_the_order_of_the_columns_are_a_row() -> None:
     """However many columns there are, and wherever the guard's word stands, which is none."""
-    values = {name: place for place, name in enumerate(ROW_COLUMNS)}
-    assert asdict(Row(*values.values())) == values | {"collapsed": False}  # type: ignore[arg-type]
+    values: dict[str, Any] = {name: place for place, name in enumerate(ROW_COLUMNS)}
+    assert asdict(Row(*values.values())) == values | {"collapsed": False}
     assert {each.name for each in fields(Row)} - set(ROW_COLUMNS) == {"collapsed"}
 
 

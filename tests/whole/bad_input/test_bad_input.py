@@ -11,7 +11,7 @@ import stat
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def tree(root: Path) -> dict[str, bytes | None]:
 
 def refusal(
     command: Callable[[], None],
-    arguments: list[object],
+    arguments: Sequence[object],
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -396,7 +396,7 @@ FILES: dict[str, tuple[Change, str]] = {
         "two values",
     ),
     "a label that is none": (
-        lambda place: place.rows(lambda f: f.assign(Smiling=[None, *f["Smiling"][1:]])),
+        lambda place: place.rows(lambda f: f.assign(Smiling=f["Smiling"].mask(f.index == 0))),
         "row 1",
     ),
     "a row twice": (
@@ -544,7 +544,7 @@ def nobody_pruned(run: Path) -> None:
             write_json(path, facts | {"status": "finished"})
 
 
-RUNS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
+RUNS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a list of runs in a file": (
         lambda run: None,
         ["sweep", "status", "--storage", "RUN/manifest.json"],

@@ -20,7 +20,7 @@ from trainable.config import DataConfig
 from trainable.data import open_table
 from trainable.errors import RequestError
 
-MANY = int(os.environ.get("FUZZ", min(150, 2 * settings.default.max_examples)))
+MANY = int(os.environ.get("FUZZ", min(150, 2 * settings().max_examples)))
 PROCESSES = int(os.environ.get("FUZZ_PROCESSES", 2))
 
 

@@ -4,6 +4,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,7 @@ def test_kaggles_download_may_stay_a_zip(tmp_path: Path) -> None:
     ids=str,
 )
 def test_any_column_of_two_values_is_a_target(
-    own: Faces, values: tuple[object, object], classes: tuple[str, str]
+    own: Faces, values: tuple[Any, Any], classes: tuple[str, str]
 ) -> None:
     frame = pd.read_csv(own.table)
     frame.insert(0, "age", range(20))
@@ -237,7 +238,7 @@ def test_a_positive_value_that_the_column_lacks_is_refused(own: Faces, refused: 
 
 def test_a_file_named_twice_is_told_with_both_rows(own: Faces, refused: Text) -> None:
     frame = pd.read_csv(own.table)
-    frame.loc[8, "filename"] = frame.loc[2, "filename"]
+    frame.loc[8, "filename"] = str(frame.loc[2, "filename"])
     frame.to_csv(own.table, index=False)
     with pytest.raises(RequestError) as caught:
         opened(own.images)

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -308,7 +308,7 @@ def test_the_table_may_lie_in_the_zip(tmp_path: Path, inside: str) -> None:
 # ---------------------------------------------------------------- labels
 
 
-def labelled(root: Path, values: list[object]) -> None:
+def labelled(root: Path, values: Sequence[object]) -> None:
     put(root, ["filename,Smiling", *(f"{n},{v}" for n, v in zip(names(), values, strict=True))])
 
 
@@ -641,11 +641,13 @@ def test_a_name_is_read_the_same_under_any_working_folder(
 # ---------------------------------------------------------------- found by somebody who tried to break it
 
 
-def table_of(root: Path, rows: list[tuple[str, object]], head: str = "filename,Smiling") -> None:
+def table_of(
+    root: Path, rows: Sequence[tuple[str, object]], head: str = "filename,Smiling"
+) -> None:
     put(root, [head, *(f"{name},{value}" for name, value in rows)])
 
 
-def plain_rows() -> list[tuple[str, object]]:
+def plain_rows() -> list[tuple[str, int]]:
     return list(zip(names(), SMILING, strict=True))
 
 
