@@ -66,6 +66,9 @@ class Ahead(Generic[Item]):
 
     def __next__(self) -> Item:
         item = self._made.get()
+        if isinstance(item, StopIteration):
+            self._made.put(item)  # not raised itself: its traceback would hold every frame that waits here, and their tensors
+            raise StopIteration
         if isinstance(item, BaseException):
             self._made.put(item)
             raise item
