@@ -67,7 +67,8 @@ class Ahead(Generic[Item]):
     def __next__(self) -> Item:
         item = self._made.get()
         if isinstance(item, StopIteration):
-            self._made.put(item)  # not raised itself: its traceback would hold every frame that waits here, and their tensors
+            # Another one is raised: its traceback holds every frame above, and the tensors in these.
+            self._made.put(item)
             raise StopIteration
         if isinstance(item, BaseException):
             self._made.put(item)
