@@ -66,6 +66,10 @@ class Ahead(Generic[Item]):
 
     def __next__(self) -> Item:
         item = self._made.get()
+        if isinstance(item, StopIteration):
+            # Another one is raised: its traceback holds every frame above, and the tensors in these.
+            self._made.put(item)
+            raise StopIteration
         if isinstance(item, BaseException):
             self._made.put(item)
             raise item
