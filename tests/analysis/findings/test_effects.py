@@ -256,9 +256,9 @@ def test_six_audits_of_each_strategy_speak_for_all_that_were_stopped(run: Path) 
         "end of training can be compared too; each stands for "
     ) in "\n".join(found.said())
     assert {found.audited.stands_for("block5"), found.audited.stands_for("head")} == {15 / 6, 7 / 6}
-    (strategy,) = (e for e in found.at_the_end.effects if e.name == "strategy")
-    assert strategy.verdict is Verdict.BETTER and strategy.pairs == (0, 0)
-    assert strategy.difference == pytest.approx(weighted_lead(folder, strategies))
+    (effect,) = (e for e in found.at_the_end.effects if e.name == "strategy")
+    assert effect.verdict is Verdict.BETTER and effect.pairs == (0, 0)
+    assert effect.difference == pytest.approx(weighted_lead(folder, strategies))
     assert not any("is not known" in text for text in found.said())
     assert "pairs" not in str(found.mattered_most())
     json.dumps(found.to_json(), allow_nan=False)
