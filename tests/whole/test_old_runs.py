@@ -45,6 +45,14 @@ main()
 """
 """The command, with a shorter wait for a driver of the old version, whose process can't be told from another."""
 
+REWORDED = {
+    "_limit` goes on": "_limit` continues the run",
+    "1 trial of it has not ended": "1 of its trials has not ended",
+    "of the one with the highest mean": "of the setting with the highest mean",
+    "the best others": "the best so far",
+}
+"""Sentences of the old code, and what is said in their place today."""
+
 
 class OldRun:
     """A run folder of the old code, unpacked into `root`, and what the old commands said of it."""
@@ -83,7 +91,10 @@ class OldRun:
 
     def said(self, command: str) -> dict[str, Any]:
         """What the old `sweep status --json`, or another command, printed."""
-        facts: dict[str, Any] = json.loads((self._said / f"{command}.json").read_text())
+        text = (self._said / f"{command}.json").read_text()
+        for then, now in REWORDED.items():
+            text = text.replace(then, now)
+        facts: dict[str, Any] = json.loads(text)
         return facts
 
     @property

@@ -362,7 +362,7 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
         in said[1]
     )
     assert "95 % confidence interval of the share among all pruned trials" in said[1]
-    assert any("1 audit without an end" in s for s in said)
+    assert any("1 audit without a result" in s for s in said)
     (warning,) = found.warnings()
     assert (
         f"({winning.asked.audits}, +0.60" in warning and "grace_period looks too short" in warning
