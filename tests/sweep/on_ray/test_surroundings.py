@@ -82,7 +82,7 @@ def test_where_rays_folder_is_another_users_ray_tmpdir_is_named_and_helps(
     begin = 'mount -t tmpfs -o mode=700,uid=1 none /tmp/ray; exec "$@"'
     place = [
         *("unshare", "--mount", "bash", "-c", begin, "bash"),
-        *("setpriv", "--bounding-set", "-dac_override,-dac_read_search"),
+        *("setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner"),
     ]
     config = configure({"lr": 1e-3, "epochs": 1})
     refused = sweep_in(place, config, tmp_path / "store")
