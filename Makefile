@@ -1,7 +1,8 @@
 # make demo: a whole sweep on drawn faces. make fast: the tests to run while you work. make lint: style. make types: mypy.
-# make test: style, types and all tests. make coverage: what no test runs. make slow: sweeps with faults. make gpu: the tests that need a GPU. make mutate: do the
-# tests of the modules that decide detect mutations of these? make docs: the documentation site. make wheel: wheel and sdist in
-# dist/, checked as an index would. All of these create .venv first. make clean: deletes what these made, and no run of yours.
+# make test: style, types and all tests. make coverage: what no test runs. make slow: sweeps with faults. make gpu: the tests
+# that need a GPU. make mutate: do the tests of the modules that decide detect mutations of these? make docs: the documentation
+# site. make wheel: wheel and sdist in dist/, checked as an index would. All of these create .venv first. make clean: deletes
+# what these made, and no run of yours.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin

@@ -118,7 +118,7 @@ class OwnRay:
 
 
 def _remedy(error: Exception) -> str:
-    """What to do where Ray can't keep its files: its sockets need a short path, and its token the user's home."""
+    """What to do: Ray's sockets need a short path, its token the user's home, its start an idle machine."""
     file = str(error.filename or "") if isinstance(error, OSError) else ""
     temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if file and Path(file).is_relative_to(Path.home()):
