@@ -40,7 +40,7 @@ def marked(mark: str) -> list[str]:
     for process in psutil.process_iter():
         try:
             if process.environ().get("SWEEP_STORE") == mark:
-                found.append(" ".join(process.cmdline())[:80])
+                found.append(" ".join(process.cmdline()))
         except psutil.Error:
             continue
     return found
