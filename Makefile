@@ -6,6 +6,7 @@
 PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.github
 FAST := not ray and not system and not whole and not slow and not gpu
 REST := (ray or system or whole) and not slow and not gpu
 unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: keep Python's compiled files
@@ -30,6 +31,9 @@ fast: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(SCHEMA)-workflows .github/workflows/*.yml
+	$(SCHEMA)-actions .github/actions/*/action.yml
+	$(SCHEMA)-issue-forms .github/ISSUE_TEMPLATE/*.yml
 
 types: venv
 	$(BIN)/mypy

@@ -20,6 +20,7 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
+from tests.support import processes
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
 from trainable.data import (
     LabelledImages,
@@ -128,6 +129,12 @@ def pytest_unconfigure() -> None:
 def one_thread() -> None:
     """Another number of threads gives other low bits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    processes.end_all()
 
 
 @pytest.fixture(scope="session")
@@ -294,7 +301,12 @@ _left_out: list[str] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests marked `system(program)` where the program is not installed, and remember to say so."""
+    """Leave out tests marked `system(program)` where the program is not installed, and remember to say so. Ray leaves
+    sockets, pipes and processes open in the process that started it: these warnings are not the test's.
+    """
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
     lacking = {
         item: program
         for item in items
@@ -306,6 +318,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in lacking]
         config.hook.pytest_deselected(items=list(lacking))
         _left_out.extend(f"{item.nodeid} (needs {program})" for item, program in lacking.items())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """What Ray left open goes with the test that used it, and not during another one."""
+    yield
+    if item.get_closest_marker("ray"):
+        gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

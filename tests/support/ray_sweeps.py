@@ -13,6 +13,7 @@ import torch
 from sweep.request.open_run import open_run
 from sweep.search.ranking import best_row
 from tests.conftest import exhaust, results
+from tests.support.processes import start
 from trainable.data import open_training_data
 from trainable.fit import fit
 from trainable.metric import Metric
@@ -27,7 +28,7 @@ GOOD = 3e-3
 
 def sweep(*arguments: object, tmp: Path, address: str = "local") -> subprocess.Popen[str]:
     """The command, started in a process of its own."""
-    return subprocess.Popen(
+    return start(
         [sys.executable, "-m", "sweep", *map(str, arguments), "--address", address],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -200,14 +200,14 @@ class Shelf:
         aside = self.folder / f"{own}{uuid.uuid4().hex[:8]}.tmp"
         sha256 = hashlib.sha256()
         try:
-            with MAKING_ROOM:  # so that the next of several writers counts this one
-                make_room(self.folder.parent, size, self.limit_bytes)
-                for left in self.folder.glob(f"{name}.*.tmp"):  # left by a killed writer
-                    if not left.name.startswith(own):  # another thread may write the same chunk
-                        left.unlink(missing_ok=True)
-                file = aside.open("wb")
-                file.truncate(size)
-            with file:
+            with ExitStack() as opened:
+                with MAKING_ROOM:  # so that the next of several writers counts this one
+                    make_room(self.folder.parent, size, self.limit_bytes)
+                    for left in self.folder.glob(f"{name}.*.tmp"):  # left by a killed writer
+                        if not left.name.startswith(own):  # another thread may write the same chunk
+                            left.unlink(missing_ok=True)
+                    file = opened.enter_context(aside.open("wb"))
+                    file.truncate(size)
                 for piece in pieces:
                     sha256.update(piece)
                     file.write(piece)

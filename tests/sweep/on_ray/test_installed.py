@@ -14,6 +14,7 @@ import pytest
 from ray import cloudpickle
 
 from sweep.on_ray.installed import code_here, job, python_path, refuse_other_code
+from tests.support.processes import start
 from tests.support.project import ROOT
 from tests.support.ray_sweeps import end
 from trainable import installation
@@ -56,7 +57,7 @@ def installed(root: Path) -> Path:
 
 def give(command: Path, *arguments: object, where: Path) -> subprocess.Popen[str]:
     """The installed command, in a folder of the user's."""
-    return subprocess.Popen(
+    return start(
         [sys.executable, str(command), *map(str, arguments)],
         cwd=where,
         stdout=subprocess.PIPE,
@@ -115,7 +116,7 @@ def test_a_checkout_that_is_not_installed_runs_its_own_code_where_another_is(
     config = configure({"lr": 1e-3, "epochs": 2}, sharing="off")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"WITNESS": str(witness), "SWEEP_STORE": str(tmp_path / "store")}
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-m", "sweep", "run", str(config)],
         cwd=clone,
         stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from sweep.show.status import read_status
+from tests.support.processes import start
 from tests.support.project import ROOT
 
 pytestmark = pytest.mark.ray
@@ -24,7 +25,7 @@ def hear_sigint() -> None:
 
 def begin(config: Path, mark: str) -> subprocess.Popen[str]:
     """The command with `mark` in its environment, which all that it starts inherit."""
-    return subprocess.Popen(
+    return start(
         [sys.executable, "-m", "sweep", "run", str(config)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

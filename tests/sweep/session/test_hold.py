@@ -26,6 +26,7 @@ from sweep.session.processes import Process, Stat, lives
 from tests.support.manifests import put_manifest, session
 from tests.support.old_hold import Holder as OldHolder
 from tests.support.old_hold import OldDriver
+from tests.support.processes import start
 from tests.support.project import ROOT
 from trainable.errors import RequestError
 from trainable.records.files import Disk, write_json
@@ -75,9 +76,9 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def driver(run: RunFolder) -> Iterator[subprocess.Popen[str]]:
+def driver(run: RunFolder) -> subprocess.Popen[str]:
     """Another process that holds the run."""
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-c", DRIVER, str(run.path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -86,9 +87,7 @@ def driver(run: RunFolder) -> Iterator[subprocess.Popen[str]]:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "holds\n"
-    yield process
-    process.kill()
-    process.communicate()
+    return process
 
 
 ELSEWHERE: dict[str, dict[str, Any]] = {
@@ -229,7 +228,7 @@ def test_a_living_driver_is_not_succeeded_from_such_a_place(
 
 
 def test_a_zombie_is_dead() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = start([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = replace(
         Process.this(), pid=child.pid, start_ticks=Stat.read(str(child.pid)).start_ticks
     )
@@ -395,7 +394,7 @@ thread.start()
 thread.join()
 print("goes on")
 """
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-c", program, run.path],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

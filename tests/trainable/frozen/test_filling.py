@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import Bench, exhaust, results
+from tests.support.processes import start
 from tests.support.project import ROOT
 from trainable.config import Sharing, TrialConfig
 from trainable.data import LabelledImages, open_training_data
@@ -412,7 +413,7 @@ print("closed", flush=True)
 def process(bench: Bench, cut: int, stop_at: int = 0) -> subprocess.Popen[str]:
     """Fills the store of `bench` once a line comes in; with `stop_at`, hangs in the middle of writing that chunk."""
     facts = [bench.run.model_dump_json(), str(bench.split), str(cut), str(stop_at)]
-    return subprocess.Popen(
+    return start(
         [sys.executable, "-c", FILL, *facts],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

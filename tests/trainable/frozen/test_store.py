@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.processes import start
 from trainable.frozen.store import Shelf, StoreUnavailable, limit_of, make_room, stored
 from trainable.hardware.cache import default_folder
 
@@ -117,7 +118,7 @@ def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: S
         "    (shelf.folder / 'a.1.tmp').write_bytes(b'half')\n"
         "    print(mine, flush=True); time.sleep(60)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    process = start([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "True\n"
     with shelf.claim("a") as mine:
         assert not mine

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.support.processes import start
 from tests.support.project import ROOT
 
 COMMAND = """
@@ -32,7 +33,7 @@ run_command("command", app)
 
 
 def begin(how: str) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-c", COMMAND, how],
         cwd=ROOT,
         text=True,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from tests.support.processes import start
 from tests.support.project import ROOT
 
 COMMAND = """
@@ -33,7 +34,7 @@ run_command("command", app)
 def command(
     what: str, tmp_path: Any, before: Callable[[], None] | None = None, **facts: Any
 ) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
+    return start(
         [sys.executable, "-c", COMMAND, what, str(tmp_path / what)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
