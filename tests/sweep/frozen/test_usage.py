@@ -47,6 +47,14 @@ def test_clearing_leaves_what_is_in_use(shelf: Shelf) -> None:
     assert shelf.has("a") and not shelf.has("b")
 
 
+def test_a_shelf_that_lost_its_key_is_listed_as_unknown_and_can_be_cleared(shelf: Shelf) -> None:
+    (shelf.folder / "key.json").unlink()
+    listed = RUN.invoke(app, ["store"])
+    assert listed.exit_code == 0 and "key.json is missing" in listed.stdout
+    assert RUN.invoke(app, ["store", "--clear"]).exit_code == 0
+    assert not shelf.has("a") and not shelf.has("b")
+
+
 def test_an_empty_store_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEP_STORE", str(tmp_path / "none"))
     for arguments in (["store"], ["store", "--json"], ["store", "--clear"]):

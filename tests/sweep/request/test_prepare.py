@@ -13,7 +13,7 @@ from sweep.request.config import SweepConfig, check_config, load_config
 from sweep.request.open_run import open_run
 from sweep.request.prepare import check_unchanged, prepare
 from sweep.session.extend import Request, extended
-from tests.conftest import write_faces
+from tests.conftest import Faces, sweep_facts, write_faces
 from tests.support.made_runs import change_config, create_run
 from trainable.errors import RequestError
 from trainable.records.manifest import read_manifest
@@ -139,3 +139,21 @@ def test_a_table_that_changes_changes_no_label_and_is_said(own_config: SweepConf
     assert "has changed or is missing: the run keeps the labels that it began with" in said
     table.unlink()
     assert len(check_unchanged(open_run(run.path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"asha": {"grace_period": 3}}, "ASHA compares nothing: its grace period of 3 "),
+        ({"asha": {"rungs_of": "strategy"}}, "every trial has the strategy block5"),
+        ({"asha": "off"}, None),
+    ],
+)
+def test_a_request_in_which_asha_can_do_nothing_is_warned_of(
+    faces: Faces, tmp_path: Path, sections: dict[str, object], words: str | None
+) -> None:
+    trial = {"strategy": "block5", "lr": [1e-3, 1e-4], "epochs": 3}
+    config = check_config(sweep_facts(faces, tmp_path, trial, **sections), {}, "test")
+    about_asha = [warning for warning in prepare(config).warnings if "asha" in warning.lower()]
+    assert len(about_asha) == (words is not None)
+    assert words is None or words in about_asha[0]

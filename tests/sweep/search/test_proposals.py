@@ -278,3 +278,29 @@ def test_whole_numbers_are_drawn_with_both_ends() -> None:
 def test_settings_are_frozen_data() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         space_of(SMALL).fixed = ()  # type: ignore[misc]
+
+
+def test_a_space_too_large_to_list_is_drawn_from_until_something_is_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here a small one is said to be large, so that proposals repeat, and in the end nothing is new."""
+    monkeypatch.setattr("sweep.search.proposals.LARGEST_GRID", 1)
+    done = run(configure(SMALL, method="random", trials=30))
+    assert len(done) == len({trial.trial_id for trial in done}) == 12
+
+
+@pytest.mark.parametrize("method", ["random", "qmc", "tpe"])
+def test_where_nothing_is_searched_there_is_one_trial(method: str) -> None:
+    (only,) = run(configure({"strategy": "full"}, method=method, trials=3))
+    assert only.settings.strategy == "full"
+
+
+@pytest.mark.parametrize("kind", ["int", "logint", "uniform", "loguniform"])
+def test_ranges_of_each_kind_are_proposed_up_to_their_ends_and_no_further(kind: str) -> None:
+    name, low, high = ("batch_size", 2, 4) if "int" in kind else ("weight_decay", 1e-4, 2e-4)
+    config = configure({"strategy": "full", name: {kind: [low, high]}}, method="tpe", trials=60)
+    found = {getattr(trial.settings, name) for trial in run(config)}
+    if "int" in kind:
+        assert found == {2, 3, 4}
+    else:
+        assert len(found) == 60 and low <= min(found) and max(found) <= high

@@ -29,7 +29,7 @@ from sweep.search.asha import Rungs
 from sweep.search.proposals import Proposals, nothing_left
 from sweep.search.ranking import Standing, bar, single_winner, standing, to_keep, winner
 from sweep.search.study import asked_in_all, recorded, study_of
-from sweep.session.audit import draw
+from sweep.session.audit import _how, draw
 from sweep.session.extend import Request, extend
 from sweep.session.interruption import Interruption
 from sweep.session.rungs import catch_up, decisions
@@ -435,3 +435,14 @@ def test_a_strategy_of_which_no_trial_that_learned_ran_to_the_end_is_a_warning(
     for record in audits(run):
         train(record, [0.6] + [0.7] * (EPOCHS - 1))
     assert list(cost_of(run.path).pruning.warnings()) == []
+
+
+def test_what_was_drawn_is_told_by_strategy_where_there_are_several() -> None:
+    strategies = {"a": "head", "b": "head", "c": "full"}
+    assert _how(["a", "c"], strategies, 2) == (
+        "drawn at random within each strategy (1 full, 1 head)"
+    )
+    assert _how(["a", "b", "c"], strategies, 5) == (
+        "drawn at random within each strategy (fewer than 5 were left; 1 full, 2 head)"
+    )
+    assert _how(["a"], {"a": "head"}, 1) == "drawn at random"

@@ -119,3 +119,25 @@ def test_a_session_that_hears_signals_is_ended_by_them_alone(timers: list[Any]) 
     interruption = Interruption()
     interruption.how = SessionEnd.SIGTERM
     interruption.end_here()
+
+
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [(signal.SIGINT, SessionEnd.SIGINT), (signal.SIGTERM, SessionEnd.SIGTERM)],
+)
+def test_a_signal_that_a_library_swallowed_ends_the_session_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, how: SessionEnd
+) -> None:
+    monkeypatch.setattr("sweep.session.interruption.heard", lambda: None)
+    interruption = Interruption()
+    interruption.obey()
+    assert interruption.how is None
+    monkeypatch.setattr("sweep.session.interruption.heard", lambda: number)
+    with pytest.raises(KeyboardInterrupt):
+        interruption.obey()
+    assert interruption.how is how
+    limited = Interruption()
+    limited.how = SessionEnd.TIME_LIMIT
+    with pytest.raises(KeyboardInterrupt):
+        limited.obey()
+    assert limited.how is SessionEnd.TIME_LIMIT, "what ended it first stays the reason"

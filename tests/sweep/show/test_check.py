@@ -95,6 +95,12 @@ def swapped_rightness(run: RunFolder) -> None:
     record.right.write_bytes(np.packbits(right).tobytes())
 
 
+def one_epoch_more(run: RunFolder) -> None:
+    path = kept(run) / "epochs.jsonl"
+    last = path.read_bytes().splitlines(keepends=True)[-1]
+    appended(path, last.replace(b'"epoch": 3', b'"epoch": 4'))
+
+
 def decided_twice(run: RunFolder) -> None:
     facts = {"trial_id": kept(run).name, "rung": 1, "score": 0.5, "cutoff": None}
     for sequence in (1, 1):
@@ -117,6 +123,14 @@ DAMAGES: dict[str, tuple[Callable[[RunFolder], object], str]] = {
     "no split": (lambda run: run.split.unlink(), "split.parquet"),
     "settings": (lambda run: (kept(run) / "config.json").write_text("{}"), "config.json"),
     "status": (lambda run: (kept(run) / "status.json").write_text("[]"), "status.json"),
+    "finished without an epoch": (
+        lambda run: (kept(run) / "epochs.jsonl").write_text(""),
+        "is finished and must have epochs, but epochs.jsonl has none",
+    ),
+    "more epochs than configured": (
+        one_epoch_more,
+        "must have at most 3 epochs, as configured, but it has 4",
+    ),
     "row": (lambda run: (kept(run) / "epochs.jsonl").write_text("{}\n"), "epochs.jsonl"),
     "rows lost": (lambda run: cut(kept(run) / "epochs.jsonl"), "must be from an epoch on record"),
     "weights": (lambda run: flipped(only(kept(run), "*.safetensors")), ".safetensors"),
@@ -221,3 +235,13 @@ def test_what_a_kill_leaves_is_no_fault_and_said(run: RunFolder) -> None:
     found = check_run(run.path)
     assert found.faults == []
     assert len(found.remarks) == 3
+
+
+def test_a_trial_without_a_status_counts_as_interrupted_which_is_said_and_no_fault(
+    run: RunFolder,
+) -> None:
+    pruned = next(record for record in run.trials() if record.status().status is Status.PRUNED)
+    (pruned.folder / "status.json").unlink()
+    done = CliRunner().invoke(app, ["check", str(run.path)])
+    assert done.exit_code == 0
+    assert f"{pruned.folder} has no status.json: the trial counts as interrupted" in done.stdout

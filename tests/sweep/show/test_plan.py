@@ -34,3 +34,18 @@ def test_plan_shows_trials_split_and_sizes_without_starting_ray(
     ):
         assert words in done.stdout
     assert not config.folder.exists()
+
+
+def test_plan_says_why_nothing_would_be_shared(
+    config: SweepConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
+    off = CliRunner().invoke(app, ["plan", str(path), "sharing=off"])
+    assert off.exit_code == 0 and "sharing: off" in off.stdout
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SWEEP_STORE", str(tmp_path / "file" / "store"))
+    none = CliRunner().invoke(app, ["plan", str(path)])
+    assert none.exit_code == 0, none.output
+    assert "sharing: none, since the store can't be used" in none.stdout
+    assert "Not a directory" in none.stdout

@@ -43,6 +43,12 @@ def drawn(made: Board) -> str:
     return file.getvalue()
 
 
+def test_before_the_first_epoch_there_is_no_best() -> None:
+    text = drawn(Board("faces", Metric.VAL_ACCURACY, epochs=10, trials=4))
+    assert "0 of 4 trials ended" in text and "workers are starting" in text
+    assert "best so far  –" in text
+
+
 def test_the_picture_names_counts_slots_and_the_best_so_far() -> None:
     text = drawn(board())
     assert "2 of 4 trials ended: 1 running, 1 finished, 1 diverged" in text
