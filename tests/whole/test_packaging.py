@@ -30,12 +30,6 @@ def pythons() -> list[int]:
     return list(range(int(first), int(behind)))
 
 
-def recipe(target: str) -> list[str]:
-    """The commands of a make target."""
-    (lines,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
-    return [line.strip().replace("$(BIN)", ".venv/bin") for line in lines.splitlines()]
-
-
 def steps(workflow: Path) -> list[dict[str, Any]]:
     return [step for job in read(workflow)["jobs"].values() for step in job["steps"]]
 
@@ -93,7 +87,9 @@ def test_the_pythons_are_the_same_wherever_they_are_named() -> None:
 
 def test_the_hooks_before_a_commit_are_what_continuous_integration_asks() -> None:
     hooks = [hook for repo in read(HOOKS)["repos"] for hook in repo["hooks"]]
-    assert [hook["entry"] for hook in hooks] == recipe("lint") + recipe("types")
+    (workflow,) = WORKFLOWS
+    style = [step["run"] for step in read(workflow)["jobs"]["style"]["steps"] if "run" in step]
+    assert [hook["entry"] for hook in hooks] == style == ["make lint", "make types"]
     assert all(hook["language"] == "system" for hook in hooks)
 
 

@@ -145,12 +145,13 @@ def test_test_images_are_refused_under_any_name_until_the_test_set_was_opened(
     shutil.copy(files[1], folder / "a.png")
     archive = write_zip(folder, tmp_path / "few.zip")
     winner, other = analysis.load_winner(run), part_of(run, "train")[0]
-    for given in ([other, hidden], [other, folder], [other, archive], [other, Image.open(hidden)]):
-        with pytest.raises(RequestError) as caught:
-            winner.predict(given)
-        text = refused(caught)
-        assert text.startswith("1 of the 2 images are test images of this run, the first ")
-        assert "has not been opened" in text and f"analysis test {run}" in text
+    with Image.open(hidden) as opened:
+        for given in ([other, hidden], [other, folder], [other, archive], [other, opened]):
+            with pytest.raises(RequestError) as caught:
+                winner.predict(given)
+            text = refused(caught)
+            assert text.startswith("1 of the 2 images are test images of this run, the first ")
+            assert "has not been opened" in text and f"analysis test {run}" in text
     final_test(run)
     found = analysis.load_winner(run).predict(files)
     tested = pd.read_parquet(run / "test_predictions.parquet")
