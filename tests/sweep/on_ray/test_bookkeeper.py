@@ -365,3 +365,43 @@ def test_a_driver_that_hears_no_signals_sees_by_itself_that_its_run_is_lost(
     with pytest.raises(KeyboardInterrupt if lost == "gone" else StaleSession):
         keeper.on_step_end(iteration=2, trials=[])
     assert ("it is gone; put it back" in keeper._interruption.fault) == (lost == "gone")
+
+
+def said(keeper: Bookkeeper) -> str:
+    text: str = keeper._terminal.console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_a_trial_whose_graph_could_not_be_captured_goes_on_without_one_and_no_retry_is_counted(
+    driver: tuple[RunFolder, RecordSearcher, Bookkeeper],
+) -> None:
+    run, searcher, keeper = driver
+    own = searcher.suggest("a")["trial_id"]
+    record, trial = run.trial(own), tunes_trial(own)
+    record.write_status(replace(record.status(), eager="no memory for a capture"))
+    keeper.on_trial_recover(iteration=1, trials=[], trial=trial)
+    assert record.status().failures == 0
+    assert f"trial {own} continues without a CUDA graph: no memory for a capture" in said(keeper)
+    keeper.on_trial_recover(iteration=2, trials=[], trial=trial)
+    assert record.status().failures == 1, "the second failure is another"
+
+
+def test_that_features_are_no_longer_shared_is_said_once(
+    driver: tuple[RunFolder, RecordSearcher, Bookkeeper],
+) -> None:
+    _, searcher, keeper = driver
+    trial = tunes_trial(searcher.suggest("a")["trial_id"])
+    for _ in range(2):
+        keeper.on_trial_result(1, [], trial, {"remark": "the disk is full"})
+    assert said(keeper).count("frozen features are no longer shared: the disk is full") == 1
+
+
+def test_a_fault_of_the_run_folder_that_a_trial_meets_ends_the_session(
+    driver: tuple[RunFolder, RecordSearcher, Bookkeeper],
+) -> None:
+    _, searcher, keeper = driver
+    trial = tunes_trial(searcher.suggest("a")["trial_id"])
+    fault = "the run folder must be writable, but its disk says: No space left on device"
+    keeper._interruption.hears_signals = False
+    keeper.on_trial_result(1, [], trial, {"fault": fault})
+    assert (keeper._interruption.how, keeper._interruption.fault) == (SessionEnd.FAULT, fault)

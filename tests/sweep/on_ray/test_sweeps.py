@@ -356,3 +356,26 @@ def test_a_cluster_that_does_not_answer_is_refused_in_one_line(
     code, _, err = end(sweep("run", config, tmp=tmp_path, address="127.0.0.1:1"))
     assert code == 2
     assert "--address" in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_replicate_trains_the_best_settings_again_with_new_seeds(
+    configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    code, out, err = end(
+        sweep("run", configure({"lr": [GOOD, 1e-5], "epochs": 2}), tmp=tmp_path), seconds=300
+    )
+    assert code == 0, out + err
+    run = RunFolder(tmp_path / "run")
+    best = winner(s for r in run.trials() if (s := standing(r, Metric.VAL_ACCURACY)))
+    assert best is not None
+    asked = sweep("replicate", run.path, "--top", 1, "--seeds", 2, tmp=tmp_path)
+    code, out, err = end(asked, seconds=300)
+    assert code == 0, out + err
+    again = [record for record in run.trials() if record.asked.origin == "replicate"]
+    setting = run.trial(best.trial_id).asked.settings
+    assert len(run.trials()) == 4 and len({record.asked.settings.seed for record in again}) == 2
+    for record in again:
+        assert record.status().status is Status.FINISHED
+        assert record.asked.settings.seed != setting.seed
+        assert record.asked.settings.lr == setting.lr

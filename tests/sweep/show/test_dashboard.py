@@ -1,6 +1,9 @@
 """A run as an Optuna study and in optuna-dashboard: what is on record, live, over real HTTP."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from analysis.frames import results
 from sweep.search.study import study_of
 from sweep.show import dashboard
 from sweep.show.dashboard import Dashboard
+from tests.support.project import ROOT
 from trainable.errors import RequestError
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
@@ -92,3 +96,19 @@ def test_a_port_that_is_taken_is_said(run: Path, served: str) -> None:
     port = int(served.rpartition(":")[2])
     with pytest.raises(RequestError, match=f"must be free on 127.0.0.1, but {port} is not"):
         Dashboard(run, port)
+
+
+@pytest.mark.whole
+def test_the_command_serves_until_ctrl_c(run: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "sweep", "dashboard", str(run), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split("/dashboard shows ")[0]
+        assert get(f"{address}/api/studies")["study_summaries"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
