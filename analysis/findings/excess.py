@@ -212,8 +212,8 @@ class Chosen:
             yield f"{' and '.join(filter(None, parts))}, so the true excess is larger"
 
 
-def chosen_among(run: Snapshot, selection: Selection) -> Chosen | None:
-    """The excess of the run's winner; None while there is no winner.
+def chosen_among(run: Snapshot, selection: Selection) -> Chosen:
+    """The excess of the run's winner, which there must be.
 
     Single runs: every epoch of every trial of the search was a candidate, including pruned trials. Replicates: every
     epoch of those that learned, of settings with at least two of them.
@@ -222,8 +222,7 @@ def chosen_among(run: Snapshot, selection: Selection) -> Chosen | None:
         RequestError: split.parquet is damaged.
     """
     winner, metric = selection.winner, selection.metric
-    if winner is None:
-        return None
+    assert winner is not None
     groups = _candidates(run, selection)
     trials = [trial for group in groups for trial in group]
     if metric not in (Metric.VAL_ACCURACY, Metric.VAL_BALANCED_ACCURACY):

@@ -91,7 +91,6 @@ def compare_finalists(run: Source, top: int, fewest: int = 2) -> Finalists:
     versus = [mcnemar(right[0], other) for other in right[1:]]
     adjusted = holm([pair.p for pair in versus])
     chosen = chosen_among(read, selection)
-    assert chosen is not None
     corrected = chosen.interval
     each = tuple(
         Finalist(

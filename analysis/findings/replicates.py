@@ -28,7 +28,6 @@ from analysis.statistics import (
 from analysis.wording import (
     counted,
     is_rate,
-    metric_name,
     metric_value,
     number,
     percent,
@@ -166,9 +165,6 @@ class Replication:
     def value(self, value: float) -> str:
         """A value of the metric in words."""
         return metric_value(self.metric, value)
-
-    def title(self) -> str:
-        return metric_name(self.metric)
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""

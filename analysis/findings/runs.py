@@ -62,7 +62,6 @@ def _run(run: Snapshot) -> dict[str, Any]:
 def _of_winner(run: Snapshot, selection: Selection, accuracy: float) -> dict[str, Any]:
     """How the winner was chosen, and what its validation accuracy is worth, as `analysis select` reports it."""
     images, chosen = len(validation_labels(run)), chosen_among(run, selection)
-    assert chosen is not None
     interval = chosen.interval or wilson(round(accuracy * images), images)
     return {
         "winner_ground": selection.ground,

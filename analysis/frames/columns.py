@@ -1,7 +1,4 @@
-"""The columns of every frame: name, type, meaning, unit. docs/reference/frames.md is generated from this module.
-
-python -m analysis.frames.columns > docs/reference/frames.md
-"""
+"""The columns of every frame: name, type, meaning, unit. docs/reference/frames.md is made from this module."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, get_args
@@ -229,7 +226,3 @@ def as_markdown() -> str:
             for name, column in columns.items()
         ]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(as_markdown(), end="")

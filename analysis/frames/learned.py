@@ -8,10 +8,9 @@ from trainable.metric import chance_area
 def flat_until(positives: int, negatives: int) -> float:
     """The area under the ROC curve up to which a trial's ranking of the classes counts as chance.
 
-    0 if there are too few images to distinguish any area from chance.
+    0 if there are too few images to distinguish any area from chance. Each class has an image: every part of a split
+    has both.
     """
-    if not positives or not negatives:
-        return 0.0
     reached = chance_area(negatives, positives)
     return reached if reached < 1 else 0.0
 

@@ -5,9 +5,9 @@ predictions. No image is opened here.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import pandas as pd
 
@@ -98,13 +98,6 @@ class Judgement:
     def label(self) -> str:
         return LABELS[self.part]
 
-    def said(self) -> Iterator[str]:
-        """In sentences."""
-        yield from self.calibration.said()
-        yield from self.ranking_said()
-        if self.groups is not None:
-            yield from self.groups.said()
-
     def ranking_said(self) -> Iterator[str]:
         """In sentences."""
         if self.ranking is None:
@@ -115,14 +108,6 @@ class Judgement:
             yield (
                 f"no confidence interval: a class has fewer than {FEWEST} images, or resampling them changes nothing"
             )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, without the curves, which are only drawn."""
-        return {
-            **asdict(replace(self, curves=None)),
-            "label": self.label,
-            "said": list(self.said()),
-        }
 
 
 @dataclass(frozen=True)
@@ -146,16 +131,6 @@ class Judged:
                 yield f"ROC AUC {judgement.ranking.auc.said()}"
         if self.gap is not None:
             yield from self.gap.said()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "parts": [each.to_json() for each in self.parts],
-            "gap": None
-            if self.gap is None
-            else {"difference": self.gap.versus.difference, "said": list(self.gap.said())},
-            "remarks": list(self.remarks),
-        }
 
 
 def judge(run: Source) -> Judged:
@@ -199,7 +174,7 @@ def judge(run: Source) -> Judged:
             gap = gap_between(found, folder.trial(model.trial_id).predictions(model.epoch))
         except RequestError as error:
             remarks.append(str(error))
-    return Judged(tuple(parts), gap, tuple(remarks))
+    return Judged(tuple(parts), gap, tuple(dict.fromkeys(remarks)))
 
 
 def judge_part(

@@ -16,6 +16,7 @@ from analysis.winner.onnx_file import TOLERANCE
 from analysis.winner.predict import WinnerModel
 from analysis.wording import counted, percent
 from trainable.data.views import MEAN, STD
+from trainable.network.model import TransferVGG16
 from trainable.records.manifest import Manifest
 from trainable.show.terminal import printable
 
@@ -93,7 +94,7 @@ def card_of(winner: WinnerModel, file: str) -> Card:
         ("split", f"SHA-256 {manifest.digests.split}"),
         *((("terms", CELEBA_TERMS),) if is_celeba(manifest) else ()),
     )
-    made = onnx_snippet(file, side) if onnx else safetensors_snippet(file, side, winner)
+    made = onnx_snippet(file, side) if onnx else safetensors_snippet(file, side, winner.model)
     title = _cell(f"{winner.run.config.name}: {manifest.target} by trial {winner.winner.trial_id}")
     return Card(title, facts, rows, made)
 
@@ -119,8 +120,7 @@ def _judged(winner: WinnerModel) -> Iterator[tuple[str, str]]:
     correct = round(selection.winner.best.val_accuracy * images)
     yield "validation accuracy", _accuracy(correct, images)
     chosen = chosen_among(read, selection)
-    if chosen is not None:
-        yield "the same, corrected for selection", "; ".join(chosen.said())
+    yield "the same, corrected for selection", "; ".join(chosen.said())
     yield "test accuracy", _tested(winner, read.openings)
     yield (
         "openings",
@@ -154,16 +154,16 @@ def _tested(winner: WinnerModel, openings: tuple[Opening, ...]) -> str:
 OPENED: Final = 'ImageOps.exif_transpose(Image.open("face.jpg")).convert("RGB")'
 
 
-def safetensors_snippet(file: str, side: int, winner: WinnerModel) -> str:
+def safetensors_snippet(file: str, side: int, model: TransferVGG16) -> str:
     """Ten lines of Python that predict an image with torchvision, Pillow and safetensors."""
-    head = ", ".join(f"torch.nn.{_layer(layer)}" for layer in winner.model.classifier)
+    head = ", ".join(f"torch.nn.{_layer(layer)}" for layer in model.classifier)
     return f"""\
 import torch, torchvision
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torchvision.transforms import functional as F
 with torch.device("meta"):
-    model = torchvision.models.VGG(torchvision.models.vgg.make_layers({_channels(winner.model.features)}))
+    model = torchvision.models.VGG(torchvision.models.vgg.make_layers({_channels(model.features)}))
     model.classifier = torch.nn.Sequential({head})
 model.load_state_dict(load_file({json.dumps(file)}), assign=True)
 image = F.pil_to_tensor({OPENED}.resize(({side}, {side}), Image.Resampling.BILINEAR))[None]

@@ -33,16 +33,9 @@ def chosen_winner(run: RunFolder, selection: Selection) -> Winner:
 
 
 def settings_here(run: Run) -> RunSettings:
-    """The settings that all trials shared, with this machine's device and a number format for it.
-
-    Raises:
-        RequestError: no session has begun, so there are no such settings.
-    """
+    """The settings that all trials shared, with this machine's device and a number format for it; there were trials."""
     settings = run.settings
-    if settings is None:
-        raise RequestError(
-            f"{run.folder.manifest} must have the settings of the trials, but it has none: no session has begun"
-        )
+    assert settings is not None  # recorded before the first trial
     device = "cuda" if has_gpu() else "cpu"
     precision = settings.precision if device == settings.device else "float32"
     return settings.model_copy(update={"device": device, "precision": precision})

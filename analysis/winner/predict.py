@@ -79,10 +79,9 @@ class WinnerModel:
             RequestError: an image can't be read or decoded, or is a sealed test image.
         """
         size = self.batch_size if batch_size is None else batch_size
-        if size < 1 or (threads is not None and threads < 1):
-            raise RequestError(
-                f"batch size and threads must be at least 1, but they are {size} and {threads}"
-            )
+        for name, number in (("batch_size", size), ("threads", threads)):
+            if number is not None and number < 1:
+                raise RequestError(f"{name} must be at least 1, but it is {number}")
         given = given_images(images)
         names = [each.name for each in given]
         digests = _digests(given, begin)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from analysis.wording import SECONDARY, setting_value
 from sweep.request.space import Choice, Dimension
+from trainable.config import TrialConfig
 
 EDGE: Final = 0.1
 """The share of a range at either end that counts as its edge; assumed."""
@@ -25,18 +27,50 @@ class Edge:
     high: float
     next_low: float
     next_high: float
+    """The range to try next, within what the setting allows."""
 
     def said(self) -> str:
         """In a sentence."""
         value, low, high = map(setting_value, (self.value, self.low, self.high))
+        ends = (self.next_low, self.next_high)
+        then = " to ".join(f"{e:.2g}" if isinstance(e, float) else str(e) for e in ends)
+        excluded = [
+            f" ({end} itself is not allowed)"
+            for end in ends
+            if end in limits_of(self.name).excluded
+        ]
         return (
             f"the winner's {self.name} {value} lies at the edge of the searched range ({low} to {high}), so the best "
-            f"value may lie beyond it: try {self.next_low:.2g} to {self.next_high:.2g} next"
+            f"value may lie beyond it: try {then} next{''.join(excluded)}"
         )
 
 
+class Limits(NamedTuple):
+    """What a numeric setting allows."""
+
+    low: float
+    high: float
+    excluded: tuple[float, ...]
+    """Those of the two that are not allowed themselves."""
+
+
+def limits_of(name: str) -> Limits:
+    """As TrialConfig checks them; infinite where there is none."""
+    found = {
+        key: limit
+        for each in TrialConfig.model_fields[name].metadata
+        for key in ("ge", "gt", "le", "lt")
+        if (limit := getattr(each, key, None)) is not None
+    }
+    low, high = found.get("ge", found.get("gt", -inf)), found.get("le", found.get("lt", inf))
+    return Limits(low, high, tuple(found[key] for key in ("gt", "lt") if key in found))
+
+
 def edges_of(settings: Mapping[str, Any], dimensions: Sequence[Dimension]) -> Iterator[Edge]:
-    """Numeric settings whose value lies at an end of the searched range. Seeds don't count as settings."""
+    """Numeric settings whose value lies at an end of the searched range, if they allow values beyond that end.
+
+    Seeds don't count as settings.
+    """
     for dimension in dimensions:
         value = settings.get(dimension.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -56,7 +90,13 @@ def edges_of(settings: Mapping[str, Any], dimensions: Sequence[Dimension]) -> It
             at_edge = min(place, 1 - place) < EDGE
         if at_edge and low < high:
             upper = _place(value, low, high, logarithmic) > 0.5
-            yield Edge(dimension.name, value, low, high, *_shifted(low, high, logarithmic, upper))
+            then = _allowed(
+                dimension.name,
+                _shifted(low, high, logarithmic, upper),
+                whole=isinstance(value, int),
+            )
+            if then[0] < low or then[1] > high:
+                yield Edge(dimension.name, value, low, high, *then)
 
 
 def _place(value: float, low: float, high: float, logarithmic: bool) -> float:
@@ -71,5 +111,12 @@ def _shifted(low: float, high: float, logarithmic: bool, upper: bool) -> tuple[f
     if logarithmic:
         factor = float(np.sqrt(high / low))
         return (low * factor, high * factor) if upper else (low / factor, high / factor)
-    half = (high - low) / 2
-    return (low + half, high + half) if upper else (low - half, high - half)
+    half = (high - low) / 2 if upper else (low - high) / 2
+    return round(low + half, 12), round(high + half, 12)  # 0.2 - (0.6 - 0.2) / 2 is 3e-17
+
+
+def _allowed(name: str, ends: tuple[float, float], *, whole: bool) -> tuple[float, float]:
+    """The range as far as the setting allows it; in whole numbers if its values are."""
+    low, high = map(round, ends) if whole else ends
+    limits = limits_of(name)
+    return max(low, limits.low), min(high, limits.high)

@@ -31,12 +31,6 @@ class Term:
     row: Callable[[Any], Numbers]
     """The columns (columns,) of a trial with this value; all are 0 where the setting has no effect."""
 
-    def columns(self, settings: Sequence[Settings]) -> Numbers:
-        """(trials, columns)."""
-        width = len(self.row(self.values[0]))
-        rows = [self.row(s[self.name]) if self.name in s else np.zeros(width) for s in settings]
-        return np.array(rows).reshape(len(settings), width)
-
 
 def terms_of(settings: Sequence[Settings], dimensions: Sequence[Dimension]) -> list[Term]:
     """A term for each searched setting with two or more values among these trials. Seeds don't count as settings."""
@@ -172,10 +166,7 @@ def added_by(larger: Model, smaller: Numbers) -> Numbers | None:
 
 def without(model: Model, name: str) -> Numbers:
     """The design of the model without one setting."""
-    start = 1
-    for term in model.terms:
-        width = len(term.row(term.values[0]))
-        if term.name == name:
-            return np.delete(model.design, np.s_[start : start + width], axis=1)
-        start += width
-    raise KeyError(name)
+    widths = [len(term.row(term.values[0])) for term in model.terms]
+    place = [term.name for term in model.terms].index(name)
+    start = 1 + sum(widths[:place])
+    return np.delete(model.design, np.s_[start : start + widths[place]], axis=1)

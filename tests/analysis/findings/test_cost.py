@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from analysis.__main__ import app
 from analysis.findings.cost import cost_of
 from analysis.findings.runs import compare
 from analysis.frames import results
@@ -103,6 +105,18 @@ def test_a_saving_is_the_same_figure_wherever_it_is_said(run: RunFolder) -> None
     assert frame["saved_seconds"].sum() == pytest.approx(seconds)
     assert frame["saved_seconds"].iloc[-1] == pytest.approx(EPOCHS * 4.0)
     assert compare([run.path])["saved_seconds"][0] == pytest.approx(seconds)
+
+
+def test_the_command_warns_of_a_strategy_of_which_nobody_knows_the_end(run: RunFolder) -> None:
+    add(run, 10, [0.5] * 3, Status.PRUNED, 3.0)
+    for record in run.trials()[:6]:
+        record.write_status(replace(record.status(), status=Status.FAILED))
+    done = CliRunner().invoke(app, ["cost", str(run.path)])
+    assert done.exit_code == 0
+    assert done.output.endswith(
+        "warning: no block5 trial that learned ran to the end, so it is not known how block5 would have ended: "
+        "`sweep extend RUN --audit 1` runs pruned trials to the end to find out\n"
+    )
 
 
 def test_what_a_full_store_saved_is_a_sentence_without_a_figure(run: RunFolder) -> None:

@@ -14,6 +14,8 @@ from analysis.findings.effects.claims import Verdict
 from analysis.frames.learned import flat_until
 from analysis.frames.snapshot import Snapshot
 from analysis.frames.snapshot.rights import validation_labels
+from analysis.pages.report.conclusions import Conclusions
+from analysis.pages.report.summary import summary
 from sweep.request.config import check_config
 from sweep.request.prepare import prepare
 from sweep.search.proposals import Proposals
@@ -102,6 +104,7 @@ def test_what_matters_is_told_from_what_does_not(run: Path) -> None:
     assert "after 3 epochs on these images, strategy block5 is ahead of head by" in said
     assert "augmentation" in said and "no difference larger than 1" in said
     assert found.mattered_most() == next(iter(found.said()))
+    assert found.mattered_most() in summary(Conclusions.of(Snapshot.of(run)), "")
 
 
 def test_the_edge_and_the_range_to_try_next(run: Path) -> None:

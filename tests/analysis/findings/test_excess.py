@@ -4,15 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import balanced_accuracy_score
 
 from analysis.findings.excess import Models, chosen_among, excess_of_best
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot
+from analysis.frames.snapshot.rights import validation_labels
 from analysis.statistics import wilson, wilson_of_proportion
+from analysis.wording import counted
+from benchmarks.read import write_run
 from tests.support.analysis_runs import copy_of
+from tests.support.manifests import ask_instead, edit_manifest
 from trainable.metric import Metric
+from trainable.records.files import sha256_of
+from trainable.records.right import append_right, read_right
+from trainable.records.run_folder import RunFolder
 
 
 def equals(draw: np.random.Generator, trials: int, epochs: int, images: int) -> Models:
@@ -96,7 +105,7 @@ def test_wilsons_interval_of_a_share_is_that_of_its_count(right: int, images: in
 def test_every_epoch_of_every_trial_of_the_search_was_a_candidate(run: Path) -> None:
     read = Snapshot.of(run)
     found = chosen_among(read, select(read))
-    assert found is not None and found.excess is not None
+    assert found.excess is not None
     assert found.trials == sum(len(trial.epochs) > 0 for trial in read.trials)
     assert found.models + found.out_of_reach == sum(len(trial.epochs) for trial in read.trials)
     assert (found.best_epochs_only, found.unknown) == (0, 0)
@@ -110,15 +119,73 @@ def test_a_run_without_bits_says_what_is_not_known(run: Path) -> None:
         path.unlink()
     read = Snapshot.of(run)
     found = chosen_among(read, select(read))
-    assert found is not None and found.excess is not None
+    assert found.excess is not None
     assert found.best_epochs_only > 0 and found.models == found.best_epochs_only
     assert "so the true excess is larger" in list(found.said())[-1]
+
+
+def test_a_trial_whose_predictions_are_damaged_is_unknown_and_the_others_still_count(
+    run: Path,
+) -> None:
+    for path in run.glob("trials/*/right.bits"):
+        path.unlink()
+    whole = chosen_among(Snapshot.of(run), select(run))
+    winner = select(run).winner
+    assert winner is not None
+    damaged = next(p for p in run.glob("trials/*/best-*") if winner.trial_id not in str(p))
+    damaged.with_suffix(".parquet").write_bytes(b"damaged")
+    found = chosen_among(Snapshot.of(run), select(run))
+    assert found.models == whole.models - 1
+    assert (found.best_epochs_only, found.unknown) == (whole.models - 1, whole.unknown + 1)
+    known, unknown = counted(found.models, "trial"), counted(found.unknown, "trial")
+    assert list(found.said())[-1] == (
+        f"for {known} only the best epoch's results per image are on record and for {unknown} no results per image "
+        "are on record, so the true excess is larger"
+    )
+
+
+def by_metric(folder: Path, metric: Metric) -> Snapshot:
+    """Eight trials of two epochs on 1,000 images, one of ten in class 1; the first trial is far behind."""
+    write_run(folder, 8, 2, 1_000)
+    run = RunFolder(folder)
+    split = pd.read_parquet(run.split)
+    split.assign(label=(split.index % 10 == 0).astype(int)).to_parquet(run.split, index=False)
+    edit_manifest(run, lambda facts: facts["digests"].update(split=sha256_of(run.split)))
+    labels = validation_labels(Snapshot.of(folder))
+    ask_instead(run, run.config.read_text().replace("metric: val_accuracy", f"metric: {metric}"))
+    for place, record in enumerate(run.trials()):
+        right = read_right(record.right, 2, len(labels))
+        assert right is not None
+        if place == 0:
+            right &= np.arange(1_000) % 4 == 0
+        rows = record.rows()
+        record.cut(0)
+        for row, mine in zip(rows, right, strict=True):
+            append_right(record.right, row.epoch, mine)
+            balanced = float(balanced_accuracy_score(labels, np.where(mine, labels, 1 - labels)))
+            record.append(
+                replace(row, val_accuracy=float(mine.mean()), val_balanced_accuracy=balanced)
+            )
+    return Snapshot.of(folder)
+
+
+@pytest.mark.parametrize("metric", [Metric.VAL_ACCURACY, Metric.VAL_BALANCED_ACCURACY])
+def test_epochs_out_of_reach_are_left_out_and_nothing_is_lost_by_it(
+    metric: Metric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = by_metric(tmp_path / "run", metric)
+    found = chosen_among(read, select(read))
+    assert found.metric is metric and 2 <= found.out_of_reach < 16
+    assert found.models + found.out_of_reach == 16 and found.unknown == 0
+    monkeypatch.setattr("analysis.findings.excess.OUT_OF_REACH", np.inf)
+    every = chosen_among(read, select(read))
+    assert every.models == 16 and every.excess == found.excess is not None
 
 
 def test_a_winner_by_area_has_no_excess_from_right_and_wrong(run: Path) -> None:
     read = Snapshot.of(run)
     found = chosen_among(read, replace(select(read), metric=Metric.VAL_AUC))
-    assert found is not None and found.excess is None
+    assert found.excess is None
     assert "by how much is not known" in " ".join(found.said())
 
 

@@ -12,9 +12,11 @@ from scipy.stats import binom, chi2
 from typer.testing import CliRunner
 
 from analysis.__main__ import app
-from analysis.findings.finalists import compare_finalists
-from analysis.statistics import EXACT_BELOW, holm, mcnemar
+from analysis.findings.excess import Chosen
+from analysis.findings.finalists import Finalist, Finalists, compare_finalists
+from analysis.statistics import EXACT_BELOW, holm, mcnemar, wilson
 from trainable.errors import RequestError
+from trainable.metric import Metric
 from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
 
@@ -85,6 +87,38 @@ def test_finalists_are_compared_on_the_images_that_each_got_right(run: Path) -> 
     assert all("trained models" in text or "trained model" in text for text in comparisons)
     assert "says nothing about settings" in about
     assert "too high by about" in bias
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((60, 15, 2, 23), "the trained model won beats the trained model other on these images by +13.00 points "
+            "(15 images that only won gets right, 2 that only other does; p = {p:.2g} after Holm's correction)"),
+        ((60, 2, 15, 23), "the trained model other beats the trained model won on these images by +13.00 points "
+            "(2 images that only won gets right, 15 that only other does; p = {p:.2g} after Holm's correction), "
+            "but won is the winner, because the run's metric and its replicates decide, not this accuracy"),
+        ((60, 8, 2, 30), "the trained models won and other do not differ significantly on these images "
+            "(+6.00 points, 8 images that only won gets right, 2 that only other does; p = {p:.2g} after Holm's "
+            "correction)"),
+    ],
+)  # fmt: skip
+def test_the_model_that_is_right_more_often_beats_the_other_whichever_is_the_winner(
+    counts: tuple[int, int, int, int], said: str
+) -> None:
+    models, (_, only_won, only_other, _) = pair(*counts), counts
+    p = 2 * binom.cdf(min(only_won, only_other), only_won + only_other, 0.5)
+    versus = mcnemar(*models)
+    each = tuple(
+        Finalist(name, "", int(right.sum()), right.mean(), wilson(int(right.sum()), 100), *against)
+        for name, right, against in zip(
+            ("won", "other"), models, [(None, None), (versus, versus.p)], strict=True
+        )
+    )
+    ground, compared, *_ = Finalists(
+        100, each, "chosen by replicates", Chosen(Metric.VAL_AUC, None, 2, 0, 0, 0, 0)
+    ).said()
+    assert ground == "the winner is won, chosen by replicates"
+    assert compared.replace("\u202f", " ") == said.format(p=p)
 
 
 def test_the_command_compares_and_leaves_the_test_set_closed(run: Path) -> None:

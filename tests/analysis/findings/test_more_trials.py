@@ -33,3 +33,14 @@ def test_what_the_last_doubling_brought_decides_what_is_said() -> None:
     assert "going from 4 to 8 gained +0.20" in little and "hardly have helped" in little
     (much,) = MoreTrials(Metric.VAL_ACCURACY, (Strategy("head", 8, 3, best | {8: 0.92}),)).said()
     assert "more trials could help" in much and "survivors: ASHA stopped 3 others" in much
+
+
+def test_of_a_loss_the_curve_is_said_and_no_verdict_since_what_is_little_depends_on_its_size() -> (
+    None
+):
+    best = {2: 0.41, 4: 0.384, 8: 0.3725}
+    (text,) = MoreTrials(Metric.VAL_LOSS, (Strategy("head", 8, 1, best),)).said()
+    assert text == (
+        "with head, the expected best of 2 trials that were not pruned is 0.4100, of 4 it is 0.3840, of 8 it is 0.3725 "
+        "(survivors: ASHA stopped 1 other)"
+    )

@@ -1,10 +1,13 @@
 """What is said of ASHA, held against simulated searches whose truth is known."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from analysis.findings.pruning import pruning_of
+from analysis.frames.snapshot import Snapshot
 from benchmarks.pruning import (
     EPOCHS,
     RULES,
@@ -15,6 +18,10 @@ from benchmarks.pruning import (
     search,
     train,
 )
+from tests.support.analysis_runs import PRUNED, SGD, make_run
+from trainable.records.rows import Status
+from trainable.records.run_folder import RunFolder
+from trainable.records.trial_folder import TrialRecord
 
 
 def test_without_pruning_every_trial_finishes_and_the_best_by_validation_wins() -> None:
@@ -50,6 +57,29 @@ def test_what_is_kept_beside_asha_s_own_costs_epochs() -> None:
             for rule in ("ASHA", "ASHA, best kept")
         )
         assert sum(plain.epochs) <= sum(found.epochs)
+
+
+def test_where_a_loss_decides_an_audit_is_better_by_its_loss_and_by_how_much_is_accuracy(
+    tmp_path: Path,
+) -> None:
+    """No predictions of the audit are on record, so that no test over images decides."""
+    run = RunFolder(make_run(tmp_path, [SGD, PRUNED], epochs=1, metric="val_loss"))
+    best, stopped = run.trials()
+    audited = TrialRecord.create(run, stopped.asked.settings, 9, 1, "audit")
+    (row,) = best.rows()
+    best.cut(0)
+    best.append(replace(row, val_accuracy=0.5))
+    for loss, accuracy, better, ahead in (
+        (-0.1, 0.25, {stopped.trial_id: 0.25}, 0),
+        (-0.1, -0.25, {}, 0),
+        (-0.1, 0.004, {}, 1),  # less than half a point
+        (0.1, 0.25, {}, 0),
+    ):
+        audited.cut(0)
+        audited.append(replace(row, val_loss=row.val_loss + loss, val_accuracy=0.5 + accuracy))
+        audited.write_status(replace(audited.status(), status=Status.FINISHED))
+        found = pruning_of(Snapshot.of(run.path)).audit
+        assert found is not None and (dict(found.better), found.ahead) == (better, ahead)
 
 
 @pytest.mark.slow

@@ -241,6 +241,43 @@ def test_a_rate_that_suits_one_strategy_alone_is_named() -> None:
     assert found.trends == ()
 
 
+def test_a_pair_of_values_that_can_not_be_told_from_another_setting_has_no_verdict() -> None:
+    """Only block4 was trained with jitter, and with nothing else; of the other strategies none and flip are known."""
+    draw = np.random.default_rng(10)
+    tried = [("head", "none"), ("head", "flip"), ("block5", "none"), ("block5", "flip")] * 4
+    tried += [("block4", "flip_jitter")] * 4
+    reached = {"none": 0.80, "flip": 0.85, "flip_jitter": 0.82}
+    scores = [reached[augmentation] + draw.normal(0, 0.003) for _, augmentation in tried]
+    curves = [
+        trial([score], strategy=strategy, augmentation=augmentation)
+        for (strategy, augmentation), score in zip(tried, scores, strict=True)
+    ]
+    strategies = Dimension("strategy", Choice(("head", "block5", "block4")))
+    augmentations = Dimension("augmentation", Choice(("none", "flip", "flip_jitter")))
+    found = mattered(curves, strategies, augmentations, moment=Moment(1, 1))
+    (flip,) = (e for e in found.effects if e.name == "augmentation")
+    assert (flip.first, flip.second, flip.verdict) == ("flip", "none", Verdict.BETTER)
+    assert flip.difference == pytest.approx(
+        np.mean(scores[1:16:2]) - np.mean(scores[0:16:2])  # flip and none take turns, as often each
+    )
+    assert "block4" not in {e.first for e in found.effects} | {e.second for e in found.effects}
+
+
+@pytest.mark.parametrize(
+    ("broken", "within"), [((3e-3, 9e-3), "0.003 to 0.009"), ((3e-3,), "0.003"), ((1e-6,), "1e-06")]
+)
+def test_rates_from_a_range_that_alone_did_not_learn_are_named_with_their_range(
+    broken: tuple[float, ...], within: str
+) -> None:
+    curves = [trial([0.9], lr=lr) for lr in np.geomspace(1e-5, 1e-3, 8)]
+    curves += [trial([0.5], Status.COLLAPSED, lr=lr) for lr in broken]
+    text = said(mattered(curves, RANGE, moment=Moment(1, 1)))
+    trials = "1 trial" if len(broken) == 1 else "2 trials"
+    assert f"{trials} did not learn, with lr {within}; the others have 1e-05 to 0.001\n" in text
+    among = [*curves, trial([0.9], lr=0.02), trial([0.9], lr=1e-7)]
+    assert f"{trials} did not learn\n" in said(mattered(among, RANGE, moment=Moment(1, 1)))
+
+
 def test_who_stands_for_three_counts_as_three_and_tells_less_than_three() -> None:
     """Weighted least squares are those of trials written down so often; the error is not."""
     curves = grid(lead=0.01, noise=0.01)
@@ -320,6 +357,43 @@ def test_a_list_of_two_has_no_edge(values: tuple[float, ...]) -> None:
 def test_the_last_of_three_is_an_edge() -> None:
     (edge,) = edges_of({"lr": 1e-2}, [RATES])
     assert (edge.next_low, edge.next_high) == pytest.approx((1e-3, 1e-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "domain", "then"),
+    [
+        ("dropout", 0.49, Range("uniform", 0.1, 0.5), "try 0.3 to 0.7 next"),
+        ("dropout", 0.2, Range("uniform", 0.2, 0.6), "try 0 to 0.4 next"),
+        ("dropout", 0.12, Range("uniform", 0.1, 0.5), "try 0 to 0.3 next"),
+        ("momentum", 0.98, Range("uniform", 0.8, 0.99), "try 0.9 to 1 next (1 itself is not allowed)"),
+        ("lr", 0.002, Range("uniform", 0.001, 0.1), "try 0 to 0.051 next (0 itself is not allowed)"),
+        ("batch_size", 64, Range("int", 8, 64), "try 36 to 92 next"),
+        ("batch_size", 512, Choice((128, 256, 512)), "try 256 to 1024 next"),
+        ("batch_size", 8, Range("int", 8, 64), "try 1 to 36 next"),
+        ("warmup_epochs", 3.0, Choice((0, 1, 3)), "try 1.5 to 4.5 next"),
+    ],
+)  # fmt: skip
+def test_the_range_to_try_next_is_moved_by_half_its_width_as_far_as_the_setting_allows(
+    name: str, value: float, domain: Choice | Range, then: str
+) -> None:
+    (edge,) = edges_of({name: value}, [Dimension(name, domain)])
+    assert edge.said().endswith(f"so the best value may lie beyond it: {then}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "domain"),
+    [
+        ("dropout", 0.01, Range("uniform", 0.0, 0.5)),
+        ("weight_decay", 0.0, Choice((0.0, 1e-4, 1e-3))),
+        ("backbone_lr_ratio", 1.0, Range("loguniform", 0.01, 1.0)),
+        ("batch_size", 1, Choice((1, 2, 4))),
+        ("dropout", 0.3, Range("uniform", 0.0, 0.5)),
+    ],
+)
+def test_where_a_setting_allows_nothing_beyond_there_is_no_edge(
+    name: str, value: float, domain: Choice | Range
+) -> None:
+    assert list(edges_of({name: value}, [Dimension(name, domain)])) == []
 
 
 def test_curves_rise_only_beyond_their_own_wobble() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from analysis.__main__ import app
+from analysis.final_test import final_test
 from analysis.findings.runs import compare
 from analysis.frames import results
 from analysis.frames.columns import EPOCHS as EPOCH_COLUMNS
@@ -114,7 +116,9 @@ def test_parquet_gives_back_the_frames_exactly(which: str, request: pytest.Fixtu
     run: Path = request.getfixturevalue(which)
     results.write(run)
     for name, frame in (("trials", results.trials(run)), ("epochs", results.epochs(run))):
-        pd.testing.assert_frame_equal(pd.read_parquet(run / f"results/{name}.parquet"), frame)
+        path = run / f"results/{name}.parquet"
+        pd.testing.assert_frame_equal(results.read_frame(path), frame)
+        pd.testing.assert_frame_equal(pd.read_parquet(path), frame)
 
 
 def test_csv_gives_back_the_frames_exactly(run: Path) -> None:
@@ -166,11 +170,25 @@ def test_runs_stand_side_by_side_with_their_winners(unchanged: Path, empty: Path
     assert {str(name): str(kind) for name, kind in frame.dtypes.items()} == dtypes(RUNS)
 
 
+def test_the_test_result_stands_beside_with_wilsons_interval(run: Path) -> None:
+    final_test(run)
+    tested = pd.read_parquet(run / "test_predictions.parquet")
+    right = int(((tested["logit"] > 0) == (tested["label"] == 1)).sum())
+    (row,) = compare([run]).to_dict(orient="records")
+    assert (row["test_images"], row["times_test_opened"]) == (len(tested), 1)
+    assert row["test_accuracy"] == right / len(tested)
+    interval = binomtest(right, len(tested)).proportion_ci(method="wilson")
+    assert (row["test_low"], row["test_high"]) == pytest.approx((interval.low, interval.high))
+
+
+def test_without_a_winner_nothing_has_decided(empty: Path) -> None:
+    found = select(empty)
+    assert found.winner is None and found.ground is None and found.ground_said() == ""
+
+
 def test_the_document_of_the_frames_is_made_from_their_columns() -> None:
     document = ROOT / "docs" / "reference" / "frames.md"
-    assert document.read_text() == as_markdown(), (
-        "python -m analysis.frames.columns > docs/reference/frames.md"
-    )
+    assert document.read_text() == as_markdown(), "python docs/make_reference.py"
 
 
 def test_a_trial_without_a_finished_epoch_is_a_row_of_its_own(tmp_path: Path) -> None:

@@ -96,6 +96,23 @@ def test_predictions_that_the_opening_did_not_write_are_not_judged(wrong: Path) 
     assert "No such file" in page_of(wrong).text
 
 
+def test_damaged_validation_predictions_are_named_once_and_the_test_set_is_still_judged(
+    wrong: Path,
+) -> None:
+    final_test(wrong)
+    tested = judge(wrong).part("test")
+    (path,) = wrong.glob("trials/*/best-*.parquet")
+    path.write_bytes(b"damaged")
+    found = judge(wrong)
+    assert [each.part for each in found.parts] == ["test"] and found.gap is None
+    assert tested is not None and found.parts[0].mistakes == tested.mistakes
+    (remark,) = found.remarks
+    assert (
+        remark.startswith(f"{path} must hold validation predictions, but it") and "\n" not in remark
+    )
+    assert next(found.briefly()) == remark
+
+
 def test_a_table_that_changed_or_is_gone_costs_the_groups_alone(wrong: Path) -> None:
     assert judge(wrong).remarks == () and judge(wrong).parts[0].groups is not None
     table = wrong.parent / "faces.csv"

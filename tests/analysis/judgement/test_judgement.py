@@ -1,6 +1,5 @@
 """Beyond accuracy: numbers against textbooks and other programs, intervals that hold the truth."""
 
-import json
 from fractions import Fraction
 
 import numpy as np
@@ -123,7 +122,7 @@ def test_areas_and_curves_are_those_that_scikit_learn_gives(predictions: pd.Data
 
 def test_one_class_alone_can_not_be_ranked_and_a_logit_that_is_not_finite_can() -> None:
     alone = judgement_of(frame([1, 1], [0.5, 1.0]))
-    assert alone.ranking is None and "nothing to rank" in " ".join(alone.said())
+    assert alone.ranking is None and "nothing to rank" in " ".join(alone.ranking_said())
     ranking, _ = ranking_of(frame([0, 1], [-np.inf, np.inf])) or pytest.fail()
     assert ranking.auc.value == 1
     with pytest.raises(RequestError, match="a prediction that is a number"):
@@ -133,7 +132,7 @@ def test_one_class_alone_can_not_be_ranked_and_a_logit_that_is_not_finite_can() 
 def test_a_perfect_ranking_has_no_interval() -> None:
     found = judgement_of(frame([0] * 50 + [1] * 50, [-1.0] * 50 + [1.0] * 50))
     assert found.ranking is not None and found.ranking.auc.interval is None
-    assert "no confidence interval" in " ".join(found.said())
+    assert "no confidence interval" in " ".join(found.ranking_said())
 
 
 # ---------------------------------------------------------------- bootstrap
@@ -268,15 +267,6 @@ def test_the_surest_mistakes_are_wrong_and_surer_than_all_others(predictions: pd
     wrong = predictions[(predictions["logit"] > 0) != (predictions["label"] == 1)]
     assert len(found) == min(12, len(wrong))
     assert found["logit"].abs().tolist() == sorted(wrong["logit"].abs(), reverse=True)[:12]
-
-
-def test_the_whole_judgement_is_plain_json() -> None:
-    predictions = drawn(300, 0)
-    table = pd.DataFrame({"Male": [1, -1] * 150}, index=predictions["file"])
-    facts = json.loads(json.dumps(judgement_of(predictions, table).to_json(), allow_nan=False))
-    assert facts["label"] == "validation set (used for its selection)"
-    assert any("the threshold" in said or "threshold 0.5" in said for said in facts["said"])
-    assert facts["curves"] is None and len(facts["mistakes"]) == 12
 
 
 @pytest.mark.parametrize(

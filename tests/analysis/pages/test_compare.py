@@ -15,7 +15,8 @@ from analysis.__main__ import app
 from analysis.findings.runs import compare
 from analysis.frames import results
 from analysis.frames.select import select
-from analysis.pages.compare import compare_runs, differences
+from analysis.pages.compare import compare_runs, differences, write_comparison
+from tests.support.analysis_runs import PENDING, make_run
 from tests.support.manifests import ask_instead
 from trainable.errors import RequestError
 from trainable.metric import Metric
@@ -65,6 +66,85 @@ def test_other_images_are_not_compared_one_by_one(run: Path, other: Path) -> Non
     pd.read_parquet(path).iloc[::-1].to_parquet(path)
     said = compare_runs([run, other]).said
     assert len(said) == 1 and "validated on different images" in said[0]
+
+
+def test_of_a_run_without_a_winner_the_page_shows_what_there_is(run: Path, tmp_path: Path) -> None:
+    waiting = make_run(tmp_path, [PENDING], name="waiting", how=None)
+    found = compare_runs([run, waiting])
+    assert found.settings[0] and found.settings[1] == ""
+    assert found.said[-1] == "fewer than two of the runs have a winner"
+    page = write_comparison([run, waiting], tmp_path / "page.html").read_text()
+    assert "Fewer than two of the runs have a winner." in page
+
+
+def test_predictions_that_are_damaged_are_named_and_cost_that_comparison_alone(
+    run: Path, other: Path
+) -> None:
+    winner = compare([other])["winner"][0]
+    (path,) = (other / "trials" / winner).glob("best-*.parquet")
+    path.write_bytes(b"damaged")
+    (said,) = compare_runs([run, other]).said
+    assert said.startswith(
+        f"other is not compared image by image: {path} must hold validation predictions"
+    )
+
+
+def test_runs_that_were_asked_for_other_things_have_no_common_axis(
+    run: Path, other: Path, tmp_path: Path
+) -> None:
+    asked = (other / "sweep.yaml").read_text()
+    asked = asked.replace("target: Smiling", "target: Male")
+    ask_instead(RunFolder(other), asked.replace("metric: val_accuracy", "metric: val_auc"))
+    first, second, *_ = compare_runs([run, other]).said
+    assert (
+        first
+        == "the runs have different attributes (Smiling, Male): their values can't be compared"
+    )
+    assert second == (
+        "the runs have different metrics (val_accuracy, val_auc): their values can't be compared"
+    )
+    page = write_comparison([run, other], tmp_path / "page.html").read_text()
+    assert page.count('type="application/json"') == 1, "intervals alone"
+
+
+def test_a_winner_that_is_right_where_the_other_is_wrong_beats_it(run: Path, other: Path) -> None:
+    """On seven of eight images: one in 64 by chance."""
+    for folder, right in ((run, [True] * 8), (other, [True] + [False] * 7)):
+        winner = compare([folder])["winner"][0]
+        (path,) = (folder / "trials" / winner).glob("best-*.parquet")
+        table = pd.read_parquet(path)
+        table["logit"] = [
+            1.0 if each == (y == 1) else -1.0 for each, y in zip(right, table["label"], strict=True)
+        ]
+        table.to_parquet(path, index=False)
+    beats, about = compare_runs([run, other]).said
+    assert beats.replace("\u202f", " ") == (
+        "the winner of smiling beats the winner of other on these images by +87.50 points (7 images that only smiling "
+        f"gets right, 0 that only other does; p = {2 * 0.5**7:.2g} after Holm's correction)"
+    )
+    assert "(the best reaches 100.00" in about
+
+
+def test_a_page_that_is_no_html_is_refused_and_nothing_is_written(
+    run: Path, other: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "page.pdf"
+    with pytest.raises(
+        RequestError, match=f"--out must be a file that ends in .html, but it is {out}"
+    ):
+        write_comparison([run, other], out)
+    assert not out.parent.exists()
+
+
+def test_a_page_of_one_run_is_given_no_place(run: Path, tmp_path: Path) -> None:
+    command = ["report", str(run), "--out", str(tmp_path / "page.html")]
+    with pytest.raises(RequestError) as caught:
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert str(caught.value) == (
+        "--out is for the page of several runs, but one run was given; leave it out: the report of one run is written "
+        "into its folder"
+    )
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_the_command_writes_one_page_for_several_runs(

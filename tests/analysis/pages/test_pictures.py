@@ -1,14 +1,18 @@
 """Plots of a sweep: the drawn data are those of the frames; pictures come out of a real browser."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from analysis import plots
+from analysis.__main__ import app
 from analysis.frames import results
 from analysis.pages.pictures import figures_of, write_pictures
+from tests.support.analysis_runs import PENDING, make_run
 from trainable.errors import RequestError
 from trainable.metric import Metric
 
@@ -79,6 +83,34 @@ def test_every_plot_becomes_a_picture(run: Path, tmp_path: Path) -> None:
             assert image.width == 1800
             colours = image.convert("RGB").getcolors(2**24)
             assert colours is not None and len(colours) > 5, "something is drawn"
+
+
+def test_the_command_names_each_picture_and_says_where_trials_are_missing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is drawn: a browser would do that."""
+    monkeypatch.setattr(
+        "analysis.pages.pictures.draw_pictures", lambda figures, kind: [b"drawn"] * len(figures)
+    )
+    out = tmp_path / "out"
+    command = ["plots", str(run), "--format", "svg", "--out", str(out)]
+
+    def paths() -> list[str]:
+        return [str(out / f"{name}.svg") for name, _ in figures_of(run)]
+
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and done.stdout.splitlines() == paths()
+    assert sorted(paths()) == sorted(map(str, out.iterdir()))
+    monkeypatch.setattr("analysis.frames.shown.MOST", 3)
+    *named, missing = CliRunner().invoke(app, command).stdout.splitlines()
+    assert named == paths()
+    assert missing.startswith("of 6 trials, ") and "are drawn and listed one by one" in missing
+
+
+def test_a_plot_by_a_setting_of_trials_without_a_value_is_empty(tmp_path: Path) -> None:
+    waiting = replace(PENDING, settings={"strategy": "head", "lr": 5e-4})
+    figure = dict(figures_of(make_run(tmp_path, [PENDING, waiting], how=None)))["by-strategy"]
+    assert len(figure.data) == 0 and figure.layout.yaxis.range is None
 
 
 def test_another_format_is_refused(run: Path) -> None:

@@ -165,6 +165,47 @@ def test_the_validation_matrix_is_shown_where_the_predictions_were_kept(
     assert after.count(told) == before.count(told) + 1
 
 
+def test_damaged_predictions_are_named_where_their_matrix_would_be(run: Path) -> None:
+    trial_id = results.trials(run).query("status == 'pruned'")["trial_id"].item()
+    (path,) = RunFolder(run).trial(trial_id).folder.glob("best-*.parquet")
+    path.write_bytes(b"damaged")
+    assert f"No confusion matrix: {path} must hold validation predictions" in page_of(run).text
+
+
+@pytest.mark.parametrize(
+    ("overlap", "said"),
+    [
+        (
+            {"persons_across_parts": 1, "test_images_of_known_persons": 1},
+            "no picture was found in two parts of the split; 1 person is in several parts, with 1 test image.",
+        ),
+        (
+            {
+                "pairs_across_parts": [
+                    ["train/1.jpg", "test/2.jpg"],
+                    ["train/3.jpg", "test/4.jpg"],
+                ],
+                "persons_across_parts": 1_234,
+                "test_images_of_known_persons": 20,
+            },
+            "2 pairs of identical or nearly identical pictures across two parts of the split; 1,234 people are in "
+            "several parts, with 20 test images.",
+        ),
+        (
+            {"persons_across_parts": 0, "test_images_of_known_persons": 0},
+            "no picture was found in two parts of the split; no person is in more than one part.",
+        ),
+    ],
+)
+def test_the_report_says_what_the_parts_of_the_split_have_in_common(
+    run: Path, overlap: dict[str, Any], said: str
+) -> None:
+    edit_manifest(RunFolder(run), lambda facts: facts["images"]["overlap"].update(overlap))
+    assert "Overlap: " not in page_of(run).text, "it is of interest once the test set was opened"
+    final_test(run)
+    assert f"Overlap: {said}" in page_of(run).text
+
+
 def test_the_report_says_what_was_asked_and_how_to_repeat_it(unchanged: Path, page: Page) -> None:
     text = page.text
     assert "0.0001 to 0.1, logarithmic" in text and "where optimizer is sgd" in text

@@ -13,22 +13,27 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torchvision.models import vgg
 from typer.testing import CliRunner
 
 import analysis
 from analysis.__main__ import app
 from analysis.final_test import final_test
-from analysis.winner.card import is_celeba
+from analysis.winner.card import is_celeba, safetensors_snippet
 from analysis.winner.export import export_winner
 from analysis.winner.onnx_file import TOLERANCE, onnx_bytes
+from tests.support.analysis_runs import set_status
 from tests.support.manifests import edit_manifest, small_manifest
 from trainable.config import TrialConfig
+from trainable.data.views import normalise
 from trainable.errors import RequestError
 from trainable.network.model import build_model, load_backbone
-from trainable.records.files import sha256_of
+from trainable.records.files import read_json, sha256_of, write_json
 from trainable.records.manifest import read_manifest
+from trainable.records.rows import Status
 from trainable.records.run_folder import RunFolder
 
 RUN = CliRunner()
@@ -120,6 +125,46 @@ def test_the_onnx_network_takes_any_batch_of_pixels_and_equals_torchvisions_vgg(
         np.testing.assert_allclose(probability, expected.sigmoid(), atol=TOLERANCE, rtol=0)
 
 
+def test_the_snippet_builds_a_head_of_hidden_layers_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Linear layers, ReLU and dropout; the picture is of the network's own size, so that nothing is resized."""
+    torch.manual_seed(0)
+    config = TrialConfig(strategy="block5", head="64-16")
+    model = build_model(config, load_backbone("none", 0.05)).eval()
+    save_file(model.state_dict(), tmp_path / "winner.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "face.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(safetensors_snippet("winner.safetensors", 32, model), {})
+    with Image.open("face.jpg") as image:
+        decoded = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+    with torch.no_grad():
+        expected = model(normalise(decoded[None])).sigmoid().item()
+    assert float(capsys.readouterr().out) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_a_winner_beyond_what_onnx_can_hold_is_refused_with_its_size(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a head of many hidden units is; 4 bytes a parameter."""
+    from analysis.winner import onnx_file
+
+    class Large:
+        def parameters(self) -> list[torch.Tensor]:
+            return [torch.empty(600_000_000, device="meta")]
+
+    with pytest.raises(RequestError) as caught:
+        onnx_bytes(Large(), 32, {})  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "an .onnx file holds at most 2 GB, but the winner has 2.4 GB; export a .safetensors file"
+    )
+    monkeypatch.setattr(onnx_file, "MOST_BYTES", 1_000)
+    with pytest.raises(RequestError, match=r"an \.onnx file holds at most 2 GB"):
+        export_winner(run, tmp_path / "winner.onnx")
+    assert list(tmp_path.glob("*winner*")) == []
+
+
 def test_a_wrong_network_is_not_given_out(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +197,26 @@ def test_the_card_says_what_the_file_is_and_how_good(run: Path, tmp_path: Path) 
     assert rows["openings"] == "The test set has been opened once."
     assert "inside the file" in rows["normalisation"]
     assert "before the network" in rows["image size"]
+
+
+def test_the_card_does_not_know_the_test_accuracy_of_another_winner_or_of_half_an_opening(
+    run: Path, tmp_path: Path
+) -> None:
+    final_test(run)
+    whole = read_json(run / "test.json")
+    tested = whole["winner"]["trial_id"]
+    whole["ledger"][0].update(result=None, completed=None)
+    write_json(run / "test.json", whole)
+    set_status(run, tested, Status.FAILED)
+    _, other = export_winner(run, tmp_path / "other.safetensors")
+    assert (
+        f"| test accuracy | not known: the test set was opened for trial {tested}, another winner |"
+        in other.read_text()
+    )
+    set_status(run, tested, Status.FINISHED)
+    _, half = export_winner(run, tmp_path / "half.safetensors")
+    said = "| test accuracy | not known: the opening of the test set was interrupted |"
+    assert said in half.read_text()
 
 
 def test_the_card_names_the_terms_of_celeba(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -145,10 +146,10 @@ def test_test_images_are_refused_under_any_name_until_the_test_set_was_opened(
     shutil.copy(files[1], folder / "a.png")
     archive = write_zip(folder, tmp_path / "few.zip")
     winner, other = analysis.load_winner(run), part_of(run, "train")[0]
-    with Image.open(hidden) as opened:
-        for given in ([other, hidden], [other, folder], [other, archive], [other, opened]):
+    with Image.open(hidden) as picture:
+        for given in (hidden, folder, archive, picture):
             with pytest.raises(RequestError) as caught:
-                winner.predict(given)
+                winner.predict([other, given])
             text = refused(caught)
             assert text.startswith("1 of the 2 images are test images of this run, the first ")
             assert "has not been opened" in text and f"analysis test {run}" in text
@@ -202,6 +203,16 @@ def test_what_is_no_image_is_refused_in_a_line(
         with pytest.raises(RequestError) as caught:
             winner.predict(given)
         assert said in refused(caught)
+
+
+@pytest.mark.parametrize("given", [{"batch_size": 0}, {"threads": 0}, {"threads": -2}])
+def test_less_than_one_image_a_batch_or_one_thread_is_refused(
+    run: Path, given: dict[str, Any], refused: Callable[[pytest.ExceptionInfo[Exception]], str]
+) -> None:
+    ((name, number),) = given.items()
+    with pytest.raises(RequestError) as caught:
+        analysis.load_winner(run).predict(part_of(run, "train")[0], **given)
+    assert refused(caught) == f"{name} must be at least 1, but it is {number}"
 
 
 def test_frozen_weights_that_are_gone_are_named_with_the_remedy(
