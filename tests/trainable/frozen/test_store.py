@@ -3,21 +3,20 @@
 import fcntl
 import hashlib
 import os
-import resource
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.full_disk import files_of_at_most
 from tests.support.processes import start
 from trainable.frozen.store import Shelf, StoreUnavailable, evict, limit_of, make_room, stored
 from trainable.hardware.cache import default_folder
@@ -131,21 +130,10 @@ def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: S
     assert [path.name for path in shelf.folder.iterdir() if path.name != "key.json"] == ["a"]
 
 
-@contextmanager
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 64 bytes: the system's own error, as from a full disk. Not the log of these tests."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_write_that_fails_says_so_and_leaves_nothing(shelf: Shelf) -> None:
     with (
         pytest.raises(StoreUnavailable, match="can't be written: File too large"),
-        small_files(),
+        files_of_at_most(64),
     ):
         shelf.write("a", VALUES)
     assert stored(shelf.folder.parent) == []
