@@ -27,7 +27,15 @@ from trainable.frozen.chunks import chunk_names, feature_facts, original
 from trainable.frozen.reference import EVALUATION_BATCH, Plain, Work
 from trainable.frozen.resident import Rank, Resident, Residents, Worth
 from trainable.frozen.shared import FromStore, Shared
-from trainable.frozen.stages import PIECE_BYTES, UPLOAD_BYTES, WRITERS, Ahead, Uploads, Writers
+from trainable.frozen.stages import (
+    PIECE_BYTES,
+    UPLOAD_BYTES,
+    WRITERS,
+    Ahead,
+    Readers,
+    Uploads,
+    Writers,
+)
 from trainable.frozen.store import Shelf, stored
 from trainable.frozen.upcoming import Seen, Upcoming, looks
 from trainable.hardware.device import Device, device_of
@@ -128,6 +136,30 @@ def test_a_chunk_written_piece_by_piece_is_the_chunk(
     assert (whole.folder / "a").read_bytes() == (pieces.folder / "a").read_bytes()
     assert chunk is not None and torch.equal(chunk.rows(0, images), values)
     assert sorted(path.name for path in pieces.folder.iterdir()) == ["a", "key.json"]
+
+
+def test_what_is_no_longer_wanted_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the chunk that is being read: a fill that fails must not wait for the rest."""
+    monkeypatch.setitem(stages.READERS, "cpu", 1)
+    shelf, begun, go_on = Shelf.open(tmp_path, {}), threading.Event(), threading.Event()
+    read: list[str] = []
+
+    def slowly(self: Shelf, name: str) -> None:
+        read.append(name)
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(Shelf, "read", slowly)
+    readers = Readers(device_of("cpu"))
+    for name in "abc":
+        readers.begin(shelf, name)
+    assert begun.wait(60)
+    readers.forget()
+    go_on.set()
+    readers.close()
+    assert read == ["a"]
 
 
 @pytest.mark.parametrize("size", [1, 100, UPLOAD_BYTES])
