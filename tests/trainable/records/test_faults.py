@@ -2,9 +2,6 @@
 
 import errno
 import os
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 import trainable.trial as trial_module
 from tests.conftest import Bench, results
 from tests.support.actors import make_actor, own_record
+from tests.support.full_disk import files_of_at_most
 from tests.support.manifests import put_manifest
 from trainable.config import RunSettings, TrialConfig
 from trainable.errors import ChangedInput, RequestError
@@ -67,21 +65,14 @@ def test_a_folder_that_is_gone_and_a_changed_image_are_faults_of_the_run(folder:
 
 
 def test_a_folder_that_can_not_be_written_is_a_fault_of_the_run(folder: RunFolder) -> None:
-    """Seen where nobody may write a byte: root passes by the rights of a folder."""
-    program = f"""
-import resource, signal
-from pathlib import Path
-from trainable.records.faults import fault_of_run
-from trainable.records.run_folder import RunFolder
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-print(fault_of_run(RunFolder(Path({str(folder.path)!r})), EOFError()))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    """Seen where nobody may write a megabyte: root passes by the rights of a folder."""
+    with files_of_at_most(1_000):
+        said = fault_of_run(folder, EOFError())
+    assert said == (
+        f"the run folder {folder.path} must be writable, but its disk says: File too large"
     )
-    assert "must be writable, but its disk says: File too large" in done.stdout
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0
+    assert fault_of_run(folder, EOFError()) == ""
+    assert list(folder.path.iterdir()) == [folder.manifest]
 
 
 @pytest.fixture
