@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.conftest import Bench, results
 from tests.support.actors import make_actor, own_record
 from tests.support.full_disk import files_of_at_most
 from tests.support.manifests import put_manifest
-from trainable.config import RunSettings, TrialConfig
+from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.errors import ChangedInput, RequestError
 from trainable.fit import fit
 from trainable.hardware.device import CaptureFailed
@@ -116,6 +117,35 @@ def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trial
     with pytest.raises(torch.OutOfMemoryError):
         for _ in range(3):
             actor.step()
+
+
+def test_before_it_is_tried_once_more_what_lies_in_the_gpus_memory_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The error is raised here, where a GPU would raise it; what was held is held no more."""
+    facts = {"sharing": Sharing(resident=True), "store": tmp_path / "store"}
+    sharing = replace(bench, run=bench.run.model_copy(update=facts))
+    settings = TrialConfig(strategy="head", head="linear", batch_size=8)
+    actor = make_actor(sharing, monkeypatch, settings)
+    real, held = fit, []
+
+    def full(*arguments: Any) -> Generator[Row, None, Outcome]:
+        training = real(*arguments)
+        first = next(training)
+        held.append(arguments[-1].holds)
+        if held == [True]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield first
+        return (yield from training)
+
+    monkeypatch.setattr(trial_module, "fit", full)
+    while "done" not in actor.step():
+        pass
+    record = own_record(actor)
+    actor.cleanup()
+    assert held == [True, False]
+    calm, _ = bench.fit(record.asked.settings)
+    assert results(record.rows()) == results(calm)
 
 
 def test_after_a_failed_capture_the_actor_fails_and_the_next_one_trains_eagerly_on_record(
