@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.support.project import ROOT
-from trainable.config import DataConfig, ModelConfig, SplitConfig, Strategy, TrialConfig
+from trainable.config import (
+    DataConfig,
+    Kept,
+    ModelConfig,
+    Sharing,
+    SplitConfig,
+    Strategy,
+    TrialConfig,
+)
 
 DOMAINS: dict[str, st.SearchStrategy[Any]] = {
     "strategy": st.sampled_from(get_args(Strategy)),
@@ -216,3 +224,19 @@ def test_a_split_is_a_seed_or_the_official_one() -> None:
 
 def test_the_value_that_counts_as_positive_may_be_written_as_a_number() -> None:
     assert DataConfig(images=".", target="Smiling", positive=-1).positive == "-1"
+
+
+def test_a_word_for_missing_that_yaml_reads_as_null_is_to_be_quoted() -> None:
+    with pytest.raises(ValidationError, match='write it in quotes: "null"'):
+        DataConfig(images=".", target="Smiling", missing_values=[None])
+    assert DataConfig(images=".", target="Smiling", missing_values=["null", -9]).missing_values == (
+        "null",
+        "-9",
+    )
+
+
+@pytest.mark.parametrize("given", ["24", "24 never", "fixed 24", ""])
+def test_what_is_kept_is_a_layer_and_a_family_of_views(given: str) -> None:
+    with pytest.raises(ValidationError, match="such as `24 fixed`"):
+        Sharing(kept=[given])
+    assert Sharing(kept=["24 fixed"]).kept == {Kept(24, "fixed")}

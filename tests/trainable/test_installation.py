@@ -53,6 +53,18 @@ def test_the_version_is_that_of_the_distribution_whose_code_this_is(
     assert installation.version() == "9.9"
 
 
+def test_what_is_not_installed_has_no_version(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Python knows no site-packages of ours."""
+    monkeypatch.setattr(sys, "path", [])
+    assert installation.version() == "not installed"
+    assert installation.version_of("torch") == "not installed"
+    assert installation.installation_said() == (
+        f"face-attribute-sweep not installed, in {checkout}"
+    )
+
+
 @pytest.mark.system("git")
 def test_a_copy_in_somebody_elses_checkout_has_no_commit_of_theirs(checkout: Path) -> None:
     """As in a virtual environment within a project of the user's."""

@@ -8,10 +8,19 @@ import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock
 
 from trainable.errors import RequestError
+
+DAMAGE: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
+"""What Python raises for a damaged zip; ValueError for a name that is not the UTF-8 which it says it is."""
+
+
+def damaged(error: Exception) -> str:
+    """What is said of a zip that cannot be read; an EOFError has no words of its own."""
+    return f"it is damaged: {str(error) or 'it ends too early'}"
 
 
 def unpacked(images: Path) -> Path:
@@ -84,8 +93,8 @@ def _extract(archive: Path, folder: Path) -> None:
             folder.mkdir()
             for member in members:
                 opened.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise RequestError(f"{archive} must be a whole zip, but it is damaged: {error}") from None
+    except DAMAGE as error:
+        raise RequestError(f"{archive} must be a whole zip, but {damaged(error)}") from None
 
 
 def _refuse_doubles(archive: Path, members: list[zipfile.ZipInfo]) -> None:

@@ -5,7 +5,6 @@ They have no labels, and only their SHA-256 shows whether they belong to a run; 
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from trainable.data.archive import DAMAGE, damaged
 from trainable.data.decoding.decoder import Pixels, decode, is_content, squared
 from trainable.data.tables.finding import files_below, is_image
 from trainable.errors import RequestError
@@ -71,15 +71,11 @@ class GivenImage:
         assert self.content is not None
         try:
             return self.content()
-        except (
-            OSError,
-            zipfile.BadZipFile,
-            zlib.error,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        except (OSError, NotImplementedError) as error:  # the latter: compressed in an unknown way
             said = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise RequestError(f"{self.name} must be readable, but: {said}") from None
+        except DAMAGE as error:
+            raise RequestError(f"{self.name} must be readable, but {damaged(error)}") from None
 
 
 def given_images(images: Any) -> list[GivenImage]:
@@ -139,11 +135,15 @@ def _in_zip(path: Path) -> list[GivenImage]:
             (m for m in archive.infolist() if not m.is_dir() and _is_shown_image(m.filename)),
             key=lambda member: member.filename,
         )
-    except (OSError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path} must be a whole zip, but it is damaged: {error}") from None
+    except (OSError, NotImplementedError, *DAMAGE) as error:
+        raise RequestError(f"{path} must be a whole zip, but {damaged(error)}") from None
     if not members:
         raise RequestError(f"IMAGES must hold images, but the zip {path} has none")
     for member in members:
+        if member.flag_bits & 0x1:
+            raise RequestError(
+                f"an image in a zip must not be encrypted, but {path}/{member.filename} is; extract it yourself"
+            )
         if member.file_size > MOST_BYTES:
             raise RequestError(
                 f"an image in a zip must have at most {MOST_BYTES:,} bytes, but {path}/{member.filename} has "

@@ -83,6 +83,8 @@ class Filling:
         """
         self.notice()
         missing = dict.fromkeys(chunks)
+        if self._shelves.problem and any(wanted.table is None for wanted in missing):
+            raise StoreUnavailable(self._shelves.problem)
         count = len(missing)
         begun: deque[Begun] = deque()
         writing: dict[Wanted, Written] = {}
@@ -174,8 +176,6 @@ class Filling:
         if table is None:
             self._readers.wait(self._shelves.shelf(wanted.cut), wanted.name)
             return self._shelves.map(wanted.cut, wanted.name)
-        if wanted.at in table.filled:
-            return True
         chunk = self._stored(wanted, wanted.cut)
         if chunk is None:
             return False

@@ -82,8 +82,6 @@ class Shelves:
 
     def read(self, cut: int, name: str) -> Chunk | None:
         """A chunk, mapped; None if it does not exist."""
-        if self.problem:
-            return None
         return self.open.get((cut, name)) or self.shelf(cut).read(name)
 
     def _open(self, facts: dict[str, Any]) -> Shelf:

@@ -88,7 +88,7 @@ def _of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as opened:
             names = opened.namelist()
-    except (zipfile.BadZipFile, EOFError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
         return "cut short or damaged (a download that broke off?): fetch it again"
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         return "a TorchScript archive, which holds code: save the model's state_dict() instead"

@@ -174,9 +174,6 @@ class Streamed(io.RawIOBase):
         self._file = current_disk().open(path, "wb")
         self._settled = 0
 
-    def writable(self) -> bool:
-        return True
-
     def write(self, content: Any) -> int:
         view = memoryview(content).cast("B")
         for start in range(0, len(view), STREAMED_BYTES):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_faces, write_zip
+from tests.support.bad_zips import UNOPENED, UNREAD
 from tests.support.layouts import as_celeba30k, as_said, opened
 from trainable.data import unpacked
 from trainable.errors import RequestError
@@ -125,6 +126,34 @@ def test_a_damaged_zip_is_refused_and_leaves_nothing_that_looks_whole(
         assert str(archive) in refused(caught)
         assert "damaged" in refused(caught)
         assert not (tmp_path / "photos.zip.extracted").exists()
+
+
+@pytest.mark.parametrize("how", UNOPENED | UNREAD)
+def test_whatever_is_wrong_with_a_zip_is_one_line(tmp_path: Path, refused: Text, how: str) -> None:
+    damage, told = (UNOPENED | UNREAD)[how]
+    damage(archive := tmp_path / "photos.zip")
+    with pytest.raises(RequestError) as caught:
+        unpacked(archive)
+    assert str(archive) in refused(caught) and told in refused(caught)
+    assert not (tmp_path / "photos.zip.extracted").exists()
+
+
+def test_a_zip_that_holds_a_file_twice_is_refused_however_its_folder_is_written(
+    tmp_path: Path, refused: Text
+) -> None:
+    """The second would replace the first, and which of them has the label can't be known."""
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as opened_zip:
+        opened_zip.writestr("a/1.jpg", b"one")
+        other = zipfile.ZipInfo("a/1.jpg")
+        other.filename = "a\\1.jpg"  # as some systems write it
+        opened_zip.writestr(other, b"two")
+    with pytest.raises(RequestError) as caught:
+        unpacked(archive)
+    assert refused(caught) == (
+        f"{archive} must hold each file once, but it holds 'a/1.jpg' 2 times; not extracted"
+    )
+    assert not (tmp_path / "photos.zip.extracted").exists()
 
 
 def test_half_a_zip_is_refused(tmp_path: Path, refused: Text) -> None:

@@ -1,6 +1,7 @@
 """Images decoded by processes: the same bits and the same words as here, and nothing left behind, whoever is killed."""
 
 import json
+import mmap
 import os
 import select
 import signal
@@ -23,7 +24,7 @@ from trainable.data.decoding import decoder
 from trainable.data.decoding import process as decoder_process
 from trainable.data.decoding.pool import Decoders
 from trainable.data.decoding.process import DecoderProcess
-from trainable.data.decoding.requests import AHEAD, DecoderDied
+from trainable.data.decoding.requests import AHEAD, DecoderDied, Request, Waiting
 from trainable.data.images import TrainingData
 from trainable.data.inspection import inspect_images
 from trainable.data.views import ORIGINAL, View, view
@@ -174,6 +175,33 @@ def test_an_image_that_cannot_be_used_is_named_in_the_same_words(
     assert str(path) in str(raised[0])
 
 
+def test_the_program_answers_in_json_and_writes_pixels_where_it_is_told(album: Path) -> None:
+    """Called here: what the processes do, with each way in which an image can't be decoded."""
+    images = part(album)
+    good, other = images.files[:2]
+    (first, second), at, length = images.digests[:2], 3 * SIZE * SIZE, 4 * 3 * SIZE * SIZE
+    wanted = [(good, first), (good, second), ("missing.jpg", first), (other, second)]
+    slots = mmap.mmap(-1, at + length)
+    request = {"folder": str(album), "pixels": wanted, "size": SIZE, "at": at}
+    assert decoder.answer(request, slots) == {"undecoded": [1, 2]}, "another content, and no file"
+    found = torch.tensor(np.frombuffer(slots, np.uint8, length, at).reshape(4, 3, SIZE, SIZE))
+    assert torch.equal(found[[0, 3]], as_loaded(images, [0, 1]))
+    assert slots[:at] == bytes(at), "another process's"
+    looked = decoder.answer({"folder": str(album), "look": [good, "missing.jpg"]}, None)
+    assert looked["rows"][0][0] == first
+    assert looked["rows"][1][3] == "can't be read: No such file or directory"
+
+
+def test_an_image_that_is_damaged_is_left_to_the_caller_to_report(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    picture(1, 1, 40).save(path)
+    path.write_bytes(path.read_bytes()[:300])
+    request = {"folder": str(tmp_path), "size": SIZE, "at": 0}
+    request["pixels"] = [(path.name, sha256_of(path))]
+    slots = mmap.mmap(-1, 3 * SIZE * SIZE)
+    assert decoder.answer(request, slots) == {"undecoded": [0]}
+
+
 # ---------------------------------------------------------------- whoever is killed
 
 PARENT = """
@@ -239,6 +267,30 @@ def test_what_kills_every_decoder_is_an_error_that_names_it(
     assert "and said: no such library" in told
 
 
+def test_where_no_other_decoder_can_be_started_its_requests_fail_with_the_images_name(
+    images: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody waits for ever."""
+    monkeypatch.setattr(decoder_process, "COMMAND", ("/nowhere/python",))
+    for pid in processes(images).pids:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(DecoderDied, match="it ended by SIGKILL") as caught:
+        list(images.pixel_batches(range(64), 32, 2))
+    assert f"on {images.folder}/" in str(caught.value)
+    with pytest.raises(DecoderDied):
+        list(images.pixel_batches(range(64), 32, 2))
+
+
+def test_an_answer_that_is_none_is_an_error_of_the_caller(
+    images: LabelledImages, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from another program in the decoder's place; its thread would end, and the caller wait for ever."""
+    talk = "import sys\nfor line in sys.stdin: print('hello', flush=True)"
+    monkeypatch.setattr(decoder_process, "COMMAND", (sys.executable, "-c", talk))
+    with begun(images, store), pytest.raises(json.JSONDecodeError):
+        list(images.pixel_batches(range(9), 4, 2))
+
+
 def test_the_kernels_killing_is_told_with_its_likely_reason(
     images: LabelledImages, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +324,24 @@ def test_who_waits_for_decoders_that_are_closed_is_told(images: LabelledImages) 
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     (_, pixels), *_ = images.pixel_batches([5], 1, 1)  # by threads from now on
     assert torch.equal(pixels, as_loaded(images, [5]))
+
+
+def test_a_request_after_the_end_is_refused_though_a_thread_has_yet_to_be_told_of_it() -> None:
+    """One that never started, for example: nobody else would answer."""
+    waiting = Waiting()
+    request = Request({"folder": "/faces", "look": ["1.jpg"]})
+    waiting.end(2)
+    waiting.put(request)
+    assert isinstance(request.answer.exception(timeout=0), DecoderDied)
+    assert waiting.another() is None
+    assert [waiting.first(), waiting.first()] == [None, None], "both threads end"
+
+
+def test_a_busy_thread_leaves_the_end_that_comes_in_between_to_an_idle_one() -> None:
+    waiting = Waiting()
+    waiting._queue.put(None)  # as `end` does, a moment after the thread has looked
+    assert waiting.another() is None
+    assert waiting.first() is None
 
 
 # ---------------------------------------------------------------- what they may see, and take

@@ -19,8 +19,15 @@ from sweep.request.config import check_config
 from sweep.request.prepare import prepare
 from tests.conftest import Faces, sweep_facts, write_faces
 from tests.support.project import ROOT
+from trainable.data import overlap
 from trainable.data.inspection import inspect_images
-from trainable.data.overlap import NEAR_BITS, Overlap, find_overlap, near_pairs, words
+from trainable.data.overlap import (
+    NEAR_BITS,
+    Overlap,
+    find_overlap,
+    near_pairs,
+    words,
+)
 
 DEMO = ROOT / "examples" / "demo"
 
@@ -128,6 +135,36 @@ def test_copies_at_the_very_limit_are_told_from_those_beyond_it(
     found = list(near_pairs(words([f"{number:064x}" for number in numbers])))
     assert len(found) == len(set(found))
     assert set(found) == expected
+
+
+def bits_apart(hashes: np.ndarray) -> np.ndarray:
+    """Of every two rows, by arithmetic on their bits and without any key."""
+    bits = np.unpackbits(hashes.view(np.uint8), axis=1).astype(np.float32)
+    ones = bits.sum(axis=1)
+    apart: np.ndarray = ones[:, None] + ones - 2 * bits @ bits.T
+    return apart
+
+
+@pytest.mark.parametrize("images", [10, 11, 40, 41, 97])
+def test_many_hashes_of_one_key_are_compared_tile_by_tile_and_none_is_missed(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as a small bucket takes, as a tile, as three tiles, and one more; half of all have another key."""
+    monkeypatch.setattr(overlap, "SMALL", 10)
+    monkeypatch.setattr(overlap, "TILE", 40)
+    draw = np.random.default_rng(images)
+    bits = draw.random((2 * images, 256)) < 0.5
+    bits[:images, :200] = True  # so that few of the groups of bits tell these apart
+    for copy in range(1, images, 2):
+        bits[copy] = bits[draw.integers(0, copy)]
+        bits[copy, 200 + draw.choice(56, copy % 4, replace=False)] ^= True
+    draw.shuffle(bits)
+    hashes = words([row.tobytes().hex() for row in np.packbits(bits, axis=1)])
+    apart = np.triu(bits_apart(hashes) + 1, 1)  # 0 where there is no pair
+    for most in (1, NEAR_BITS):
+        expected = np.argwhere((apart > 0) & (apart <= most + 1)).tolist()
+        assert len(expected) > 1
+        assert sorted(map(list, near_pairs(hashes, most))) == expected
 
 
 @pytest.mark.parametrize("constant_bits", [0, 200, 240])

@@ -25,9 +25,17 @@ from trainable.fit import fit
 from trainable.frozen import stages
 from trainable.frozen.chunks import chunk_names, feature_facts, original
 from trainable.frozen.reference import EVALUATION_BATCH, Plain, Work
-from trainable.frozen.resident import Rank, Residents, Worth
+from trainable.frozen.resident import Rank, Resident, Residents, Worth
 from trainable.frozen.shared import FromStore, Shared
-from trainable.frozen.stages import PIECE_BYTES, UPLOAD_BYTES, WRITERS, Ahead, Uploads, Writers
+from trainable.frozen.stages import (
+    PIECE_BYTES,
+    UPLOAD_BYTES,
+    WRITERS,
+    Ahead,
+    Readers,
+    Uploads,
+    Writers,
+)
 from trainable.frozen.store import Shelf, stored
 from trainable.frozen.upcoming import Seen, Upcoming, looks
 from trainable.hardware.device import Device, device_of
@@ -128,6 +136,30 @@ def test_a_chunk_written_piece_by_piece_is_the_chunk(
     assert (whole.folder / "a").read_bytes() == (pieces.folder / "a").read_bytes()
     assert chunk is not None and torch.equal(chunk.rows(0, images), values)
     assert sorted(path.name for path in pieces.folder.iterdir()) == ["a", "key.json"]
+
+
+def test_what_is_no_longer_wanted_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the chunk that is being read: a fill that fails must not wait for the rest."""
+    monkeypatch.setitem(stages.READERS, "cpu", 1)
+    shelf, begun, go_on = Shelf.open(tmp_path, {}), threading.Event(), threading.Event()
+    read: list[str] = []
+
+    def slowly(self: Shelf, name: str) -> None:
+        read.append(name)
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(Shelf, "read", slowly)
+    readers = Readers(device_of("cpu"))
+    for name in "abc":
+        readers.begin(shelf, name)
+    assert begun.wait(60)
+    readers.forget()
+    go_on.set()
+    readers.close()
+    assert read == ["a"]
 
 
 @pytest.mark.parametrize("size", [1, 100, UPLOAD_BYTES])
@@ -352,6 +384,60 @@ def test_when_another_process_takes_the_memory_the_least_worthy_goes() -> None:
     device.taken_by_others = 38
     residents.shrink()
     assert lying(residents) == {"fixed"}
+
+
+def test_nothing_is_held_once_a_device_was_given_back_until_it_may_be_again() -> None:
+    _, residents = gpu(100)
+    residents.closed = True
+    assert not take(residents, "a", Worth(Rank.FIXED, 31))
+    residents.closed = False
+    assert take(residents, "a", Worth(Rank.FIXED, 31))
+
+
+def test_memory_that_seems_free_and_is_not_ends_no_trial(
+    held: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another process takes it between the question and the answer; the error is raised here, where a GPU would."""
+    plain = results(train(held, SMALL, None))
+    by, take = shared(held), Residents.take
+
+    def taken(*given: Any) -> Resident | None:
+        def full(*shape: object, **facts: object) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        with monkeypatch.context() as gone:
+            gone.setattr(torch, "empty", full)
+            return take(*given)
+
+    monkeypatch.setattr(Residents, "take", taken)
+    assert results(train(held, SMALL, by)) == plain
+    assert not lying(by._residents) and not by.problem
+    assert "GB of the device's memory seemed free but are not" in caplog.text
+
+
+def test_a_table_that_can_not_lie_beside_the_wider_one_is_dropped_and_read_from_the_store(
+    held: Bench,
+) -> None:
+    """As when the first trial that mirrors comes: images that it does not mirror are not computed again."""
+    by = shared(held)
+    part = by.data.training
+    unmirrored = seen_originally(part)
+    both = Upcoming(False).of(SMALL.model_copy(update={"augmentation": "flip"}), 1, part, 1)
+    first = by.resident(part, unmirrored, 31, Work())
+    assert first is not None
+    before, bytes_before = first[0].values.clone(), first[0].bytes
+    by._residents._device = device = Gpu(
+        bytes_before * 10 // 3
+    )  # of which three quarters: 2.5 tables
+    device.residents = by._residents
+    found = by.resident(part, both, 31, work := Work())
+    assert found is not None
+    table, firsts = found
+    assert table.bytes == 2 * bytes_before and len(lying(by._residents)) == 1
+    assert work.frozen_images == len(part)
+    at = firsts[[look.is_original for look in both.looks].index(True)]
+    assert torch.equal(table.values[at : at + len(part)], before)
+    by.close()
 
 
 def test_a_trial_whose_features_have_no_room_reads_them_from_the_store(held: Bench) -> None:

@@ -1,24 +1,24 @@
 """The store of chunks: one writer, many readers, and nothing that a crash leaves behind is believed."""
 
+import fcntl
 import hashlib
 import os
-import resource
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.full_disk import files_of_at_most
 from tests.support.processes import start
-from trainable.frozen.store import Shelf, StoreUnavailable, limit_of, make_room, stored
+from trainable.frozen.store import Shelf, StoreUnavailable, evict, limit_of, make_room, stored
 from trainable.hardware.cache import default_folder
 
 VALUES = torch.arange(24, dtype=torch.float32).reshape(3, 2, 2, 2)
@@ -130,21 +130,10 @@ def test_a_claim_dies_with_its_process_and_what_it_left_is_cleared_away(shelf: S
     assert [path.name for path in shelf.folder.iterdir() if path.name != "key.json"] == ["a"]
 
 
-@contextmanager
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 64 bytes: the system's own error, as from a full disk. Not the log of these tests."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_write_that_fails_says_so_and_leaves_nothing(shelf: Shelf) -> None:
     with (
         pytest.raises(StoreUnavailable, match="can't be written: File too large"),
-        small_files(),
+        files_of_at_most(64),
     ):
         shelf.write("a", VALUES)
     assert stored(shelf.folder.parent) == []
@@ -154,6 +143,57 @@ def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="can't be created: Not a directory"):
         Shelf.open(tmp_path / "file", {})
+
+
+def folder_in_its_place(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def link_to_itself(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(path)
+
+
+def test_a_store_that_can_not_be_read_or_locked_is_said_with_its_file(shelf: Shelf) -> None:
+    """Never as a chunk that is not there, which would be computed again for each trial."""
+    shelf.write("a", VALUES)
+    link_to_itself(shelf.folder / "a")
+    said = f"{shelf.folder}/a can't be read: Too many levels of symbolic links"
+    with pytest.raises(StoreUnavailable, match=said):
+        again(shelf).read("a")
+    folder_in_its_place(shelf.folder / "a")
+    with pytest.raises(StoreUnavailable, match=f"{shelf.folder}/a can't be locked: Is a directory"):
+        again(shelf).read("a")
+    folder_in_its_place(shelf.folder / "b.lock")
+    with pytest.raises(StoreUnavailable, match=r"b.lock can't be locked: Is a directory"):
+        shelf.try_claim("b")
+    chunks = shelf.folder.parent
+    shutil.rmtree(chunks)
+    chunks.write_text("a file in the place of the store")
+    with pytest.raises(StoreUnavailable, match=f"{shelf.folder}/a can't be read: Not a directory"):
+        again(shelf).read("a")
+
+
+def test_a_chunk_that_is_evicted_while_it_is_opened_is_not_there(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process deletes it, or is about to: it holds the lock for that."""
+    shelf.write("a", VALUES)
+    lock = fcntl.flock
+
+    def evicted_first(file: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        assert evict(shelf.folder / "a")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", evicted_first)
+    assert shelf.read("a") is None
+    shelf.write("a", VALUES)
+    with (shelf.folder / "a").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert again(shelf).read("a") is None
+    assert again(shelf).read("a") is not None
 
 
 def used(shelf: Shelf, name: str, seconds_ago: float) -> None:
@@ -214,6 +254,27 @@ def test_a_half_written_chunk_goes_once_its_writer_has_been_silent_for_a_minute(
     assert [each.path.name for each in stored(shelf.folder.parent)] == ["a.1.tmp"]
     with pytest.raises(StoreUnavailable):
         make_room(shelf.folder.parent, 10, limit_bytes=13)
+
+
+def test_what_others_delete_while_room_is_made_is_room_made(shelf: Shelf) -> None:
+    """A link to nothing is, as a file deleted a moment ago, in the listing and nowhere else."""
+    shelf.write("a", VALUES)
+    (shelf.folder / "b").symlink_to("nothing")
+    assert [each.path.name for each in stored(shelf.folder.parent)] == ["a"]
+    assert evict(shelf.folder / "b") and evict(shelf.folder / "c.1.tmp")
+
+
+def test_room_can_not_be_made_where_there_is_no_store_any_more(shelf: Shelf) -> None:
+    chunks = shelf.folder.parent
+    shutil.rmtree(chunks)
+    with pytest.raises(StoreUnavailable, match=f"{chunks} can't be read: No such file"):
+        shelf.write("a", VALUES)
+
+
+def test_what_can_not_be_opened_stays_and_is_no_room_made(shelf: Shelf) -> None:
+    link_to_itself(shelf.folder / "a")
+    assert not evict(shelf.folder / "a")
+    assert (shelf.folder / "a").is_symlink()
 
 
 def test_without_a_limit_the_store_takes_half_of_what_is_free_and_its_own(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from trainable.network.model import (
     multiply_adds,
 )
 from trainable.network.weights import IMAGENET, Weights, imagenet_file
+from trainable.records.files import sha256_of
 
 Text = Callable[[pytest.ExceptionInfo[Exception]], str]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -299,6 +300,23 @@ def test_a_download_that_breaks_off_is_a_refusal(
     with pytest.raises(RequestError) as caught:
         load_backbone("imagenet", 1.0)
     assert "vgg16-397923af.pth" in refused(caught)
+
+
+def test_a_download_is_read_and_kept_for_the_next_time(
+    torch_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    features: dict[str, Tensor],
+) -> None:
+    """Its name ends with the first digits of its digest, as torchvision's do."""
+    torch.save(features, made := tmp_path / "made.pth")
+    served = made.rename(tmp_path / f"vgg16-{sha256_of(made)[:8]}.pth")
+    monkeypatch.setattr(IMAGENET.value, "url", served.as_uri())
+    first = load_backbone("imagenet", 1.0)
+    assert torch.equal(first.features["24.weight"], features["features.24.weight"])
+    served.unlink()
+    assert list(torch_cache.iterdir()) == [imagenet_file()]
+    assert load_backbone("imagenet", 1.0).digest() == first.digest()
 
 
 def test_a_download_with_another_hash_is_refused_and_not_kept(

@@ -1,7 +1,10 @@
 """Files of weights as people have them: read whatever is wrapped around them, or refused by what they are."""
 
+import errno
 import hashlib
 import io
+import os
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +21,10 @@ from sweep.request.open_run import open_run
 from sweep.request.prepare import check_unchanged, new_backbone, prepare
 from sweep.session.extend import Request, extend
 from tests.conftest import WIDTH, Faces, sweep_facts
+from tests.support.bad_zips import of_a_later_version
 from tests.support.made_runs import create_run, put_on_record
 from tests.support.manifests import edit_manifest
+from tests.support.unreadable import UNREADABLE
 from trainable.errors import RequestError
 from trainable.network.model import load_backbone
 from trainable.network.weights import imagenet_file
@@ -244,6 +249,14 @@ def in_zip(*names: str) -> bytes:
     return buffer.getvalue()
 
 
+def in_tar(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as opened:
+        for name in names:
+            opened.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
 OTHERS: dict[str, tuple[bytes, str]] = {
     "vgg16.pth": (b"\n<!DOCTYPE html><html>\xe9<body>Sign in</body></html>", "a web page"),
     "error.pth": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML page"),
@@ -260,6 +273,9 @@ OTHERS: dict[str, tuple[bytes, str]] = {
     "saved_model.pb": (b"\x08\x01\x12" + bytes(range(256)), "a TensorFlow checkpoint"),
     "vgg16.onnx": (b"\x08\x07\x12\x07pytorch" + bytes(600), "an ONNX model"),
     "script.pt": (in_zip("s/data.pkl", "s/code/__torch__.py", "s/constants.pkl"), "TorchScript"),
+    "model.pt2": (in_zip("m/exported_program.json"), "a program by torch.export: save"),
+    "vgg16.tar": (in_tar("vgg16.pth"), "a tar archive: unpack it"),
+    "control.pth": (b"not text\x00\x01", "of an unknown kind"),
     "weights.npz": (in_zip("conv1.npy"), "an archive of NumPy arrays"),
     "photos.pth": (in_zip("vgg16.pth"), "a zip of other files (vgg16.pth): unpack it"),
     "vgg16.pth.gz": (b"\x1f\x8b" + bytes(600), "compressed with gzip: unpack it"),
@@ -315,6 +331,44 @@ def test_a_download_that_broke_off_is_said_to_be_cut_short(
         with pytest.raises(RequestError) as caught:
             load_backbone(str(path), WIDTH)
         assert "cut short or damaged" in refused(caught)
+
+
+def test_a_zip_by_a_later_program_is_said_to_be_damaged(tmp_path: Path, refused: Text) -> None:
+    of_a_later_version(path := tmp_path / "w.pth")
+    with pytest.raises(RequestError) as caught:
+        load_backbone(str(path), WIDTH)
+    assert f"{path} is cut short or damaged" in refused(caught)
+
+
+def test_a_state_dict_in_a_way_that_only_code_could_read_is_refused_without_it(
+    state: State, tmp_path: Path, refused: Text
+) -> None:
+    torch.save(state, path := tmp_path / "w.pth", pickle_protocol=4)
+    with pytest.raises(RequestError) as caught:
+        load_backbone(str(path), WIDTH)
+    assert f"{path} is more than tensors, or damaged: code from the file is not run" in refused(
+        caught
+    )
+
+
+def test_weights_that_can_not_be_read_are_named_with_the_systems_words(
+    state: State, tmp_path: Path, refused: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, or halfway through as on a disk that fails: that error is raised here."""
+    (path := tmp_path / "w.pth").symlink_to(UNREADABLE)
+    with pytest.raises(RequestError) as caught:
+        load_backbone(str(path), WIDTH)
+    assert f"{path} is unreadable: Input/output error" in refused(caught)
+    path.unlink()
+    saved(state, path)
+
+    def fails(*given: object, **how: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(RequestError) as caught:
+        load_backbone(str(path), WIDTH)
+    assert f"{path} is unreadable: {os.strerror(errno.ESTALE)}" in refused(caught)
 
 
 def test_a_folder_and_a_cached_file_that_is_broken_say_what_to_do(

@@ -2,11 +2,9 @@
 
 import errno
 import os
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ import torch
 import trainable.trial as trial_module
 from tests.conftest import Bench, results
 from tests.support.actors import make_actor, own_record
+from tests.support.full_disk import files_of_at_most
 from tests.support.manifests import put_manifest
-from trainable.config import RunSettings, TrialConfig
+from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.errors import ChangedInput, RequestError
 from trainable.fit import fit
 from trainable.hardware.device import CaptureFailed
@@ -67,21 +66,14 @@ def test_a_folder_that_is_gone_and_a_changed_image_are_faults_of_the_run(folder:
 
 
 def test_a_folder_that_can_not_be_written_is_a_fault_of_the_run(folder: RunFolder) -> None:
-    """Seen where nobody may write a byte: root passes by the rights of a folder."""
-    program = f"""
-import resource, signal
-from pathlib import Path
-from trainable.records.faults import fault_of_run
-from trainable.records.run_folder import RunFolder
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-print(fault_of_run(RunFolder(Path({str(folder.path)!r})), EOFError()))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    """Seen where nobody may write a megabyte: root passes by the rights of a folder."""
+    with files_of_at_most(1_000):
+        said = fault_of_run(folder, EOFError())
+    assert said == (
+        f"the run folder {folder.path} must be writable, but its disk says: File too large"
     )
-    assert "must be writable, but its disk says: File too large" in done.stdout
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0
+    assert fault_of_run(folder, EOFError()) == ""
+    assert list(folder.path.iterdir()) == [folder.manifest]
 
 
 @pytest.fixture
@@ -125,6 +117,35 @@ def test_full_gpu_memory_is_tried_once_more_after_emptying_and_then_is_the_trial
     with pytest.raises(torch.OutOfMemoryError):
         for _ in range(3):
             actor.step()
+
+
+def test_before_it_is_tried_once_more_what_lies_in_the_gpus_memory_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The error is raised here, where a GPU would raise it; what was held is held no more."""
+    facts = {"sharing": Sharing(resident=True), "store": tmp_path / "store"}
+    sharing = replace(bench, run=bench.run.model_copy(update=facts))
+    settings = TrialConfig(strategy="head", head="linear", batch_size=8)
+    actor = make_actor(sharing, monkeypatch, settings)
+    real, held = fit, []
+
+    def full(*arguments: Any) -> Generator[Row, None, Outcome]:
+        training = real(*arguments)
+        first = next(training)
+        held.append(arguments[-1].holds)
+        if held == [True]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield first
+        return (yield from training)
+
+    monkeypatch.setattr(trial_module, "fit", full)
+    while "done" not in actor.step():
+        pass
+    record = own_record(actor)
+    actor.cleanup()
+    assert held == [True, False]
+    calm, _ = bench.fit(record.asked.settings)
+    assert results(record.rows()) == results(calm)
 
 
 def test_after_a_failed_capture_the_actor_fails_and_the_next_one_trains_eagerly_on_record(

@@ -18,6 +18,7 @@ from trainable.errors import RequestError
 from trainable.records.files import (
     LONGEST_LINE,
     append_json,
+    read_bytes,
     read_json,
     read_json_lines,
     write_atomically,
@@ -79,6 +80,26 @@ def test_a_disk_that_fills_up_leaves_the_old_file_whole(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_read_in_pieces_or_shrinks_meanwhile_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux reads 2 GiB at most at a time, and a network's file system less."""
+    path = tmp_path / "weights"
+    path.write_bytes(content := bytes(range(256)) * 10)
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda handle, size: read(handle, min(size, 1_000)))
+    assert read_bytes(path) == content
+    asked = os.fstat
+
+    def shrinking(handle: int) -> os.stat_result:
+        found = asked(handle)
+        os.truncate(path, 1_500)
+        return found
+
+    monkeypatch.setattr(os, "fstat", shrinking)
+    assert read_bytes(path) == content[:1_500]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -3,12 +3,15 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.processes import start
 from tests.support.project import ROOT
+from trainable.show import signals
 
 COMMAND = """
 import sys, time, zlib
@@ -65,3 +68,13 @@ def test_a_second_ctrl_c_ends_what_does_not_end_by_itself() -> None:
     began = time.monotonic()
     assert process.wait() == 130
     assert time.monotonic() - began < 20
+
+
+def test_outside_the_main_thread_which_alone_gets_signals_nothing_is_changed() -> None:
+    """As where a program calls a command of ours in a thread."""
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(signals.listen, print).result()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signals.heard() is None
+    assert "signals" not in {thread.name for thread in threading.enumerate()}

@@ -1,13 +1,19 @@
 """Commands whose output is closed, full, gone or without some characters: real processes and real files."""
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.support.processes import start
 from tests.support.project import ROOT
+from trainable.show import streams
+from trainable.show.terminal import PlainConsole
 
 COMMAND = """
 import sys
@@ -19,6 +25,10 @@ def app(arguments, **options):
     what, *_ = arguments
     if what == "refuse":
         raise RequestError("the number must be even, but it is 3; take 4")
+    if what == "exit":
+        sys.exit(3)
+    if what == "fault":
+        raise ValueError("of ours")
     if what == "sweep":
         go_on()
     console = PlainConsole()
@@ -92,3 +102,43 @@ def test_characters_that_an_encoding_lacks_are_replaced(tmp_path: Any) -> None:
         out, err = process.communicate()
         assert (process.returncode, err) == (0, b"")
         assert out.startswith(first) and b"2605" in out[:40]
+
+
+def test_a_code_that_a_library_exits_with_stands_and_a_fault_of_ours_shows_where_it_is(
+    tmp_path: Any,
+) -> None:
+    exits, fault = command("exit", tmp_path), command("fault", tmp_path)
+    (_, nothing), (_, traceback) = exits.communicate(), fault.communicate()
+    assert (exits.returncode, nothing) == (3, b"")
+    assert fault.returncode == 1
+    assert traceback.startswith(b"Traceback") and traceback.endswith(b"ValueError: of ours\n")
+
+
+def test_only_what_is_written_is_replaced() -> None:
+    """What can't be read is an error."""
+    unread = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    with pytest.raises(UnicodeDecodeError):
+        streams._replaced(unread)
+    unwritten = UnicodeEncodeError("ascii", "1–2★", 1, 4, "ordinal not in range")
+    assert streams._replaced(unwritten) == (r"-2\u2605", 4)
+
+
+def test_a_line_that_nobody_reads_any_more_is_the_callers_to_decide_on() -> None:
+    """rich would end the process."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (
+        io.TextIOWrapper(io.FileIO(writer, "w"), write_through=True) as gone,
+        pytest.raises(BrokenPipeError),
+    ):
+        PlainConsole(file=gone).print("a line")
+
+
+def test_without_lines_to_keep_there_is_no_log(tmp_path: Path) -> None:
+    console = PlainConsole(file=io.StringIO())
+    console.log_to(tmp_path / "log.txt")
+    assert not (tmp_path / "log.txt").exists()
+    with console.kept():
+        console.print("a line")
+        console.log_to(tmp_path / "log.txt")
+    assert (tmp_path / "log.txt").read_text().endswith(" sweep a line\n")

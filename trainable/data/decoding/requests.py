@@ -69,13 +69,16 @@ class Waiting:
             self._queue.put(None)
 
     def _refuse(self) -> None:
+        ends = 0  # of threads that have yet to be told
         with suppress(queue.Empty):
             while True:
                 request = self._queue.get_nowait()
                 if request is None:
-                    self._queue.put(None)
-                    return
-                request.died("all were told to end")
+                    ends += 1
+                else:
+                    request.died("all were told to end")
+        for _ in range(ends):
+            self._queue.put(None)
 
     def first(self) -> Request | None:
         """The next request for an idle process; None when no more will come."""

@@ -1,8 +1,9 @@
 """Finding the images and their table in any layout, and what is refused."""
 
+import os
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.conftest import Faces, write_faces, write_images, write_zip
 from tests.support.layouts import as_celeba30k, as_official, as_said, opened
+from tests.support.unreadable import UNREADABLE
 from trainable.config import SplitConfig
 from trainable.data import make_split
 from trainable.errors import RequestError
@@ -334,3 +336,60 @@ def test_a_damaged_partition_or_identity_file_is_named(
     with pytest.raises(RequestError) as caught:
         opened(own.images)
     assert name in refused(caught)
+
+
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "identity_CelebA.txt"])
+def test_a_file_beside_the_table_names_each_image_once(
+    own: Faces, refused: Text, name: str
+) -> None:
+    """However it writes the name."""
+    path = own.table.parent / name
+    path.write_text("000001.jpg 0\n000002.jpg 1\n./000001.jpg 1\n")
+    with pytest.raises(RequestError) as caught:
+        opened(own.images)
+    assert refused(caught) == (
+        f"{path} must name each file once, but './000001.jpg' is repeated in line 3"
+    )
+
+
+@pytest.mark.parametrize("name", ["faces.csv", "identity_CelebA.txt"])
+def test_a_table_or_a_file_beside_it_that_can_not_be_read_is_named_with_the_systems_words(
+    own: Faces, refused: Text, name: str
+) -> None:
+    path = own.table.parent / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(UNREADABLE)
+    with pytest.raises(RequestError) as caught:
+        opened(own.images)
+    assert refused(caught).startswith(str(path))
+    assert refused(caught).endswith("can't be read: Input/output error")
+
+
+def test_a_folder_of_images_that_can_not_be_read_is_named(
+    own: Faces, refused: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's answer is made here: root may read everything."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own.images)
+    with pytest.raises(RequestError) as caught:
+        opened(own.images)
+    assert refused(caught) == (
+        f"data.images must be a folder that can be read, but {own.images} can't"
+    )
+
+
+def test_a_folder_that_goes_while_its_files_are_listed_stops_nothing(
+    own: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = own.images / "gone"
+    gone.mkdir()
+    walk = os.walk
+
+    def walked(root: Path, **how: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(root, **how):
+            if found[0] == str(gone):
+                gone.rmdir()
+            yield found
+
+    monkeypatch.setattr(os, "walk", walked)
+    assert as_said(own, opened(own.images))
+    assert not gone.exists()

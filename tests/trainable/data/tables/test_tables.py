@@ -163,6 +163,38 @@ def test_quoted_fields_hold_delimiters_quotes_and_line_ends(root: Path) -> None:
     assert set(table.attributes["note"]) == {'a "b", c\nd'}
 
 
+def test_of_several_delimiters_in_the_header_the_one_that_fits_every_row_separates(
+    root: Path,
+) -> None:
+    """And not the one that gives the most columns."""
+    rows = [f"{name};{s};1" for name, s in zip(names(), SMILING, strict=True)]
+    put(root, ["filename;Smiling;big, round, or open eyes", *rows])
+    table = opened(root)
+    assert is_true(table)
+    assert list(table.attributes.columns) == ["Smiling", "big, round, or open eyes"]
+
+
+def test_a_row_that_ends_empty_among_rows_with_an_extra_delimiter_is_refused(
+    root: Path, refused: Text
+) -> None:
+    """Its last field may be empty, or be lacking with the delimiter of the others at its end."""
+    text = lines(end=",")
+    text[0] = text[0].removesuffix(",")
+    text[4] = "4,000004.jpg,1,"
+    put(root, text)
+    said = says(root, refused)
+    assert "must have 4 fields like the header, but line 5 may lack the last one" in said
+    assert "lines such as 2 end with an extra delimiter" in said
+
+
+@pytest.mark.parametrize("text", ["sep=;", "sep=;\n\n"])
+def test_a_table_of_nothing_but_what_separates_is_empty(
+    root: Path, refused: Text, text: str
+) -> None:
+    path = put(root, text)
+    assert says(root, refused) == f"{path} must be a table, but it is empty"
+
+
 def test_a_header_that_names_a_column_twice_is_refused(root: Path, refused: Text) -> None:
     put(root, lines(head="id,filename,Smiling, Smiling "))
     assert "'Smiling' occurs 2 times" in says(root, refused)
@@ -269,6 +301,32 @@ def test_excel_is_read_where_its_reader_is_there(root: Path, refused: Text) -> N
     assert "one, two" in says(root, refused)
 
 
+@pytest.mark.parametrize("members", [["photo.jpg"], ["[Content_Types].xml"]], ids=str)
+def test_a_zip_in_the_place_of_an_excel_file_is_refused(
+    root: Path, refused: Text, members: list[str]
+) -> None:
+    pytest.importorskip("openpyxl")
+    path = root / "faces.xlsx"
+    with zipfile.ZipFile(path, "w") as book:
+        for name in members:
+            book.writestr(name, "")
+    said = says(root, refused)
+    assert said.startswith(f"{path} must be a table, but it is a zip and not an Excel file")
+    assert said.endswith("; extract it")
+
+
+def test_bytes_in_parquet_are_read_as_the_text_that_they_hold(root: Path) -> None:
+    """As Spark writes strings; what is no text stays told apart."""
+    made = frame()
+    for column in ("filename", "Smiling"):
+        made[column] = [str(value).encode() for value in made[column]]
+    made["raw"] = [b"\xff" if n % 2 else b"ok" for n in range(COUNT)]
+    made.to_parquet(root / "faces.parquet")
+    table = opened(root)
+    assert is_true(table)
+    assert set(table.attributes["raw"]) == {"\\xff", "ok"}
+
+
 def test_without_the_reader_of_excel_its_extra_is_named(
     root: Path, refused: Text, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +399,20 @@ def test_an_empty_label_is_missing_and_counted(root: Path, refused: Text) -> Non
     table = opened(root, missing="drop")
     assert table.unlabelled == ("000003.jpg", "000010.jpg")
     assert len(table.rows) == len(table.attributes) == 18
+
+
+def test_a_target_without_any_value_and_rows_without_both_are_refused(
+    root: Path, refused: Text
+) -> None:
+    labelled(root, [""] * COUNT)
+    path = root / "faces.csv"
+    said = f"column 'Smiling' of {path} must have two values, but it has none"
+    assert says(root, refused) == says(root, refused, missing="drop") == said
+    labelled(root, [s if n < 10 else "" for n, s in enumerate(SMILING)])
+    for name in names()[:10]:
+        (root / "faces" / name).unlink()
+    said = f"at least one row of {path} must have a label and an image, but none has both"
+    assert says(root, refused, missing="drop") == said
 
 
 def test_one_value_against_all_others(root: Path, refused: Text) -> None:
@@ -481,6 +553,33 @@ def test_of_several_columns_that_may_be_file_names_the_one_with_images_is_taken(
     assert is_true(opened(root, file_column="b"))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ""])
+def test_of_columns_with_names_unlike_a_file_columns_the_one_that_has_images_is_taken(
+    root: Path, refused: Text, suffix: str
+) -> None:
+    """With image names, or with names without a suffix, which must all be images."""
+    rows = zip(names(suffix), SMILING, strict=True)
+    put(root, ["first,second,Smiling", *(f"l{name},{name},{s}" for name, s in rows)])
+    assert is_true(opened(root))
+    assert opened(root).file_column == "second"
+    for name in names()[:9]:
+        (root / "faces" / name).unlink()
+    if suffix:
+        assert "9 of 20 have none" in says(root, refused)
+    else:
+        assert "it could be second; name it as data.file_column" in says(root, refused)
+
+
+def test_a_column_of_file_names_that_is_not_there_gets_the_nearest(
+    root: Path, refused: Text
+) -> None:
+    path = put(root, lines())
+    assert says(root, refused, file_column="filenam") == (
+        f"data.file_column must be a column of {path}, but it has no column 'filenam' "
+        "(did you mean filename?)"
+    )
+
+
 # ---------------------------------------------------------------- files beside the table
 
 
@@ -605,6 +704,15 @@ def test_two_class_folders_need_no_table(tmp_path: Path) -> None:
     ].tolist()
     assert opened(root, "female").classes == ("male", "female")
     assert opened(root, "x", positive="female").classes == ("male", "female")
+
+
+def test_a_positive_class_without_a_folder_gets_the_nearest(tmp_path: Path, refused: Text) -> None:
+    root = class_folders(tmp_path, "cat", "dog")
+    (root / "faces" / "loop").symlink_to(root / "faces" / "loop")
+    assert says(root, refused, positive="dgo") == (
+        f"data.positive must be one of the class folders cat, dog in {root / 'faces'}, "
+        "but it is 'dgo' (did you mean dog?)"
+    )
 
 
 def test_of_more_class_folders_the_target_names_one(tmp_path: Path, refused: Text) -> None:
