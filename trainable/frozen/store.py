@@ -117,7 +117,7 @@ class Shelf:
             path.unlink(missing_ok=True)
             return None
         except OSError as error:
-            raise StoreUnavailable(f"{path} can't be locked: {error.strerror}") from None
+            raise StoreUnavailable(f"{path} can't be locked and mapped: {error.strerror}") from None
         finally:
             os.close(file)  # the mapping has its own handle, which holds the lock
         return chunk

@@ -91,7 +91,7 @@ def a_file_for_block_5s_folder(by: Shared) -> None:
 
 
 LOST: dict[str, tuple[Callable[[Shared], None], str]] = {
-    "chunk": (a_chunk_that_is_a_folder, "can't be locked: Is a directory"),
+    "chunk": (a_chunk_that_is_a_folder, "can't be locked and mapped: Is a directory"),
     "lock": (a_lock_that_is_a_folder, ".lock can't be locked: Is a directory"),
     "folder": (a_file_for_block_5s_folder, "can't be created: File exists"),
 }

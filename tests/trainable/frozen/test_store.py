@@ -163,7 +163,9 @@ def test_a_store_that_can_not_be_read_or_locked_is_said_with_its_file(shelf: She
     with pytest.raises(StoreUnavailable, match=said):
         again(shelf).read("a")
     folder_in_its_place(shelf.folder / "a")
-    with pytest.raises(StoreUnavailable, match=f"{shelf.folder}/a can't be locked: Is a directory"):
+    with pytest.raises(
+        StoreUnavailable, match=f"{shelf.folder}/a can't be locked and mapped: Is a directory"
+    ):
         again(shelf).read("a")
     folder_in_its_place(shelf.folder / "b.lock")
     with pytest.raises(StoreUnavailable, match=r"b.lock can't be locked: Is a directory"):
