@@ -405,3 +405,20 @@ def test_a_fault_of_the_run_folder_that_a_trial_meets_ends_the_session(
     keeper._interruption.hears_signals = False
     keeper.on_trial_result(1, [], trial, {"fault": fault})
     assert (keeper._interruption.how, keeper._interruption.fault) == (SessionEnd.FAULT, fault)
+
+
+def test_a_space_with_fewer_settings_than_were_asked_for_is_said_and_ends_the_search(
+    faces: Faces, tmp_path: Path, own_store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = {"strategy": "full", "epochs": 2, "lr": [1e-3, 1e-4]}
+    search = {"method": "random", "trials": 5}
+    facts = sweep_facts(faces, tmp_path, trial, search=search)
+    run, searcher, _ = drive(check_config(facts, {}, "test"))
+    for name in "ab":
+        record = run.trial(searcher.suggest(name)["trial_id"])
+        record.append(row(1, 0.7))
+        record.write_status(replace(record.status(), status=Status.FINISHED))
+        searcher.on_trial_complete(name)
+    assert searcher.suggest("c") == Searcher.FINISHED
+    assert len(run.trials()) == 2
+    assert "has 2 distinct settings, but 5 were asked for" in caplog.text

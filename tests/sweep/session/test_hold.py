@@ -635,3 +635,20 @@ def test_a_hold_whose_file_goes_while_it_is_looked_at_has_been_silent_for_no_tim
     held_by(run)
     monkeypatch.setattr(Disk, "moved", lambda disk, path: None)
     assert (found := read_hold(run)) is not None and found.silent_seconds == 0
+
+
+def test_a_heartbeat_that_the_disk_refuses_does_not_end_the_driver(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(run)
+    driver.take()
+
+    def refuse() -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "beat", refuse)
+        assert hold._Heart(driver)._has_lost() is False
+    driver.let_go()
+    with only_driver(run):
+        assert hold._Heart(driver)._has_lost() is True

@@ -453,6 +453,19 @@ def test_a_run_on_record_with_such_weights_goes_on(
         run.path.rename(tmp_path / f"{len(list(tmp_path.iterdir()))}")
 
 
+def test_an_extension_that_is_the_first_to_use_the_classifier_is_refused_if_that_is_not_finite(
+    state: State, asked: Callable[..., SweepConfig], tmp_path: Path
+) -> None:
+    path = saved(spoilt(state, "classifier.3.weight", float("nan")), tmp_path / "w.pth")
+    config = asked(path)
+    run = create_run(config, prepare(config), [])
+    space = tmp_path / "space.yaml"
+    space.write_text("trial: {head: [linear, pretrained]}")
+    with pytest.raises(RequestError, match=r"classifier.3.weight .* is not"):
+        extend(run, Request(space=space), ["sweep", "extend"])
+    assert open_run(run.path).config == config
+
+
 # ---------------------------------------------------------------- the order of the checks
 
 
