@@ -1,6 +1,7 @@
 """Start Ray here or join a cluster, and check that every node can run a trial."""
 
 import logging
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from trainable.errors import RequestError
 from trainable.show.terminal import LOG_FORMAT
 
 PACKING_SECONDS: Final = 60.0  # for two actors' imports and a probe; assumed
+SETTINGS: Final = 4  # the type of the first frame that a server of HTTP/2 sends (RFC 9113, 3.4)
 GRAPH_TEST_SECONDS: Final = 90.0  # its process takes about 15 to start; assumed
 
 
@@ -84,10 +86,11 @@ def _join(address: str) -> Any:
 
 
 def refuse_closed(address: str) -> None:
-    """Check that something listens at the address; Ray itself would try for minutes.
+    """Check that something listens at the address, and not an HTTP/1 server such as Ray's dashboard; Ray itself would
+    try for minutes.
 
     Raises:
-        RequestError: nothing listens at HOST:PORT.
+        RequestError: nothing listens at HOST:PORT, or something that is no Ray.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
@@ -95,12 +98,30 @@ def refuse_closed(address: str) -> None:
     if not colon or not port.isdigit():
         raise RequestError(f"--address must be local, auto or HOST:PORT, but it is {address!r}")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            answer = _answer(connection)
     except OSError as error:
         raise RequestError(
             f"--address must be local, auto or HOST:PORT of a running Ray, but nothing listens at {address} ({error}); "
             "run `ray status` there to see whether Ray is running"
         ) from None
+    if len(answer) > 3 and answer[3] != SETTINGS:
+        raise RequestError(
+            f"--address must be local, auto or HOST:PORT of a running Ray, but what listens at {address} is something "
+            f"else: it answers {answer.decode('ascii', 'replace')!r}; take the address that `ray start --head` printed "
+            "(the port is 6379 unless another was given; 8265 is the dashboard's)"
+        )
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """The first bytes of a server's answer to a client of HTTP/2, which gRPC speaks; empty if none comes in time."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false", ""):
+        return b""  # it would wait for a greeting of another kind
+    try:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        return connection.recv(9)
+    except OSError:
+        return b""
 
 
 def _log_to(path: Path) -> None:

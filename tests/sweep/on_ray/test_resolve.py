@@ -1,6 +1,8 @@
 """What a run gets from the devices that were found; what only a GPU tells is given here in its place."""
 
 import io
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,35 @@ def test_what_is_no_address_is_refused_before_anything_is_tried(address: str) ->
     with pytest.raises(RequestError, match="must be local, auto or HOST:PORT, but it is") as said:
         cluster.refuse_closed(address)
     assert repr(address) in str(said.value)
+
+
+def serve(answer: bytes) -> int:
+    """The port of a server that says this to the first who comes."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def once() -> None:
+        with listening, listening.accept()[0] as connection:
+            connection.recv(100)
+            connection.sendall(answer)
+
+    threading.Thread(target=once, daemon=True).start()
+    port: int = listening.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"])
+def test_an_address_where_something_else_than_ray_listens_is_refused_at_once(answer: bytes) -> None:
+    """Ray would try for more than five minutes; the dashboard's port is easily taken for Ray's."""
+    address = f"127.0.0.1:{serve(answer)}"
+    with pytest.raises(RequestError, match=f"what listens at {address} is something else") as said:
+        cluster.refuse_closed(address)
+    assert answer[:8].decode() in str(said.value) and "8265 is the dashboard's" in str(said.value)
+    assert "\n" not in str(said.value)
+
+
+def test_a_server_of_grpc_is_left_to_ray_and_so_is_one_that_says_nothing() -> None:
+    for answer in (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", b""):
+        cluster.refuse_closed(f"127.0.0.1:{serve(answer)}")
 
 
 def test_auto_is_looked_up_by_ray_itself() -> None:
