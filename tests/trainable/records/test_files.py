@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as limited
 from hypothesis import strategies as st
 
+from tests.support.full_disk import files_of_at_most
 from trainable.errors import RequestError
 from trainable.records.files import (
     LONGEST_LINE,
@@ -71,13 +71,8 @@ def test_a_writer_killed_before_the_rename_leaves_the_old_file_whole(tmp_path: P
 def test_a_disk_that_fills_up_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     write_atomically(path, b"old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            write_atomically(path, b"new" * 1000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.raises(OSError, match="too large"), files_of_at_most(1000):
+        write_atomically(path, b"new" * 1000)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
