@@ -73,7 +73,7 @@ def fit(
     device = device_of(run.device)
     device.fix_kernels(run.tf32)
     building = time.monotonic()
-    torch.manual_seed(derive_seed(config.seed, "initialisation"))
+    device.seed(derive_seed(config.seed, "initialisation"))
     model = build_model(config, backbone).to(device.torch)
     steps = TrainingSteps(config, run, model, data.training.labels)
     LOG.info("model and optimizer built in %.3f s", time.monotonic() - building)

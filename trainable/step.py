@@ -62,7 +62,7 @@ class TrainingSteps:
         """Queue every step of an epoch; the work of the frozen layers is counted in `work`."""
         generator = torch.Generator().manual_seed(derive_seed(self._config.seed, epoch, "order"))
         order = torch.randperm(len(self._order), generator=generator)
-        torch.manual_seed(derive_seed(self._config.seed, epoch, "dropout"))
+        self._device.seed(derive_seed(self._config.seed, epoch, "dropout"))
         self._order.copy_(order)
         self._rates.copy_(self._schedule(epoch))
         self._step.zero_()

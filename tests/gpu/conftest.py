@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.gpu_stages.job import Job
-from tests.conftest import write_faces
+from tests.support.faces import write_faces
 
 SIZES = {
     "cuda": {"training": 512, "validation": 128, "image_size": 224, "width": 1.0, "head": "mlp"},

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from tests.conftest import Bench
+from tests.support.bench import Bench
 from tests.support.manifests import put_manifest
 from trainable.config import TrialConfig
 from trainable.records.files import write_atomically, write_json

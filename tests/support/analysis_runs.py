@@ -17,7 +17,7 @@ import torch
 
 from sweep.request.config import check_config, dump_config
 from sweep.request.space import SearchSpace
-from tests.conftest import write_faces
+from tests.support.faces import write_faces
 from tests.support.manifests import edit_manifest, put_manifest, session
 from trainable.config import DataConfig, RunSettings, SplitConfig, TrialConfig
 from trainable.data import add_digests, make_split, open_table, open_training_data

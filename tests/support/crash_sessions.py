@@ -46,7 +46,7 @@ from sweep.session.extend import Request, extend
 from sweep.session.hold import Driver
 from sweep.session.interruption import Interruption
 from sweep.session.replicate import replicate
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from trainable.config import RunSettings, TrialConfig
 from trainable.data import open_training_data, read_split
 from trainable.data.examine import Begin
@@ -424,9 +424,6 @@ def stand_in(prepared: prepare.Prepared, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trial_module, "Behind", Later)
     patch.setattr(ray, "get_gpu_ids", list)
     patch.setattr(FaceTrial, "__repr__", lambda self: "slot")
-    patch.setattr(
-        torch, "manual_seed", _nothing
-    )  # it notes the stack of each call; nothing is drawn
     patch.setattr(fit_module, "build_model", build_model)
     patch.setattr(fit_module, "TrainingSteps", Network)
     patch.setattr(fit_module, "Plain", _plain)

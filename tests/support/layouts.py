@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from tests.conftest import Faces, write_faces, write_zip
+from tests.support.faces import Faces, write_faces, write_zip
 from trainable.config import DataConfig
 from trainable.data import FaceTable, open_table
 

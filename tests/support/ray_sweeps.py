@@ -12,7 +12,7 @@ import torch
 
 from sweep.request.open_run import open_run
 from sweep.search.ranking import best_row
-from tests.conftest import exhaust, results
+from tests.support.bench import exhaust, results
 from tests.support.processes import start
 from trainable.data import open_training_data
 from trainable.fit import fit

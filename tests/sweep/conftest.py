@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweep.request.config import SweepConfig, check_config
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import WIDTH, Bench, Faces, exhaust, results
+from tests.support.bench import Bench, exhaust, results
+from tests.support.faces import WIDTH, Faces
 from trainable.alone import prepare
 from trainable.config import DataConfig, ModelConfig, SplitConfig, TrialConfig
 from trainable.errors import RequestError

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from tests.conftest import Bench, Faces, exhaust, make_bench, results
+from tests.support.bench import Bench, exhaust, make_bench, results
+from tests.support.faces import Faces
 from tests.support.project import ROOT
 from tests.support.vgg import first_trained
 from trainable import fit as fit_module

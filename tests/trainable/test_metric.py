@@ -44,9 +44,14 @@ def test_every_metric_is_scikit_learns(case: tuple[np.ndarray, np.ndarray]) -> N
     predicted = chance > 0.5
     assert measured.accuracy == pytest.approx(accuracy_score(labels, predicted))
     assert measured.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
-    assert measured.auc == pytest.approx(roc_auc_score(labels, logits))
+    assert measured.auc == roc_auc_score(labels, logits)
     assert measured.loss == pytest.approx(log_loss(labels, chance), rel=1e-6)
     assert measured.one_class == (len(set(predicted)) == 1)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_one_class_has_no_area_and_raises_nothing(label: float) -> None:
+    assert math.isnan(measure(torch.tensor([0.5, -2.0]), torch.full((2,), label)).auc)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

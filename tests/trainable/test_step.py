@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweep.frozen.rates import RateProbe, measure_rates
-from tests.conftest import Bench, exhaust, results
+from tests.support.bench import Bench, exhaust, results
 from trainable import captured_steps as graph_test
 from trainable.config import RunSettings, Sharing, TrialConfig
 from trainable.fit import fit, predict

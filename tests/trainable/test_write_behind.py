@@ -12,8 +12,8 @@ import pytest
 
 import trainable.trial as trial_module
 import trainable.write_behind as behind_module
-from tests.conftest import Bench, results
 from tests.support.actors import make_actor, own_record
+from tests.support.bench import Bench, results
 from trainable.config import TrialConfig
 from trainable.hardware.memory import free_bytes
 from trainable.records.files import write_json

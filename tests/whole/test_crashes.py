@@ -29,7 +29,6 @@ from analysis.frames.ledger import Opening, parse_ledger
 from sweep.session.extend import Request
 from sweep.session.rungs import decisions
 from sweep.show.check import check_run
-from tests.conftest import Faces
 from tests.support.crash_model import (
     Fate,
     Recorder,
@@ -41,6 +40,7 @@ from tests.support.crash_model import (
     write_tree,
 )
 from tests.support.crash_sessions import Network, OneAfterAnother, Sessions, make_sessions
+from tests.support.faces import Faces
 from trainable.data import read_split
 from trainable.errors import RequestError
 from trainable.records.files import sha256_of, writing_to

@@ -61,15 +61,9 @@ def test_every_link_and_picture_of_the_documents_is_there(document: Path) -> Non
 
 
 def test_every_document_that_the_code_and_the_examples_name_is_there() -> None:
-    for suffix in ("py", "yaml", "toml", "ipynb"):
-        for path in ROOT.glob(f"*/**/*.{suffix}"):
-            if path.relative_to(ROOT).parts[0] in (
-                *PACKAGES,
-                "benchmarks",
-                "docs",
-                "examples",
-                "tests",
-            ):
+    for folder in (*PACKAGES, "benchmarks", "docs", "examples", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".yaml", ".toml", ".ipynb"):
                 for named in re.findall(r"docs/[\w./-]+\.md", path.read_text()):
                     assert (ROOT / named).is_file(), f"{path.relative_to(ROOT)} names {named}"
 

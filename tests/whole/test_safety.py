@@ -18,7 +18,8 @@ from rich.table import Table
 from sweep.request.config import check_config
 from sweep.request.prepare import prepare
 from sweep.session.sessions import open_session
-from tests.conftest import Bench, Faces, sweep_facts
+from tests.support.bench import Bench
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from tests.support.project import ROOT
 from trainable.config import TrialConfig

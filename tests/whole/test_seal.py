@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import Faces, sha256_of, write_faces
+from tests.support.faces import Faces, sha256_of, write_faces
 from tests.support.project import ROOT
 from trainable.records.manifest import read_manifest
 from trainable.records.run_folder import RunFolder

@@ -17,7 +17,7 @@ from analysis.__main__ import app as analysis_app
 from docs import make_reference
 from sweep.__main__ import app as sweep_app
 from sweep.request.config import SweepConfig
-from tests.conftest import picture
+from tests.support.faces import picture
 from tests.support.project import DOCUMENTS, ROOT
 
 APPS: dict[str, Any] = {

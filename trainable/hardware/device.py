@@ -71,6 +71,13 @@ class Device:
     def fix_kernels(self, tf32: bool) -> None:
         """Choose kernels without timing, and set whether float32 convolutions may round to TF32 (10 bits) inside."""
 
+    def seed(self, number: int) -> None:
+        """Begin the random numbers of this device and the CPU anew, as `torch.manual_seed` does.
+
+        That also notes from where it was called, for each kind of device that is not there: 1.8 ms in a deep stack.
+        """
+        torch.default_generator.manual_seed(number)
+
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
 
@@ -152,6 +159,9 @@ class Cuda(Device):
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = False
+
+    def seed(self, number: int) -> None:
+        torch.manual_seed(number)
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()

@@ -176,16 +176,16 @@ class TransferVGG16(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(POOLED)
         self.classifier = classifier
         self.cut = cut
-        features[:cut].requires_grad_(False)
-        features[cut:].requires_grad_(True)
+        # the same layers, cut once and not for each batch; a tuple, since the model has them already
+        self._parts = (features[:cut].requires_grad_(False), features[cut:].requires_grad_(True))
 
     def prefix(self, images: Tensor) -> Tensor:
         """Frozen features of `images` (batch, 3, side, side), normalised: (batch, channels, side', side')."""
-        return forward_frozen(self.features[: self.cut], images)
+        return forward_frozen(self._parts[0], images)
 
     def suffix(self, hidden: Tensor) -> Tensor:
         """Logits (batch,) from what `prefix` gives."""
-        maps = self.avgpool(self.features[self.cut :](hidden))
+        maps = self.avgpool(self._parts[1](hidden))
         logits: Tensor = self.classifier(maps.flatten(1))
         return logits.squeeze(1)
 

@@ -15,7 +15,8 @@ from sweep.request.config import check_config
 from sweep.request.prepare import prepare
 from sweep.session.sessions import open_session
 from sweep.show.status import read_status
-from tests.conftest import Bench, Faces, sweep_facts
+from tests.support.bench import Bench
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import TrialConfig
 from trainable.records.manifest import Granted, Session, read_manifest, write_manifest

@@ -22,8 +22,8 @@ from sweep.search.proposals import Proposals
 from sweep.search.study import recorded
 from sweep.session.audit import draw
 from sweep.session.sessions import open_session
-from tests.conftest import Faces, sweep_facts
 from tests.support.analysis_runs import copy_of
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import TrialConfig
 from trainable.metric import Metric

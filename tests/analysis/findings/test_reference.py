@@ -11,7 +11,7 @@ from sweep.request.config import check_config, load_config
 from sweep.request.prepare import prepare
 from sweep.search.proposals import Proposals
 from sweep.session.sessions import open_session
-from tests.conftest import Faces
+from tests.support.faces import Faces
 from tests.support.made_runs import create_run
 from tests.support.project import ROOT
 from trainable.records.rows import Row, Status

@@ -20,8 +20,8 @@ from analysis.judgement import judge
 from analysis.judgement.mistakes import most_confident
 from analysis.pages.report import render
 from tests.analysis.pages.test_report import page_of
-from tests.conftest import write_faces
 from tests.support.analysis_runs import GOOD, copy_of, make_run
+from tests.support.faces import write_faces
 from tests.support.manifests import edit_manifest
 from trainable.data import read_split
 from trainable.errors import RequestError

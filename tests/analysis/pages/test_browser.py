@@ -14,7 +14,7 @@ from analysis.pages.compare import write_comparison
 from analysis.pages.explore import write_exploration
 from analysis.pages.report import write_report
 from sweep.request.config import check_config
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 
 if TYPE_CHECKING:
     from playwright.sync_api import (  # two seconds, which every process of `make fast` would spend

@@ -22,7 +22,7 @@ from analysis.pages.explore import (
     write_exploration,
 )
 from sweep.request.config import SweepConfig, check_config
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from trainable.errors import RequestError
 
 pytestmark = pytest.mark.usefixtures("own_store")

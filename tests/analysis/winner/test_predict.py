@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 import analysis
 from analysis.__main__ import app
 from analysis.final_test import final_test
-from tests.conftest import write_faces, write_zip
 from tests.support.analysis_runs import Made, make_run, set_status
+from tests.support.faces import write_faces, write_zip
 from tests.support.manifests import ask_instead
 from trainable.data import read_split
 from trainable.errors import RequestError

@@ -19,7 +19,7 @@ from sweep.resources.allocation import Allocation
 from sweep.session.interruption import Interruption
 from sweep.session.sessions import open_session
 from sweep.show.progress import Board, Terminal
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from tests.sweep.session.test_audit import row
 from trainable.records.files import write_json

@@ -18,7 +18,7 @@ from sweep.request.prepare import prepare
 from sweep.resources.allocation import Allocation, Node
 from sweep.resources.packing import Packed
 from sweep.show.plan import _training_images
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import RunSettings
 from trainable.errors import RequestError

@@ -20,7 +20,8 @@ from analysis.pages.report import render
 from sweep.on_ray import cluster
 from sweep.on_ray.node_tasks import MustSee
 from sweep.search.ranking import standing, winner
-from tests.conftest import WIDTH, Faces, results, write_faces, write_weights
+from tests.support.bench import results, write_weights
+from tests.support.faces import WIDTH, Faces, write_faces
 from tests.support.ray_sweeps import GOOD, assert_as_calm, calm, end, running, sweep, wait_for
 from trainable.errors import RequestError
 from trainable.metric import Metric

@@ -24,15 +24,9 @@ from sweep.request.prepare import check_unchanged, prepare
 from sweep.resources.allocation import Node
 from sweep.session.extend import Request, extend
 from sweep.session.resume import override
-from tests.conftest import (
-    Faces,
-    sweep_facts,
-    write_faces,
-    write_images,
-    write_weights,
-    write_zip,
-)
 from tests.support.analysis_runs import GOOD, copy_of, make_run
+from tests.support.bench import write_weights
+from tests.support.faces import Faces, sweep_facts, write_faces, write_images, write_zip
 from tests.support.made_runs import create_run, put_on_record
 from tests.support.manifests import edit_manifest
 from tests.support.project import ROOT

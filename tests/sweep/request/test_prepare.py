@@ -13,7 +13,7 @@ from sweep.request.config import SweepConfig, check_config, load_config
 from sweep.request.open_run import open_run
 from sweep.request.prepare import check_unchanged, prepare
 from sweep.session.extend import Request, extended
-from tests.conftest import Faces, sweep_facts, write_faces
+from tests.support.faces import Faces, sweep_facts, write_faces
 from tests.support.made_runs import change_config, create_run
 from trainable.errors import RequestError
 from trainable.records.manifest import read_manifest

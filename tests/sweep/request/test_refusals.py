@@ -22,7 +22,7 @@ from sweep.request.refusals import check_folder, load_request
 from sweep.resources.machine import check_format, check_machine
 from sweep.resources.needs import activations
 from sweep.session.extend import Request, extended
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from tests.support.manifests import ask_instead
 from trainable.config import TrialConfig

@@ -13,7 +13,7 @@ from sweep.on_ray import cluster
 from sweep.request.config import SweepConfig, check_config
 from sweep.resources.allocation import Allocation, Node
 from sweep.resources.packing import Packed, Probe, held_bytes, packing, tried
-from tests.conftest import WIDTH, Faces, sweep_facts
+from tests.support.faces import WIDTH, Faces, sweep_facts
 from trainable.config import RunSettings, TrialConfig
 from trainable.network.model import build_model, load_backbone
 

@@ -15,7 +15,7 @@ from sweep.request.prepare import prepare
 from sweep.session.rungs import catch_up, decisions, relearn
 from sweep.session.sessions import open_session
 from sweep.show.check import check_run
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from tests.support.manifests import ask_instead
 from tests.sweep.session.test_extend import row

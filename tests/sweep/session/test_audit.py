@@ -35,9 +35,10 @@ from sweep.session.interruption import Interruption
 from sweep.session.rungs import catch_up, decisions
 from sweep.session.sessions import open_session
 from sweep.show.status import read_status
-from tests.conftest import Faces, exhaust, sweep_facts
-from tests.conftest import results as result_rows
 from tests.support.analysis_runs import copy_of
+from tests.support.bench import exhaust
+from tests.support.bench import results as result_rows
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run, put_back, put_on_record
 from trainable.config import TrialConfig
 from trainable.data import open_training_data

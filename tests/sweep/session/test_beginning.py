@@ -17,7 +17,7 @@ from sweep.request.open_run import Run, open_run
 from sweep.request.prepare import prepare
 from sweep.resources.allocation import Allocation
 from sweep.session.create import give_name, partial_run
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run
 from trainable.config import RunSettings
 from trainable.errors import RequestError

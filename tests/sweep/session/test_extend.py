@@ -20,8 +20,8 @@ from sweep.search.study import build_study, recorded
 from sweep.session.extend import Request, extend, extended
 from sweep.session.rungs import catch_up, decisions, relearn, take
 from sweep.session.sessions import open_session
-from tests.conftest import Faces, sweep_facts
 from tests.support.analysis_runs import copy_of
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import change_config, create_run, put_back, put_on_record
 from tests.support.manifests import edit_manifest
 from trainable.errors import RequestError

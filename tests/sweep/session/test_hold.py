@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import count
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -241,38 +242,6 @@ def test_a_zombie_is_dead() -> None:
     assert lives(process) is False
 
 
-@pytest.mark.parametrize("where", ELSEWHERE)
-def test_a_driver_that_cant_be_seen_is_dead_when_its_hold_does_not_move(
-    run: RunFolder, short_watch: None, where: str
-) -> None:
-    held_by(run, **ELSEWHERE[where])
-    said: list[str] = []
-    began = time.monotonic()
-    with only_driver(run, tell=said.append):
-        assert time.monotonic() - began >= 0.5
-    assert len(said) == 1 and "s for a sign of life" in said[0]
-
-
-@pytest.mark.parametrize("where", ELSEWHERE)
-def test_a_driver_that_cant_be_seen_is_alive_when_its_hold_moves(
-    run: RunFolder, refused: Text, where: str
-) -> None:
-    held_by(run, **ELSEWHERE[where])
-    began = time.monotonic()
-    with beating(run.holder(1)):
-        said = refusal(run, refused)
-    assert time.monotonic() - began < 30, "it is refused as soon as the hold has moved"
-    assert "--take-over" in said
-
-
-def test_a_driver_that_cant_be_seen_may_let_go_while_it_is_watched(run: RunFolder) -> None:
-    held_by(run, host="elsewhere")
-    began = time.monotonic()
-    with only_driver(run, tell=lambda text: run.ended(1).touch()) as session:
-        assert session == 2
-    assert time.monotonic() - began < 30, "nobody waits for one that has ended"
-
-
 def test_the_living_hold_of_an_older_version_is_respected(
     run: RunFolder, short_watch: None, refused: Text
 ) -> None:
@@ -352,7 +321,7 @@ def test_a_driver_whose_run_folder_is_gone_says_that_and_not_that_it_was_taken_o
 def test_a_session_that_ends_since_its_folder_is_gone_is_not_cut_short(run: RunFolder) -> None:
     """Its trials notice it too, and it may be ending for that when the heart does: seen as exit code 143, unsaid."""
     program = """
-import sys, time
+import sys, threading, time
 from pathlib import Path
 from sweep.session import hold
 from sweep.session.interruption import Interruption
@@ -363,7 +332,8 @@ with hold.only_driver(run):
     interruption.watch()
     run.path.rename(run.path.with_name("elsewhere"))
     interruption.begin_to_end()
-    time.sleep(2)
+    while any(thread.name == "hold" for thread in threading.enumerate()):
+        time.sleep(0.01)
     interruption.leave()
     print("said why")
 """
@@ -417,25 +387,6 @@ def test_a_driver_keeps_its_hold_moving(run: RunFolder, monkeypatch: pytest.Monk
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"host": "a", "pid": "b"}'])
-@pytest.mark.parametrize("version", ["this", "older"])
-def test_of_a_damaged_hold_the_heartbeat_decides(
-    run: RunFolder, short_watch: None, refused: Text, version: str, content: str
-) -> None:
-    """As of a driver that was killed between the making of its file and the writing."""
-    run.sessions.mkdir()
-    path = run.holder(1) if version == "this" else run.driver
-    path.write_text(content)
-    with beating(path):
-        said = refusal(run, refused)
-    assert "a driver whose file is damaged" in said and "--take-over" in said
-    with only_driver(run):
-        pass
-    path.write_text(content)
-    with only_driver(run, take_over=True):
-        pass
-
-
 def test_a_disk_that_fails_in_the_taking_leaves_nothing_that_holds(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,15 +405,78 @@ def test_a_disk_that_fails_in_the_taking_leaves_nothing_that_holds(
 
 
 class Waiting(Driver):
-    """A driver that sees no other's process, and counts its seconds instead of waiting."""
+    """A driver that counts its seconds instead of waiting, and sees no other's process unless told how."""
 
-    def __init__(self, run: RunFolder, told: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        told: list[str] | None = None,
+        lives: Callable[[Process], bool | None] = lambda process: None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         self.waited = 0.0
+        self.meanwhile = meanwhile
         tell = (lambda text: None) if told is None else told.append
-        super().__init__(run, tell, lives=lambda process: None, sleep=self.wait)
+        super().__init__(run, tell, lives=lives, sleep=self.wait)
 
     def wait(self, seconds: float) -> None:
         self.waited += seconds
+        self.meanwhile()
+
+
+def beat_of(path: Path) -> Callable[[], None]:
+    """Moves this file's time with each call."""
+    seconds = count(1)
+    return lambda: os.utime(path, (next(seconds),) * 2)
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_driver_that_cant_be_seen_is_dead_when_its_hold_does_not_move(
+    run: RunFolder, where: str
+) -> None:
+    held_by(run, **ELSEWHERE[where])
+    said: list[str] = []
+    one = Waiting(run, said, lives)
+    assert one.take() == 2 and one.waited == 60
+    assert len(said) == 1 and "s for a sign of life" in said[0]
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_driver_that_cant_be_seen_is_alive_when_its_hold_moves(
+    run: RunFolder, refused: Text, where: str
+) -> None:
+    held_by(run, **ELSEWHERE[where])
+    one = Waiting(run, lives=lives, meanwhile=beat_of(run.holder(1)))
+    with pytest.raises(RequestError, match="--take-over") as caught:
+        one.take()
+    refused(caught)
+    assert one.waited < 5, "it is refused as soon as the hold has moved"
+
+
+def test_a_driver_that_cant_be_seen_may_let_go_while_it_is_watched(run: RunFolder) -> None:
+    held_by(run, host="elsewhere")
+    one = Waiting(run, lives=lives, meanwhile=run.ended(1).touch)
+    assert one.take() == 2
+    assert one.waited < 5, "nobody waits for one that has ended"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"host": "a", "pid": "b"}'])
+@pytest.mark.parametrize("version", ["this", "older"])
+def test_of_a_damaged_hold_the_heartbeat_decides(
+    run: RunFolder, refused: Text, version: str, content: str
+) -> None:
+    """As of a driver that was killed between the making of its file and the writing."""
+    run.sessions.mkdir()
+    path = run.holder(1) if version == "this" else run.driver
+    path.write_text(content)
+    with pytest.raises(RequestError, match="a driver whose file is damaged") as caught:
+        Waiting(run, lives=lives, meanwhile=beat_of(path)).take()
+    assert "--take-over" in refused(caught)
+    one = Waiting(run, lives=lives)
+    one.take()
+    one.let_go()
+    path.write_text(content)
+    assert Waiting(run, lives=lives).take(take_over=True)
 
 
 def test_who_comes_first_or_after_one_that_let_go_waits_for_nobody(run: RunFolder) -> None:
@@ -556,7 +570,9 @@ def test_the_silence_of_a_hold_is_the_time_since_its_last_sign_of_life(
     assert found is not None and found.silent_seconds == silent and found.living is True
 
 
-def test_a_damaged_hold_is_seen_and_says_nothing_of_a_process(run: RunFolder) -> None:
+def test_a_damaged_hold_is_seen_and_says_nothing_of_a_process(
+    run: RunFolder, short_watch: None
+) -> None:
     run.sessions.mkdir()
     run.holder(1).write_text("{")
     found = read_hold(run)

@@ -29,7 +29,7 @@ from sweep.search.study import asked_in_all, recorded
 from sweep.session.replicate import replicate
 from sweep.session.rungs import catch_up
 from sweep.session.sessions import open_session
-from tests.conftest import Faces, sweep_facts
+from tests.support.faces import Faces, sweep_facts
 from tests.support.made_runs import create_run, put_on_record
 from trainable.config import TrialConfig
 from trainable.errors import RequestError

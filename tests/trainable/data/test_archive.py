@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import write_faces, write_zip
 from tests.support.bad_zips import UNOPENED, UNREAD
+from tests.support.faces import write_faces, write_zip
 from tests.support.layouts import as_celeba30k, as_said, opened
 from trainable.data import unpacked
 from trainable.errors import RequestError

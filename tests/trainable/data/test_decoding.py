@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import Faces, picture, write_faces
+from tests.support.faces import Faces, picture, write_faces
 from tests.support.project import ROOT
 from trainable.data import LabelledImages, load_pixels, open_test_data, open_training_data
 from trainable.data import inspection as audit_module

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import Faces, sha256_of, write_faces
+from tests.support.faces import Faces, sha256_of, write_faces
 from trainable.data import (
     LabelledImages,
     load_pixels,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import Faces, picture, write_faces
+from tests.support.faces import Faces, picture, write_faces
 from trainable.data import load_pixels
 from trainable.data.inspection import COLUMNS, inspect_images
 

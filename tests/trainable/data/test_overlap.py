@@ -17,7 +17,7 @@ from PIL import Image
 
 from sweep.request.config import check_config
 from sweep.request.prepare import prepare
-from tests.conftest import Faces, sweep_facts, write_faces
+from tests.support.faces import Faces, sweep_facts, write_faces
 from tests.support.project import ROOT
 from trainable.data import overlap
 from trainable.data.inspection import inspect_images

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from tests.conftest import write_faces
+from tests.support.faces import write_faces
 from tests.support.layouts import as_official, opened
 from trainable.config import SplitConfig
 from trainable.data import FaceTable, balance, make_split, split_warnings

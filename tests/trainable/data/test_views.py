@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from tests.conftest import Faces, sha256_of
+from tests.support.faces import Faces, sha256_of
 from trainable.data import LabelledImages, load_pixels
 from trainable.data.views import ORIGINAL, View, draws, look, look_all, normalise, view
 

@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conftest import Bench, exhaust, results
+from tests.support.bench import Bench, exhaust, results
 from trainable.config import Sharing, Strategy, TrialConfig
 from trainable.data import LabelledImages, open_training_data
 from trainable.data.views import ORIGINAL, View, draws, look_all, normalise, statistics
@@ -238,6 +238,8 @@ def test_two_trials_that_start_together_compute_each_chunk_once_between_them(
         thread.start()
     for thread in threads:
         thread.join()
+    for by in both.values():
+        by.close()  # what lies on the way is written behind
     images = TRAINING + VALIDATION
     whole = multiply_adds(sharing.run.width, 32, 0, CUTS["head"]) * images
     assert sum(each.frozen_multiply_adds for each in work.values()) == whole
@@ -272,10 +274,11 @@ def test_a_trial_computes_every_other_chunk_before_it_waits_for_one(sharing: Ben
 
 
 @pytest.fixture
-def filled(sharing: Bench) -> Iterator[tuple[Bench, list[Row]]]:
+def filled(sharing: Bench) -> tuple[Bench, list[Row]]:
     """A store that a trial has filled, and the rows of that trial."""
-    rows = train(sharing, SMALL, "first", shared(sharing))
-    yield sharing, rows
+    rows = train(sharing, SMALL, "first", by := shared(sharing))
+    by.close()
+    return sharing, rows
 
 
 def test_a_damaged_store_is_mended(filled: tuple[Bench, list[Row]]) -> None:
@@ -369,12 +372,14 @@ def test_an_epochs_own_views_can_be_evicted_once_it_is_over(bench: Bench, store:
     config = SMALL.model_copy(update={"augmentation": "flip_jitter"})
     kept = frozenset({"24 fixed", "24 epoch"})
     wide = sharing_of(bench, store / "wide", sharing=Sharing(kept=kept))
-    rows = train(wide, config, "wide", shared(wide))
+    rows = train(wide, config, "wide", by := shared(wide))
+    by.close()
     sizes = [each.bytes for each in stored(store / "wide" / "chunks")]
     limit = sum(sizes) * 6 // 10
     tight = sharing_of(bench, store / "tight", sharing=Sharing(kept=kept, limit_bytes=limit))
     by = shared(tight)
     assert results(train(tight, config, "tight", by)) == results(rows)
+    by.close()
     assert not by.problem
     assert sum(each.bytes for each in stored(store / "tight" / "chunks")) <= limit
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conftest import Bench, exhaust, results
+from tests.support.bench import Bench, exhaust, results
 from tests.support.processes import start
 from tests.support.project import ROOT
 from trainable.config import Sharing, TrialConfig

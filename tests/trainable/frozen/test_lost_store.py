@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Bench, exhaust, results
+from tests.support.bench import Bench, exhaust, results
 from tests.support.full_disk import files_of_at_most
 from trainable.config import Sharing, TrialConfig
 from trainable.data import open_training_data

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import Bench
+from tests.support.bench import Bench
 from trainable.config import Sharing, TrialConfig
 from trainable.frozen.reference import Batches, Plain, Work
 from trainable.frozen.shared import FromStore, Shared

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tests.conftest import WIDTH
+from tests.support.faces import WIDTH
 from tests.support.vgg import first_trained
 from trainable.config import Strategy, TrialConfig
 from trainable.errors import RequestError

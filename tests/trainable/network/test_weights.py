@@ -20,8 +20,8 @@ from sweep.request.config import SweepConfig, check_config
 from sweep.request.open_run import open_run
 from sweep.request.prepare import check_unchanged, new_backbone, prepare
 from sweep.session.extend import Request, extend
-from tests.conftest import WIDTH, Faces, sweep_facts
 from tests.support.bad_zips import of_a_later_version
+from tests.support.faces import WIDTH, Faces, sweep_facts
 from tests.support.made_runs import create_run, put_on_record
 from tests.support.manifests import edit_manifest
 from tests.support.unreadable import UNREADABLE

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import trainable.trial as trial_module
-from tests.conftest import Bench, results
 from tests.support.actors import make_actor, own_record
+from tests.support.bench import Bench, results
 from tests.support.full_disk import files_of_at_most
 from tests.support.manifests import put_manifest
 from trainable.config import RunSettings, Sharing, TrialConfig

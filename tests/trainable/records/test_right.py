@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from analysis.frames.snapshot import ReadTrial, Snapshot
 from analysis.frames.snapshot.rights import rights_of, validation_labels
-from tests.conftest import Bench
 from tests.support.analysis_runs import copy_of, template
+from tests.support.bench import Bench
 from tests.whole.test_old_runs import STATES, OldRun
 from trainable import fit as fit_module
 from trainable.config import TrialConfig

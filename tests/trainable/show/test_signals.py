@@ -28,8 +28,8 @@ def app(arguments, **options):
         sys.exit(1 if heard() else 0)
     if arguments[0] == "busy":
         while True:
-            zlib.compress(bytes(3 * 10**8))  # seconds in which Python's own handler has to wait
-    time.sleep(1.0)
+            zlib.compress(bytes(10**8))  # a moment in which Python's own handler has to wait
+    sys.stdin.read()
 
 run_command("command", app)
 """
@@ -40,6 +40,7 @@ def begin(how: str) -> "subprocess.Popen[str]":
         [sys.executable, "-c", COMMAND, how],
         cwd=ROOT,
         text=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
@@ -53,9 +54,10 @@ def test_a_signal_that_was_swallowed_is_remembered_and_told(number: int, code: i
     asks, goes_on = begin("asks"), begin("waits")
     for process in (asks, goes_on):
         process.send_signal(number)
+    assert asks.stderr is not None and goes_on.stderr is not None and goes_on.stdin is not None
+    assert goes_on.stderr.readline().startswith(signal.Signals(number).name + ": stopping")
+    goes_on.stdin.close()
     assert (asks.wait(), goes_on.wait()) == (code, 0)
-    assert asks.stderr is not None and goes_on.stderr is not None
-    assert goes_on.stderr.read().startswith(signal.Signals(number).name + ": stopping")
     assert asks.stderr.read() == signal.Signals(number).name + ": ended\n"
 
 
@@ -72,9 +74,9 @@ def test_a_second_ctrl_c_ends_what_does_not_end_by_itself() -> None:
 
 def test_outside_the_main_thread_which_alone_gets_signals_nothing_is_changed() -> None:
     """As where a program calls a command of ours in a thread."""
-    before = signal.getsignal(signal.SIGINT)
+    before, threads = signal.getsignal(signal.SIGINT), set(threading.enumerate())
     with ThreadPoolExecutor(1) as pool:
         pool.submit(signals.listen, print).result()
     assert signal.getsignal(signal.SIGINT) is before
     assert signals.heard() is None
-    assert "signals" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= threads

@@ -25,7 +25,7 @@ from PIL import Image
 
 import analysis.__main__
 import sweep.__main__
-from tests.conftest import write_faces
+from tests.support.faces import write_faces
 from trainable.network.model import feature_layers
 from trainable.records.files import read_json, write_json
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 
-from tests.conftest import picture
+from tests.support.faces import picture
 from tests.support.made_tables import Made, made
 from trainable.config import DataConfig
 from trainable.data import open_table

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import Faces, write_faces, write_images, write_zip
+from tests.support.faces import Faces, write_faces, write_images, write_zip
 from tests.support.layouts import as_celeba30k, as_official, as_said, opened
 from tests.support.unreadable import UNREADABLE
 from trainable.config import SplitConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import write_images, write_zip
+from tests.support.faces import write_images, write_zip
 from trainable.config import DataConfig, SplitConfig
 from trainable.data import FaceTable, make_split, open_table, split_said
 from trainable.data.tables.table import attributes_by_file
@@ -585,7 +585,7 @@ def test_a_column_of_file_names_that_is_not_there_gets_the_nearest(
 
 def png_faces(tmp_path: Path, sides: int = COUNT) -> Path:
     """PNG images, with CelebA's own files that say .jpg."""
-    from tests.conftest import picture
+    from tests.support.faces import picture
 
     folder = tmp_path / "faces"
     folder.mkdir()
