@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+gc.disable()  # while libraries and tests are imported, which stay
 settings.register_profile("project", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=20)  # of `make fast`
 settings.load_profile("project")
@@ -24,12 +25,15 @@ def pytest_configure(config: pytest.Config) -> None:
     tells_others = config.getoption("numprocesses", None) and not config.option.collectonly
     if not tells_others or hasattr(config, "workerinput"):
         config.pluginmanager.import_plugin("tests.support.fixtures")
+    else:
+        gc.enable()
     if config.getoption("hypothesis_profile") == "fast":
         os.fsync = lambda fd: None
 
 
 def pytest_collection_finish() -> None:
     """Libraries and tests stay to the end: the garbage collector need not look at them again and again."""
+    gc.enable()
     gc.freeze()
     atexit.register(gc.unfreeze)  # libraries complain of what is left at the end
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -224,13 +224,19 @@ def parse_space(section: Mapping[str, Any]) -> SearchSpace:
 
 def _checked(name: str, value: Any) -> Value:
     """`value` as `TrialConfig` reads it."""
-    info = TrialConfig.model_fields[name]
-    kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     try:
-        checked: Value = TypeAdapter(kind).validate_python(value)
+        checked: Value = _reader(name).validate_python(value)
     except ValidationError as error:
         raise SettingError(name, f"trial.{name} {explain(error, value)}") from None
     return checked
+
+
+@cache
+def _reader(name: str) -> TypeAdapter[Value]:
+    """What reads one field of `TrialConfig`."""
+    info = TrialConfig.model_fields[name]
+    kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    return TypeAdapter(kind)
 
 
 def _choice(name: str, given: Sequence[Any]) -> Choice:

@@ -62,7 +62,7 @@ class Dashboard:
         """Serve until Ctrl-C, or until another thread calls `close`."""
         threading.Thread(target=self._follow, daemon=True, name="records").start()
         try:
-            self._server.serve_forever()
+            self._server.serve_forever(poll_interval=REFRESH_SECONDS)
         finally:
             self._closed.set()
             self._server.server_close()
