@@ -43,13 +43,11 @@ def test_a_page_of_the_reference_is_what_the_code_makes_of_it(page: str) -> None
 
 
 def test_the_reference_says_of_every_key_what_it_means() -> None:
-    for line in make_reference.configuration_page().splitlines():
+    page = make_reference.configuration_page()
+    for line in page.splitlines():
         if line.startswith("| `"):
             assert not line.endswith("|  |"), line
-    assert all(
-        f"## `{name}`" in make_reference.configuration_page()
-        for name in make_reference.sections(SweepConfig)
-    )
+    assert all(f"## `{name}`" in page for name in make_reference.sections(SweepConfig))
 
 
 # ---------------------------------------------------------------- what one types

@@ -98,9 +98,9 @@ def test_the_command_names_each_picture_and_says_where_trials_are_missing(
     def paths() -> list[str]:
         return [str(out / f"{name}.svg") for name, _ in figures_of(run)]
 
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0 and done.stdout.splitlines() == paths()
-    assert sorted(paths()) == sorted(map(str, out.iterdir()))
+    done, expected = CliRunner().invoke(app, command), paths()
+    assert done.exit_code == 0 and done.stdout.splitlines() == expected
+    assert sorted(expected) == sorted(map(str, out.iterdir()))
     monkeypatch.setattr("analysis.frames.shown.MOST", 3)
     *named, missing = CliRunner().invoke(app, command).stdout.splitlines()
     assert named == paths()

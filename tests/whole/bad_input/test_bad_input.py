@@ -284,9 +284,9 @@ def jpeg(side: int = 36) -> bytes:
 
 
 def bomb(place: Place) -> None:
-    """A PNG of a few kilobytes that would take gigabytes to decode."""
+    """A small PNG that would take gigabytes to decode."""
     path = place.image(3)
-    Image.new("1", (20_000, 20_000)).save(path, "PNG")
+    Image.new("1", (20_000, 20_000)).save(path, "PNG", compress_level=1)
 
 
 def loop(place: Place) -> None:
