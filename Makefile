@@ -25,7 +25,7 @@ venv: .venv/.installed
 demo: venv
 	$(BIN)/python examples/demo/demo.py
 
-# In memory where there is room: the tests write a gigabyte in 28,000 files.
+# In memory where there is room: the tests write a gigabyte in 56,000 files and folders.
 fast: venv
 	PYTEST_DEBUG_TEMPROOT=$(MEMORY) $(BIN)/pytest --numprocesses 2 --dist worksteal --hypothesis-profile fast \
 		--override-ini tmp_path_retention_policy=failed -m "$(FAST)"
