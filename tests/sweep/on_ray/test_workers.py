@@ -159,7 +159,8 @@ def test_a_sweep_whose_workers_die_while_they_write_ends_as_a_calm_one(
         killed.add(record.trial_id)
     code, out, err = end(process)
     assert code == 0, out + err
-    assert "will be retried: its worker died while it wrote the weights" in out
+    # … "while it wrote the weights", where Tune had heard by then that the training was over
+    assert "will be retried: its worker died" in out
     failures = [record.status().failures for record in run.trials()]
     assert len(killed) == 3 and sum(failures) >= 3, "the next trial's too, where it had begun"
     assert_as_calm(run, trials=3)
