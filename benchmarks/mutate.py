@@ -153,7 +153,8 @@ def _run(tests: list[str]) -> int:
     )
     only = "not ray and not slow and not system and not gpu and not whole"
     without = ("-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile", "mutate")
-    code = int(pytest.main(["-x", "-m", only, *without, *tests]))
+    known = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # the parent has loaded hypothesis
+    code = int(pytest.main(["-x", "-m", only, *known, *without, *tests]))
     import trainable
 
     assert Path(trainable.__file__).is_relative_to(Path.cwd()), "the tests must run on the copy"
