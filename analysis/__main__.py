@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from analysis.levels import FINALISTS
 from analysis.show import (
     console,
     line,
@@ -94,7 +95,9 @@ def results(
 @app.command()
 def select(
     run: RunArgument,
-    top: Annotated[int, typer.Option(min=2, help="How many of the best trials to compare.")] = 5,
+    top: Annotated[
+        int, typer.Option(min=2, help="How many of the best trials to compare.")
+    ] = FINALISTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the winner with the runners-up on the same validation images; the test set stays closed."""

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from analysis.levels import ALPHA, CONFIDENCE, POWER
+
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 TINY: Final = 1e-12
 """Below it a variance of shares is a rounding error; assumed."""
@@ -36,14 +38,14 @@ class Uncertain:
             return 0.0 if self.estimate else 1.0
         return float(2 * t.sf(abs(self.estimate) / self.error, self.degrees))
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Student's t interval around the estimate."""
         from scipy.stats import t
 
         half = float(t.ppf((1 + confidence) / 2, self.degrees)) * self.error
         return self.estimate - half, self.estimate + half
 
-    def visible(self, level: float = 0.05, power: float = 0.8) -> float:
+    def visible(self, level: float = ALPHA, power: float = POWER) -> float:
         """The difference that a two-sided test at `level` detects with `power`: (t_(1-level/2) + t_power) · error."""
         from scipy.stats import t
 

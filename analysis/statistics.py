@@ -9,13 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from analysis.image_variance import Uncertain, uncertain
+from analysis.levels import CONFIDENCE
+from trainable.metric import predicted_classes
 
-CONFIDENCE = 0.95  # confidence level of every interval: the usual one
-ALPHA: Final = 0.05
-"""Significance level: p-values below it, after Holm's correction if there are several, count as findings. The usual
-level."""
 EXACT_BELOW = 25  # discordant images; from there on McNemar's chi-squared with continuity correction, as is usual
-BOOTSTRAPS = 2_000  # resamples: 0.5 s for 120 models and 3,000 images (docs/log.md)
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 TINY: Final = 1e-9  # below it a number is a rounding error; assumed
@@ -98,9 +95,17 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def sigmoid(logits: Numbers) -> Numbers:
+    """The probability of class 1, of any logit without overflow."""
+    from scipy.special import expit
+
+    found: Numbers = expit(logits)
+    return found
+
+
 def confusion(logits: Numbers, labels: Numbers) -> Confusion:
-    """Counts from logits (n,) and labels (n,) of 0 and 1; sigmoid > 0.5 predicts 1."""
-    predicted, actual = logits > 0, labels > 0.5
+    """Counts from logits (n,) and labels (n,) of 0 and 1."""
+    predicted, actual = predicted_classes(logits), labels > 0.5
     return Confusion(
         true_negative=int((~predicted & ~actual).sum()),
         false_positive=int((predicted & ~actual).sum()),

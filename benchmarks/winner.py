@@ -19,7 +19,8 @@ from scipy.special import ndtri
 
 from analysis.findings.excess import Models, excess_of_best
 from analysis.findings.replicates import against_first
-from analysis.statistics import ALPHA, holm, welch, wilson
+from analysis.levels import ALPHA
+from analysis.statistics import holm, welch, wilson
 from trainable.metric import Metric
 
 IMAGE, IN_STRATEGY, IN_TRIAL, IN_EPOCH = 0.86, 0.05, 0.05, 0.04

@@ -45,17 +45,23 @@ class Measured:
     """The same class is predicted for every image."""
 
 
-def is_right(logits: Values, labels: Values) -> Values:
-    """(images,) of bool: is the image predicted right? A logit above 0, a sigmoid above 0.5, predicts class 1.
+def predicted_classes(logits: Values) -> Values:
+    """(images,) of bool: is class 1 predicted? A logit above 0, which is a sigmoid above 0.5, does so.
 
-    The only place that defines it, for tensors on any device, arrays and data-frame columns; labels are 0 and 1.
+    The only place that defines it, for tensors on any device, arrays and data-frame columns.
     """
-    right: Values = (logits > 0) == (labels > 0.5)
+    predicted: Values = logits > 0
+    return predicted
+
+
+def is_right(logits: Values, labels: Values) -> Values:
+    """(images,) of bool: is the image predicted right? Labels are 0 and 1, of any type."""
+    right: Values = predicted_classes(logits) == (labels > 0.5)
     return right
 
 
 def measure(logits: "Tensor", labels: "Tensor") -> Measured:
-    """Loss and rates of `logits` (n,) against `labels` (n,) of 0 and 1; sigmoid > 0.5 predicts 1.
+    """Loss and rates of `logits` (n,) against `labels` (n,) of 0 and 1.
 
     If a logit is not finite, loss and area are NaN, and the caller ends the trial as diverged.
     """
@@ -63,7 +69,8 @@ def measure(logits: "Tensor", labels: "Tensor") -> Measured:
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     logits, labels = logits.double().cpu(), labels.double().cpu()
-    predicted, actual, right = logits > 0, labels > 0.5, is_right(logits, labels).double()
+    predicted, actual = predicted_classes(logits), labels > 0.5
+    right = is_right(logits, labels).double()
     recalls = [right[of_class].mean().item() for of_class in (actual, ~actual)]
     finite = bool(torch.isfinite(logits).all())
     return Measured(

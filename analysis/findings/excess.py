@@ -9,12 +9,13 @@ import numpy as np
 from analysis.frames.select import Selection
 from analysis.frames.snapshot import ReadTrial, Snapshot
 from analysis.frames.snapshot.rights import right_at, rights_of, validation_labels
-from analysis.statistics import BOOTSTRAPS, Interval, Labels, Numbers, Right, wilson_of_proportion
+from analysis.statistics import Interval, Labels, Numbers, Right, wilson_of_proportion
 from analysis.wording import counted, metric_name, percent
 from sweep.search.ranking import replicates
 from trainable.errors import RequestError
 from trainable.metric import Metric
 
+MOST_DRAWS: Final = 2_000  # 0.5 s for 120 models and 3,000 images (docs/log.md)
 LEAST_DRAWS: Final = 200  # however many models there are; 0.5 s for 10,000 (docs/log.md)
 WORK: Final = 6_000_000_000
 """Models × images × draws: a second or two. Where it would be more, there are fewer draws."""
@@ -96,7 +97,7 @@ def _effective(images: int, labels: Labels | None) -> float:
 def _scores(models: Models, labels: Labels | None, random: np.random.Generator) -> Numbers:
     """(draws,): the out-of-bag value of the model chosen on each draw; draws that lack a class are left out."""
     count, images = models.right.shape
-    wanted = int(np.clip(WORK // max(count * images, 1), LEAST_DRAWS, BOOTSTRAPS))
+    wanted = int(np.clip(WORK // max(count * images, 1), LEAST_DRAWS, MOST_DRAWS))
     at_once = max(1, CELLS // max(count, images))
     found = []
     for start in range(0, wanted, at_once):

@@ -9,7 +9,8 @@ from analysis.frames import results
 from analysis.frames.select import Selection, select
 from analysis.frames.snapshot import Snapshot, Source
 from analysis.frames.snapshot.rights import right_at
-from analysis.statistics import ALPHA, Interval, Paired, holm, mcnemar, wilson
+from analysis.levels import ALPHA
+from analysis.statistics import Interval, Paired, holm, mcnemar, wilson
 from analysis.wording import counted, percent, points, right_alone, setting
 from sweep.search.ranking import Standing
 from trainable.errors import RequestError

@@ -9,7 +9,8 @@ from analysis.frames.learned import is_flat, validation_classes
 from analysis.frames.select import select
 from analysis.frames.snapshot import ReadTrial, Snapshot
 from analysis.frames.snapshot.rights import right_at
-from analysis.statistics import ALPHA, Interval, mcnemar, wilson
+from analysis.levels import ALPHA
+from analysis.statistics import Interval, mcnemar, wilson
 from analysis.wording import counted, percent, points
 from sweep.search.ranking import BY_THEMSELVES, Standing
 from trainable.errors import RequestError

@@ -13,8 +13,8 @@ from analysis.frames import results
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot, Source
 from analysis.frames.snapshot.rights import rights_of, validation_labels
+from analysis.levels import ALPHA, NEGLIGIBLE
 from analysis.statistics import (
-    ALPHA,
     UNBOUNDED,
     Difference,
     Labels,
@@ -39,8 +39,6 @@ from trainable.metric import Metric
 
 MEANINGFUL: Final = 0.75
 """The probability of coming out ahead from which a difference counts as meaningful (Bouthillier et al. 2021, γ)."""
-SMALL: Final = 0.01
-"""A difference too small to matter: one point, or 0.01 of an area; assumed."""
 ROUNDED: Final = 1e-4
 """How far a value from predictions may differ from the recorded one, which was summed elsewhere; assumed."""
 
@@ -126,8 +124,8 @@ class Replication:
         by = f"{self._step(versus.difference.difference)} (95 % confidence interval {ends})"
         if versus.p_holm < ALPHA:
             return f"{best.setting} beats {other.setting} by {by}, p = {versus.p_holm:.2g} after Holm's correction"
-        if self.metric is not Metric.VAL_LOSS and low >= -SMALL and high <= SMALL:
-            return f"{best.setting} and {other.setting} do not differ by more than {self._size(SMALL)}: {by}"
+        if self.metric is not Metric.VAL_LOSS and low >= -NEGLIGIBLE and high <= NEGLIGIBLE:
+            return f"{best.setting} and {other.setting} do not differ by more than {self._size(NEGLIGIBLE)}: {by}"
         return (
             f"{best.setting} and {other.setting} do not differ significantly: {by}; this many seeds and images detect "
             f"a difference of {self._size(versus.visible)} with 80 % power"

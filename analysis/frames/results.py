@@ -20,6 +20,7 @@ from analysis.frames.columns import (
 from analysis.frames.select import select
 from analysis.frames.snapshot import ReadTrial, RunPath, Snapshot, Source
 from analysis.frames.snapshot.collector import paused_collector
+from analysis.statistics import sigmoid
 from analysis.wording import SECONDARY
 from sweep.request.config import SweepConfig
 from sweep.request.open_run import open_run
@@ -120,7 +121,7 @@ def predictions(run: Source, trial_ids: Sequence[str] | None = None) -> pd.DataF
                 f"{trial_id} of {snapshot.folder.path} has none"
             )
         frame = trial.record.predictions(best.epoch)
-        probability = 1 / (1 + np.exp(-frame["logit"].astype(float)))
+        probability = sigmoid(frame["logit"].to_numpy(np.float64))
         found.append(frame.assign(trial_id=trial_id, epoch=best.epoch, probability=probability))
     columns = dtypes(PREDICTIONS)
     return (pd.concat(found, ignore_index=True) if found else frame_of([], columns))[

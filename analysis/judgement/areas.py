@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.judgement.bootstrap import Estimate, areas_and_bands
-from analysis.judgement.predicted import labels_of, sigmoid
+from analysis.judgement.predicted import labels_of
+from analysis.statistics import sigmoid
 from analysis.wording import number, percent
 
 FAR: Final = 1e300  # stands for an infinite logit: finite, and beyond any that a model outputs

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import CONFIDENCE, Interval
+from analysis.levels import CONFIDENCE
+from analysis.statistics import Interval
 from analysis.wording import number
 
 BOOTSTRAPS: Final = 1_000  # draws; assumed

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.judgement.bootstrap import BOOTSTRAPS, CELLS, Estimate, Floats, mean_of_images
-from analysis.judgement.predicted import labels_of, probabilities
-from analysis.statistics import CONFIDENCE, Interval, wilson
+from analysis.judgement.predicted import labels_of, probabilities, rights
+from analysis.levels import CONFIDENCE
+from analysis.statistics import Interval, wilson
 from analysis.wording import counted, number, percent, points
 
 BINS: Final = 10
@@ -103,15 +104,15 @@ def calibration_of(predictions: pd.DataFrame) -> Calibration:
                 wilson(positives, images),
             )
         )
-    share, predicted = float(labels.mean()), probability > 0.5
+    share = float(labels.mean())
     return Calibration(
         tuple(bins),
         mean_of_images((probability - labels) ** 2, labels),
         share * (1 - share),
         sum(b.images * abs(b.probability - b.share) for b in bins) / len(labels),
         _error_by_chance(probability, place),
-        float(np.where(predicted, probability, 1 - probability).mean()),
-        float((predicted == labels).mean()),
+        float(np.maximum(probability, 1 - probability).mean()),
+        float(rights(predictions).mean()),
     )
 
 

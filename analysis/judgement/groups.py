@@ -9,7 +9,8 @@ from typing import Final
 import pandas as pd
 
 from analysis.judgement.predicted import rights
-from analysis.statistics import ALPHA, Difference, Interval, holm, two_proportions, wilson
+from analysis.levels import ALPHA
+from analysis.statistics import Difference, Interval, holm, two_proportions, wilson
 from analysis.wording import counted, percent, points
 from sweep.request.config import SweepConfig
 from trainable.data import attributes_by_file, find_table

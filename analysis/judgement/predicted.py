@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judgement.bootstrap import Floats, Labels
+from analysis.statistics import sigmoid
 from trainable.metric import is_right
 
 
@@ -21,10 +22,3 @@ def rights(predictions: pd.DataFrame) -> Labels:
 def probabilities(predictions: pd.DataFrame) -> Floats:
     """(images,): predicted probability of class 1."""
     return sigmoid(predictions["logit"].to_numpy(np.float64))
-
-
-def sigmoid(logits: Floats) -> Floats:
-    from scipy.special import expit
-
-    found: Floats = expit(logits)
-    return found

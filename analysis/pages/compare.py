@@ -16,8 +16,9 @@ from analysis.frames import results
 from analysis.frames.select import select
 from analysis.frames.snapshot import Snapshot, Source
 from analysis.judgement.predicted import rights
+from analysis.levels import ALPHA
 from analysis.pages.page import figure_json, render_page
-from analysis.statistics import ALPHA, Right, holm, mcnemar
+from analysis.statistics import Right, holm, mcnemar
 from analysis.wording import counted, percent, points, right_alone, setting
 from trainable.errors import RequestError
 from trainable.metric import Metric

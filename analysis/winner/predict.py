@@ -29,6 +29,7 @@ from trainable.errors import RequestError
 from trainable.fit import predict
 from trainable.frozen.reference import EVALUATION_BATCH, Batches, Pass, Work, plain_batches
 from trainable.hardware.cpus import usable_cpus
+from trainable.metric import predicted_classes
 from trainable.network.model import TransferVGG16
 
 
@@ -96,7 +97,9 @@ class WinnerModel:
             logits = predict(self.model, told, settings)[: len(given)]
         found = pd.DataFrame({"file": names, "logit": logits.numpy()})
         found["probability"] = probabilities(found)
-        found["class"] = [self.classes[int(logit > 0)] for logit in found["logit"]]
+        found["class"] = [
+            self.classes[int(positive)] for positive in predicted_classes(found["logit"])
+        ]
         return found
 
 

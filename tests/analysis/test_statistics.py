@@ -9,9 +9,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
+from analysis.levels import ALPHA, CONFIDENCE
 from analysis.statistics import (
-    ALPHA,
-    CONFIDENCE,
     Interval,
     between,
     confusion,

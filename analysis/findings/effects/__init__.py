@@ -18,11 +18,12 @@ from analysis.findings.effects.edges import Edge, edges_of
 from analysis.findings.effects.endings import Rise, rise_of
 from analysis.findings.effects.learning import LearningCurve, Moment, moment_of, part
 from analysis.findings.effects.said import Saying
-from analysis.findings.effects.verdicts import MATTERS, what_mattered
+from analysis.findings.effects.verdicts import what_mattered
 from analysis.frames.learned import flat_until, validation_classes
 from analysis.frames.select import select
 from analysis.frames.snapshot import ReadTrial, Snapshot, Source
 from analysis.frames.snapshot.rights import rights_of, validation_labels
+from analysis.levels import NEGLIGIBLE
 from analysis.statistics import Labels
 from analysis.wording import counted, is_rate, metric_name, number, points
 from sweep.search.ranking import BY_THEMSELVES
@@ -154,7 +155,7 @@ def _mattered(
             rights.append(None if seen is None or best is None else weights * seen[best])
         if any(rights[place] is None for place in compared):
             rights = None
-    matters = None if metric is Metric.VAL_LOSS else MATTERS
+    matters = None if metric is Metric.VAL_LOSS else NEGLIGIBLE
     return what_mattered(curves, rights, read.config.space.dimensions, moment, chance, matters)
 
 

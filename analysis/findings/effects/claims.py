@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from analysis.findings.effects.learning import Apart, Count, Moment
-from analysis.statistics import ALPHA
+from analysis.levels import ALPHA
 
 
 class Verdict(StrEnum):

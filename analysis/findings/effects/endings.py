@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from analysis.findings.effects.learning import Numbers
-from analysis.statistics import CONFIDENCE
+from analysis.levels import CONFIDENCE
 
 FEWEST_EPOCHS: Final = 3
 """The fewest epochs for a slope: a line through two points has no error; assumed."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from analysis.findings.effects.claims import Effect, Mattered, Trend, Verdict
 from analysis.findings.effects.learning import MANY, Count
-from analysis.findings.effects.verdicts import MATTERS
+from analysis.levels import NEGLIGIBLE
 from analysis.wording import MINUS, NARROW, counted, is_rate, setting_value
 from trainable.metric import Metric
 
@@ -76,7 +76,7 @@ class Saying:
         if effect.verdict is Verdict.NO_DIFFERENCE:
             return (
                 f"{self.when}, {effect.name} {first} and {second}{own} show no difference larger than "
-                f"{self._by(MATTERS, 0)} ({by})"
+                f"{self._by(NEGLIGIBLE, 0)} ({by})"
             )
         seen = f"such a run detects a difference of {self._by(effect.visible)} with 80 % power"
         if is_rate(self.metric) and effect.visible >= 1:

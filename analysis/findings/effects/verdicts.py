@@ -28,14 +28,13 @@ from analysis.findings.effects.model import (
     terms_of,
 )
 from analysis.image_variance import Uncertain
-from analysis.statistics import ALPHA, holm
+from analysis.levels import ALPHA, NEGLIGIBLE
+from analysis.statistics import holm
 from analysis.wording import SECONDARY
 from sweep.request.space import Choice, Dimension
 
 FEWEST_SPARE: Final = 4
 """The fewest degrees of freedom of the error (trials minus parameters) for any conclusion; assumed."""
-MATTERS: Final = 0.01
-"""A difference of a share or area up to this does not matter: one point; assumed."""
 TOGETHER: Final = "strategy with lr"
 
 
@@ -45,7 +44,7 @@ def what_mattered(
     dimensions: Sequence[Dimension],
     moment: Moment,
     chance: float,
-    matters: float | None = MATTERS,
+    matters: float | None = NEGLIGIBLE,
 ) -> Mattered:
     """Verdicts on all settings.
 

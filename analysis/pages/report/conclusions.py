@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from analysis.findings.cost import Cost, cost_of
 from analysis.findings.effects import Effects, effects_of
@@ -11,9 +10,8 @@ from analysis.findings.replicates import Replication, compare_replicates
 from analysis.frames.ledger import Opening
 from analysis.frames.select import Selection, select
 from analysis.frames.snapshot import Snapshot
+from analysis.levels import FINALISTS
 from trainable.errors import RequestError
-
-FINALISTS: Final = 5  # each further one makes Holm's correction stricter; assumed
 
 
 @dataclass(frozen=True)

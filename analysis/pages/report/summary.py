@@ -9,8 +9,8 @@ from analysis.findings.finalists import Finalists
 from analysis.findings.replicates import Replication
 from analysis.frames.ledger import Opening
 from analysis.frames.select import Selection
+from analysis.levels import ALPHA
 from analysis.pages.report.conclusions import Conclusions
-from analysis.statistics import ALPHA
 from trainable.show.wording import duration
 
 
