@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from trainable.data import LabelledImages
-from trainable.data import inspection as audit_module
+from trainable.data import inspection as inspecting
 from trainable.data.images import TrainingData
 from trainable.data.inspection import inspect_images
 from trainable.data.overlap import near_pairs
@@ -43,8 +43,8 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def look(images: LabelledImages, cpus: int, by_processes: bool) -> float:
     """Inspect every image, with nothing remembered."""
-    audit_module.usable_cpus = lambda: cpus  # type: ignore[attr-defined]
-    audit_module.WORTH_PROCESSES = 0 if by_processes else sys.maxsize  # type: ignore[misc]
+    inspecting.usable_cpus = lambda: cpus  # type: ignore[attr-defined]
+    inspecting.WORTH_PROCESSES = 0 if by_processes else sys.maxsize  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as memory:
         return seconds(lambda: inspect_images(images.folder, images.files, Path(memory)))
 

@@ -32,7 +32,7 @@ class Cost:
     """Epochs of the budget that pruned trials did not run; trials that an audit ran to the end are not counted."""
     pruned_seconds: float
     """The time that these would have taken at each trial's own pace."""
-    shared_seconds: float | None
+    saved_seconds: float | None
     """Saved by sharing frozen work, at the run's measured pace of frozen layers; None if no pace was measured."""
     lost_epochs: int
     """Repeated after a fault because no saved state covered them."""
@@ -59,14 +59,14 @@ class Cost:
                 f"pruning saved {counted(self.pruned_epochs, 'epoch')}, about {duration(self.pruned_seconds)} of "
                 "training time, summed over trials"
             )
-        if self.shared_seconds is None:
+        if self.saved_seconds is None:
             yield (
                 "sharing saved all work of frozen layers: their outputs were already in the store, so the time saved "
                 "was not measured in this run"
             )
-        elif self.shared_seconds > 0:
+        elif self.saved_seconds > 0:
             yield (
-                f"sharing frozen work saved about {duration(self.shared_seconds)} of training time, summed over trials"
+                f"sharing frozen work saved about {duration(self.saved_seconds)} of training time, summed over trials"
             )
         if self.lost_epochs:
             yield (
@@ -98,7 +98,7 @@ def cost_of(run: Source) -> Cost:
     read = Snapshot.of(run)
     config, manifest, records = read.config, read.manifest, read.trials
     device = manifest.settings.device if manifest.settings else "cpu"
-    share_at = _shares(manifest, device)
+    devices_at = _devices_of_epochs(manifest, device)
     rows = {record.trial_id: record.rows() for record in records}
     audited = {record.asked.audits for record in records}
     unrun = {
@@ -115,21 +115,21 @@ def cost_of(run: Source) -> Cost:
         epochs=len(every),
         seconds=sum(row.seconds for row in every) + lost_seconds,
         device="GPU" if device == "cuda" else "CPU",
-        device_seconds=sum(row.seconds * share_at(row.ended_at) for row in every)
-        + sum(facts["seconds"] * share_at(facts.get("at", "")) for facts in lost),
+        device_seconds=sum(row.seconds * devices_at(row.ended_at) for row in every)
+        + sum(facts["seconds"] * devices_at(facts.get("at", "")) for facts in lost),
         pruned_epochs=sum(unrun.values()),
         pruned_seconds=sum(
             epochs * float(np.mean([row.seconds for row in rows[trial_id]]))
             for trial_id, epochs in unrun.items()
         ),
-        shared_seconds=frozen_work(every)["saved_seconds"],
+        saved_seconds=frozen_work(every)["saved_seconds"],
         lost_epochs=sum(facts["epochs"] for facts in lost),
         lost_seconds=lost_seconds,
         pruning=pruning_of(read),
     )
 
 
-def _shares(manifest: Manifest, device: str) -> Callable[[str], float]:
+def _devices_of_epochs(manifest: Manifest, device: str) -> Callable[[str], float]:
     """GPUs or CPUs of a trial in the session at a given moment; those of the run where that was not recorded."""
 
     def of(granted: Granted | None) -> float:
@@ -139,14 +139,14 @@ def _shares(manifest: Manifest, device: str) -> Callable[[str], float]:
 
     sessions = manifest.sessions
     started = [session.started for session in sessions]
-    shares = [of(session.granted or manifest.resources) for session in sessions]
+    devices = [of(session.granted or manifest.resources) for session in sessions]
     first = of(manifest.resources)
 
-    def share_at(moment: str) -> float:
+    def devices_at(moment: str) -> float:
         place = bisect_right(started, moment)
-        return shares[place - 1] if place else first
+        return devices[place - 1] if place else first
 
-    return share_at
+    return devices_at
 
 
 def spent(trials: pd.DataFrame, cost: Cost) -> dict[str, float]:
@@ -156,5 +156,5 @@ def spent(trials: pd.DataFrame, cost: Cost) -> dict[str, float]:
         **{status.value: float(by_status.get(status.value, 0.0)) for status in Status},
         "repeated after faults": cost.lost_seconds,
         "saved by pruning": cost.pruned_seconds,
-        "saved by sharing": cost.shared_seconds or 0.0,
+        "saved by sharing": cost.saved_seconds or 0.0,
     }

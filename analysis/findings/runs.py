@@ -44,7 +44,7 @@ def _run(run: Snapshot) -> dict[str, Any]:
         "epochs": cost.epochs,
         "seconds": cost.seconds,
         "device_hours": cost.device_hours,
-        "saved_seconds": cost.shared_seconds,
+        "saved_seconds": cost.saved_seconds,
         "times_test_opened": len(openings),
     }
     if won is not None:

@@ -62,9 +62,15 @@ SETTINGS: Final = {
     "config/augmentation_seed": Column(WHOLE, "seed of the views"),
 }
 _RATES: Final = {
-    "train_loss": Column(REAL, "binary cross-entropy on the training images", "nats"),
+    "train_loss": Column(
+        REAL,
+        "binary cross-entropy on the training images, during the epoch; weighted by `class_weight`",
+        "nats",
+    ),
     "train_accuracy": Column(REAL, "on the training images, during the epoch", "share, 0 to 1"),
-    "val_loss": Column(REAL, "binary cross-entropy on the validation images", "nats"),
+    "val_loss": Column(
+        REAL, "binary cross-entropy on the validation images, never weighted", "nats"
+    ),
     "val_accuracy": Column(REAL, "on the validation images, threshold 0.5", "share, 0 to 1"),
     "val_balanced_accuracy": Column(REAL, "mean of the recalls of both classes", "share, 0 to 1"),
     "val_auc": Column(REAL, "area under the ROC curve", "0 to 1"),
@@ -76,7 +82,11 @@ _FROZEN: Final = {
     "saved_multiply_adds": Column(
         WHOLE, "work that the path without sharing would have done in addition", "multiply-adds"
     ),
-    "shared_images": Column(WHOLE, "images whose frozen features came from the store", "images"),
+    "shared_images": Column(
+        WHOLE,
+        "images whose frozen features were read, from disk or memory, and not computed",
+        "images",
+    ),
     "waited_seconds": Column(
         REAL, "time waited for features that another trial was computing", "seconds"
     ),
@@ -205,7 +215,8 @@ def as_markdown() -> str:
     lines = [
         "# The frames",
         "",
-        "`analysis.frames.results` makes them from a run folder, also while the run is under way.",
+        "`analysis.frames.results` makes them from a run folder, also while the run is under way; the last one,",
+        "over several runs, `analysis.findings.runs` does.",
         "`analysis results RUN` writes the first two as Parquet and CSV into the run's `results/`;",
         "`results.read_frame(path)` reads either back exactly. Each call takes a run's folder, which it reads, or the",
         "result of `results.read(run)`: then the run is read once, and frames, winner and decisions of a run that is",

@@ -20,6 +20,7 @@ TOLERANCE: Final = 1e-5
 """How far a probability may differ from torch's in float32: other kernels add in another order
 (docs/how-to/use-the-winner.md)."""
 CHECKED_IMAGES: Final = 3
+"""More than one, since the file must take any number of images; assumed."""
 
 
 def refuse_without_onnx() -> None:

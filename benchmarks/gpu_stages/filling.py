@@ -34,7 +34,7 @@ MANY: Final = 4096
 def fill(job: Job, note: Note) -> None:
     """Images inspected, cold and warm; the store filled by block5 and then by the head; each step on its own."""
     os.environ["SWEEP_STORE"] = str(job.store)
-    note(audit=_audit(job))
+    note(inspection=_inspection(job))
     half = job.half if job.device == "cuda" else "float32"
     bench = full(job, job.training, job.validation, epochs=2, precision=half)
     try:
@@ -61,7 +61,7 @@ def fill(job: Job, note: Note) -> None:
     note(alone=_alone(job, bench))
 
 
-def _audit(job: Job) -> dict[str, Any]:
+def _inspection(job: Job) -> dict[str, Any]:
     """Seconds to read the table, split it, and inspect and compare all images: cold, and with everything remembered."""
     config = DataConfig(
         images=job.faces / "faces", table=job.table, target="Smiling", image_size=job.image_size

@@ -121,7 +121,7 @@ def expected_epochs(config: SweepConfig) -> float:
 def decide_for(
     config: SweepConfig, rates: Rates, training: int, validation: int, half: bool
 ) -> StorePlan:
-    """The decision for a sweep; `half` says whether its frozen layers compute in half precision."""
+    """What to keep for a sweep; `half` says whether its frozen layers compute in half precision."""
     item = 2 if half or config.store.format == "float16" else 4
 
     def size(cut: int) -> int:

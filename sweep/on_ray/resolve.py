@@ -193,7 +193,7 @@ def own_store() -> Path | None:
 
 
 def _share_work(run: Run, resolved: Resolved, here: bool, console: PlainConsole) -> Resolved:
-    """Decide by measured rates which frozen work is kept; an earlier decision does not count."""
+    """Decide by measured rates which frozen work is kept; what an earlier session kept does not count."""
     config, granted = run.config, resolved.granted
     settings = resolved.settings.model_copy(update={"sharing": None})
 
@@ -219,13 +219,13 @@ def _share_work(run: Run, resolved: Resolved, here: bool, console: PlainConsole)
     if isinstance(rates, str):
         console.warn(f"frozen features are not shared, since the store can't be used: {rates}")
         return decided(settings, {"off": rates})
-    decision = decide_for(
+    plan = decide_for(
         config,
         rates,
         len(data.training),
         len(data.validation),
         half=settings.precision != "float32",
     )
-    console.print(decision.said(), soft_wrap=True)
-    sharing = decision.sharing(config.store.limit)
-    return decided(settings.model_copy(update={"sharing": sharing}), decision.facts())
+    console.print(plan.said(), soft_wrap=True)
+    sharing = plan.sharing(config.store.limit)
+    return decided(settings.model_copy(update={"sharing": sharing}), plan.facts())

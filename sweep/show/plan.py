@@ -134,9 +134,9 @@ def _sharing(config: SweepConfig, prepared: Prepared) -> str:
             rates = measure_rates(prepared.backbone, probe)
         except OSError as error:
             return f"sharing: none, since the store can't be used: {error}"
-        decision = decide_for(config, rates, *images, half=precision != "float32")
-        lines.append(f"{decision.said()} ({where})")
-        frozen = decision.seconds_shared
+        plan = decide_for(config, rates, *images, half=precision != "float32")
+        lines.append(f"{plan.said()} ({where})")
+        frozen = plan.seconds_shared
     if gpus and config.sharing == "on":  # on a CPU, a few steps of the largest head take too long
         run = RunSettings(
             folder=config.folder,

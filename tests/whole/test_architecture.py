@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -24,6 +25,7 @@ OPEN_TEST_IMAGES = {
 }
 OPEN_GIVEN_IMAGES = {"analysis/winner/predict.py", "trainable/data/given.py"}
 """Images that a person names: they may be test images, which the first of these asks before any is decoded."""
+MOST_FILES, MOST_PARAMETERS, MOST_LINES = 12, 6, 60
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for package in BEFORE
@@ -91,6 +93,29 @@ def test_nothing_is_imported_by_a_name_that_is_made_at_run_time() -> None:
             n.id for n in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(n, ast.Name)
         }
         assert not names & {"__import__", "import_module", "importlib"}, file
+
+
+def functions(file: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_no_room_is_crowded() -> None:
+    files = Counter(file.rpartition("/")[0] for file in FILES if not file.endswith("__init__.py"))
+    assert not {room: count for room, count in files.items() if count > MOST_FILES}
+
+
+def test_no_function_is_long_or_takes_much() -> None:
+    """But commands, whose parameters are their options, and the training loop, which is one thought."""
+    for file in FILES:
+        for function in functions(file):
+            name, given = f"{file}: {function.name}", function.args
+            named = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            taken = sum(each.arg not in ("self", "cls") for each in named)
+            assert taken <= MOST_PARAMETERS or file.endswith("__main__.py"), name
+            lines = (function.end_lineno or 0) - function.lineno + 1
+            assert lines <= MOST_LINES or name == "trainable/fit.py: fit", name
 
 
 def test_ray_is_imported_only_by_the_trainable_and_in_the_room_on_ray() -> None:

@@ -1,7 +1,9 @@
 """What both commands and all of theirs have, and what `make clean` leaves."""
 
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,25 @@ def test_a_command_shows_its_help_with_one_dash_and_with_two(name: str, command:
     short, long = (CliRunner().invoke(APPS[name], [*words, option]) for option in ("-h", "--help"))
     assert short.exit_code == long.exit_code == 0
     assert short.output == long.output and "Usage:" in short.output
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_a_command_starts_without_what_only_some_of_its_subcommands_need(name: str) -> None:
+    """`sweep status` on a login node takes no ten seconds to import Ray and torch."""
+    heavy = "ray", "torch", "optuna", "pandas", "sklearn"
+    code = f"import sys, {name}.__main__; print([name for name in {heavy} if name in sys.modules])"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_every_subcommand_is_in_the_architecture_and_in_its_files_first_line(name: str) -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    (line,) = re.findall(rf"^  __main__.py +{name} (.+)$", page, re.MULTILINE)
+    first = (sys.modules[f"{name}.__main__"].__doc__ or "").splitlines()[0]
+    commands = [command for app, command in COMMANDS if app == name and command]
+    assert sorted(line.split(" | ")) == sorted(commands)
+    assert sorted(re.findall(r"[a-z]+", first.partition(":")[2])) == sorted(commands)
 
 
 @pytest.mark.parametrize("name", APPS)

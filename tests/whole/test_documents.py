@@ -44,6 +44,25 @@ def test_the_architecture_lists_every_room_and_file_of_a_package(package: str) -
     assert tree()[package] == {path.name + "/" * path.is_dir() for path in inside}
 
 
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    """By its path from the top, a package or a room; files of a run folder are named too, and left out here."""
+    page = (
+        (ROOT / "docs" / "explanation" / "architecture.md").read_text().split("## Where things")[0]
+    )
+    rooms = [ROOT, *(path for top in PACKAGES for path in (ROOT / top).rglob("") if path.is_dir())]
+    named = {
+        text.rstrip("/")
+        for text in re.findall(r"`([\w/.]+)`", page)
+        if "/" in text and not text.startswith(("trials/", "sessions/", "results/", "config/"))
+    }
+    missing = {
+        name
+        for name in named
+        if not any((room / name).exists() or (room / f"{name}.py").exists() for room in rooms)
+    }
+    assert not missing and len(named) > 40, missing
+
+
 def headings(document: Path) -> set[str]:
     """What a link may name after `#`: a heading in small letters, without punctuation, blanks as hyphens."""
     found = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)

@@ -84,7 +84,7 @@ def inspect_images(
     `progress` is called with the number of images done since its last call.
     """
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    remembered = memory / f"audit-{name}.parquet"
+    remembered = memory / f"inspection-{name}.parquet"
     known = _recall(remembered)
     found: dict[str, tuple[object, ...]] = {}
     fresh: list[tuple[str, int, int]] = []

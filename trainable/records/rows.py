@@ -48,7 +48,9 @@ BROKEN: Final = (Status.DIVERGED, Status.COLLAPSED)
 class Row:
     """One finished epoch. The first group must repeat exactly on a CPU; the second is measured.
 
-    A new measure goes where it belongs by its meaning, and into `ADDED` with its value for rows that lack it.
+    A new measure goes where it belongs by its meaning, and into `ADDED` with its value for rows that lack it. How its
+    name begins says what is done with it: `train_` and `val_` are losses and rates and must repeat exactly; `frozen_`,
+    `saved_`, `shared_` and `waited_` are summed over a trial's epochs.
     """
 
     epoch: int
@@ -73,7 +75,7 @@ class Row:
     saved_multiply_adds: int = 0
     """Of frozen layers without sharing, minus those done; negative if chunks were filled for later epochs."""
     shared_images: int = 0
-    """Images whose frozen features were read from the store instead."""
+    """Images whose frozen features were read instead, from disk or the device's memory."""
     waited_seconds: float = 0.0
     """Waiting for frozen features that other trials were computing."""
     skipped_steps: int = 0

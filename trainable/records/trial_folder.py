@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from trainable.write_behind import Behind
 
 LOG = logging.getLogger(__name__)
-NOTE_SECONDS: Final = 5.0
+NOTE_SECONDS: Final = (
+    5.0  # a person who looks again sees another note, and a shared disk is spared; assumed
+)
 
 
 @dataclass

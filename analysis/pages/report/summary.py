@@ -93,7 +93,7 @@ def _cost(cost: Cost) -> Iterator[str]:
         f"{what} saved {duration(seconds)}"
         for what, seconds in (
             ("pruning", cost.pruned_seconds),
-            ("sharing frozen work", cost.shared_seconds),
+            ("sharing frozen work", cost.saved_seconds),
         )
         if seconds is not None and seconds > 0
     ]

@@ -81,7 +81,7 @@ def test_epochs_that_were_not_run_are_counted_at_the_trials_own_pace(run: RunFol
     assert (found.trials, found.epochs) == (8, 6 * EPOCHS + 4)
     assert found.seconds == 6 * EPOCHS * 2.0 + 3 * 4.0 + 3.0
     assert (found.pruned_epochs, found.pruned_seconds) == (6 + 8, 6 * 4.0 + 8 * 3.0)
-    assert found.shared_seconds == pytest.approx((6 * EPOCHS + 4) * 3.0)
+    assert found.saved_seconds == pytest.approx((6 * EPOCHS + 4) * 3.0)
 
 
 def test_a_pruned_trial_that_an_audit_runs_to_its_end_saved_nothing(run: RunFolder) -> None:
@@ -99,7 +99,7 @@ def test_a_saving_is_the_same_figure_wherever_it_is_said(run: RunFolder) -> None
             warm = {"frozen_seconds": 0.0, "frozen_multiply_adds": 0, "saved_multiply_adds": 40}
             record.append(replace(row(epoch, 0.8, 2.0), **warm))  # type: ignore[arg-type]
     seconds = (6 * EPOCHS * 30 + 2 * EPOCHS * 40) / 10  # at 10 multiply-adds a second
-    assert cost_of(run.path).shared_seconds == pytest.approx(seconds)
+    assert cost_of(run.path).saved_seconds == pytest.approx(seconds)
     assert results.work(run.path)["saved_seconds"] == pytest.approx(seconds)
     assert read_status(run.path)["frozen_work"]["saved_seconds"] == pytest.approx(seconds)
     frame = results.trials(run.path)
@@ -126,7 +126,7 @@ def test_what_a_full_store_saved_is_a_sentence_without_a_figure(run: RunFolder) 
         lines = (json.dumps(each.to_json()) for each in rows)
         (record.folder / "epochs.jsonl").write_text("".join(f"{line}\n" for line in lines))
     found = cost_of(run.path)
-    assert found.shared_seconds is None and found.to_json()["shared_seconds"] is None
+    assert found.saved_seconds is None and found.to_json()["saved_seconds"] is None
     assert "were already in the store" in " ".join(found.said())
     assert results.trials(run.path)["saved_seconds"].isna().all()
     assert compare([run.path])["saved_seconds"].isna().all()

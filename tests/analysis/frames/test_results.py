@@ -92,6 +92,14 @@ def test_every_setting_of_a_trial_has_a_column(unchanged: Path) -> None:
     assert {f"config/{name}" for name in TrialConfig.model_fields} <= columns
 
 
+def test_every_column_of_a_trial_beside_its_settings_has_a_value_in_some_trial(run: Path) -> None:
+    path = next(run.glob("trials/*/status.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"slot": "node-1 GPU 0"}))
+    frame = results.trials(run)
+    columns = [name for name in TRIALS if not name.startswith("config/")]
+    assert not [name for name in columns if frame[name].isna().all()]
+
+
 def test_every_measure_of_an_epoch_has_a_column(unchanged: Path) -> None:
     assert set(results.epochs(unchanged)) == {"trial_id", "number", *ROW_COLUMNS}
     assert {*RATE_COLUMNS, *FROZEN_COLUMNS} <= set(results.trials(unchanged))

@@ -185,9 +185,10 @@ def test_qmc_proposals_are_scipys_scrambled_sobol_sequence() -> None:
     assert [trial.settings.lr for trial in run(config)] == pytest.approx(list(expected))
 
 
-def test_tpe_learns_from_what_is_on_record() -> None:
+@pytest.mark.parametrize("method", SAMPLERS)
+def test_a_sampler_learns_from_what_is_on_record(method: str) -> None:
     config = configure(
-        {"strategy": "head", "lr": {"loguniform": [1e-6, 1.0]}}, method="tpe", trials=40
+        {"strategy": "head", "lr": {"loguniform": [1e-6, 1.0]}}, method=method, trials=40
     )
     distances = [abs(np.log10(trial.settings.lr) + 3) for trial in run(config)]
     assert np.median(distances[20:]) < 0.6 * np.median(distances[:10])
@@ -289,7 +290,7 @@ def test_a_space_too_large_to_list_is_drawn_from_until_something_is_new(
     assert len(done) == len({trial.trial_id for trial in done}) == 12
 
 
-@pytest.mark.parametrize("method", ["random", "qmc", "tpe"])
+@pytest.mark.parametrize("method", sorted(set(get_args(Method)) - {"grid"}))
 def test_where_nothing_is_searched_there_is_one_trial(method: str) -> None:
     (only,) = run(configure({"strategy": "full"}, method=method, trials=3))
     assert only.settings.strategy == "full"

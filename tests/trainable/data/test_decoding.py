@@ -19,7 +19,7 @@ from PIL import Image
 from tests.support.faces import Faces, picture, write_faces
 from tests.support.project import ROOT
 from trainable.data import LabelledImages, load_pixels, open_test_data, open_training_data
-from trainable.data import inspection as audit_module
+from trainable.data import inspection as inspecting
 from trainable.data.decoding import decoder
 from trainable.data.decoding import process as decoder_process
 from trainable.data.decoding.pool import Decoders
@@ -124,7 +124,7 @@ def test_views_are_made_of_them_as_of_those_decoded_here(images: LabelledImages)
     assert torch.equal(found, expected)
 
 
-def test_rows_of_the_audit_are_those_that_are_found_here(
+def test_rows_of_the_inspection_are_those_that_are_found_here(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "mixed"
@@ -136,11 +136,11 @@ def test_rows_of_the_audit_are_those_that_are_found_here(
     (folder / "half.jpg").write_bytes((folder / "colour.jpg").read_bytes()[:900])
     (folder / "folder.jpg").mkdir()
     files = [*sorted(path.name for path in folder.iterdir()), "missing.jpg"]
-    monkeypatch.setattr(audit_module, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(inspecting, "usable_cpus", lambda: 2)
     found: dict[int, pd.DataFrame] = {}
     counts: dict[int, list[int]] = {}
     for worth in (10**9, 1):
-        monkeypatch.setattr(audit_module, "WORTH_PROCESSES", worth)
+        monkeypatch.setattr(inspecting, "WORTH_PROCESSES", worth)
         counts[worth] = []
         found[worth] = inspect_images(
             folder, files, tmp_path / str(worth), counts[worth].append

@@ -103,7 +103,7 @@ def test_a_memory_that_is_damaged_or_gone_is_made_anew(
     assert inspect_images(own.images, own.files, memory).newly_read == 0
 
 
-def test_without_room_to_remember_the_audit_goes_on_and_says_so(
+def test_without_room_to_remember_the_inspection_goes_on_and_says_so(
     own: Faces, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
