@@ -82,7 +82,7 @@ class Cost:
             **facts,
             "device_hours": self.device_hours,
             "devices_per_trial": self.devices_per_trial,
-            "strategies": pruning["arms"],
+            "strategies": pruning["strategies"],
             "audit": pruning["audit"],
             "warnings": list(self.pruning.warnings()),
             "said": list(self.said()),

@@ -25,7 +25,7 @@ simulated (docs/log.md)."""
 
 
 @dataclass(frozen=True)
-class Arm:
+class PrunedStrategy:
     """What became of the search's trials of one strategy."""
 
     strategy: str
@@ -104,16 +104,16 @@ class Audit:
 class Pruning:
     """What was pruned of each strategy, in the order of suggestion, and what the audits show."""
 
-    arms: tuple[Arm, ...]
+    strategies: tuple[PrunedStrategy, ...]
     audit: Audit | None
     """None if no trial was audited, or none of the search has finished."""
 
     def said(self) -> Iterator[str]:
         """What was seen, in sentences; none if no trial was pruned."""
-        if not any(arm.pruned for arm in self.arms):
+        if not any(each.pruned for each in self.strategies):
             return
-        for arm in self.arms:
-            yield from arm.said()
+        for each in self.strategies:
+            yield from each.said()
         if self.audit is not None and self.audit.ahead:
             yield (
                 f"{counted(self.audit.ahead, 'audited trial')} ended ahead of the best trial of the search, but by "
@@ -121,7 +121,9 @@ class Pruning:
             )
         if self.audit is not None and self.audit.missing:
             yield f"{counted(self.audit.missing, 'audit')} without a result: still to come, or failed"
-        if not any(arm.audits for arm in self.arms) and all(arm.is_known for arm in self.arms):
+        if not any(each.audits for each in self.strategies) and all(
+            each.is_known for each in self.strategies
+        ):
             yield (
                 "no pruned trial was run to the end, so ASHA may have stopped a better one: "
                 f"{self._command()} checks a sample"
@@ -129,16 +131,16 @@ class Pruning:
 
     def warnings(self) -> Iterator[str]:
         """What a reader must know before trusting a comparison, in sentences."""
-        for arm in self.arms:
-            if not arm.is_known:
+        for each in self.strategies:
+            if not each.is_known:
                 tells = (
                     "its audits will show it"
-                    if arm.audits
+                    if each.audits
                     else f"{self._command()} runs pruned trials to the end to find out"
                 )
                 yield (
-                    f"no {arm.strategy} trial that learned ran to the end, so it is not known how {arm.strategy} would "
-                    f"have ended: {tells}"
+                    f"no {each.strategy} trial that learned ran to the end, so it is not known how {each.strategy} "
+                    f"would have ended: {tells}"
                 )
         if self.audit is not None and self.audit.better:
             named = ", ".join(f"{each}, {points(by)}" for each, by in self.audit.better.items())
@@ -150,8 +152,8 @@ class Pruning:
     def _command(self) -> str:
         """The command that audits enough trials of each strategy for a conclusion."""
         count = wanted(
-            {arm.strategy: arm.pruned for arm in self.arms},
-            {arm.strategy: arm.audits for arm in self.arms},
+            {each.strategy: each.pruned for each in self.strategies},
+            {each.strategy: each.audits for each in self.strategies},
         )
         return f"`sweep extend RUN --audit {count}`"
 
@@ -179,21 +181,21 @@ def pruning_of(run: Snapshot) -> Pruning:
     for trial in search:
         by_strategy.setdefault(trial.asked.settings.strategy, []).append(trial)
     classes = validation_classes(run)
-    arms = (
-        _arm(strategy, trials, run.config.metric, classes, audits, better)
+    strategies = (
+        _strategy(strategy, trials, run.config.metric, classes, audits, better)
         for strategy, trials in by_strategy.items()
     )
-    return Pruning(tuple(arms), audit)
+    return Pruning(tuple(strategies), audit)
 
 
-def _arm(
+def _strategy(
     strategy: str,
     trials: Sequence[ReadTrial],
     metric: Metric,
     classes: tuple[int, int],
     audits: Mapping[str, ReadTrial],
     better: Mapping[str, float],
-) -> Arm:
+) -> PrunedStrategy:
     statuses = Counter(trial.status().status for trial in trials)
     ended = [each for each in trials if each.status().status is Status.FINISHED]
     flat = sum(_is_flat(each, metric, classes) for each in ended)
@@ -201,7 +203,7 @@ def _arm(
     audited = [audits[each.trial_id] for each in pruned if each.trial_id in audits]
     told = sum(each.status().status in BY_THEMSELVES for each in audited)
     found = sum(each.trial_id in better for each in pruned)
-    return Arm(
+    return PrunedStrategy(
         strategy,
         len(trials),
         dict(sorted(Counter(len(each.epochs) for each in pruned).items())),

@@ -164,7 +164,7 @@ RUNS: Final[Mapping[str, Column]] = {
     "diverged": Column(WHOLE, "trials with a loss that is not finite", "trials"),
     "collapsed": Column(WHOLE, "trials that predicted one class only", "trials"),
     "failed": Column(WHOLE, "trials that raised an exception, after retries", "trials"),
-    "epochs": Column(WHOLE, "epochs of all trials", "epochs"),
+    "epochs": Column(WHOLE, "recorded epochs of all trials, without repeated ones", "epochs"),
     "seconds": Column(REAL, "duration of all epochs, including repeated ones", "seconds"),
     "device_hours": Column(REAL, "the same, times devices per trial", "hours"),
     "saved_seconds": TRIALS["saved_seconds"],

@@ -160,8 +160,8 @@ def _rung_of(run: Snapshot, decision: Decision) -> str:
     return run.by_id[decision.trial_id].asked.settings.strategy
 
 
-def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the trial frame; `run` is the frozen work of the whole run, whose pace is used for every trial."""
+def _trial(trial: ReadTrial, metric: Metric, done: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the trial frame; `done` is the frozen work of the whole run, whose pace is used for every trial."""
     asked, status, epochs, best = trial.asked, trial.status(), trial.epochs, trial.best(metric)
     facts: dict[str, Any] = {
         "trial_id": trial.trial_id,
@@ -183,7 +183,7 @@ def _trial(trial: ReadTrial, metric: Metric, run: Mapping[str, Any]) -> dict[str
         facts |= {"best_epoch": best.epoch} | {name: getattr(best, name) for name in RATE_COLUMNS}
         facts["gpu_memory_bytes"] = max(epochs.column("gpu_memory_bytes"))
         facts |= {name: sum(epochs.column(name)) for name in FROZEN_COLUMNS}
-        facts["saved_seconds"] = seconds_saved(facts["saved_multiply_adds"], run)
+        facts["saved_seconds"] = seconds_saved(facts["saved_multiply_adds"], done)
         facts["skipped_steps"] = sum(epochs.column("skipped_steps"))
     return facts
 

@@ -217,7 +217,7 @@ def measure_rates_on_a_node(
     return found
 
 
-def inspect(
+def look_at(
     found: list[Node], asked: MustSee, *, gpus: bool = True, here: bool
 ) -> list[dict[str, Any]]:
     """Check that every node sees the run folder and the images, and can write a mark in the run folder.

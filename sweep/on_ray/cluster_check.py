@@ -37,7 +37,7 @@ def _look(
     with tried_folder(config) as folder:
         write_json(folder / "manifest.json", {})
         must_see = MustSee(folder, images, first, session=0)
-        looks = cluster.inspect(found, must_see, gpus=granted.gpus > 0, here=False)
+        looks = cluster.look_at(found, must_see, gpus=granted.gpus > 0, here=False)
     gpus = gpus_of(kinds(looks)) if granted.gpus else []
     precision_on(gpus, config.resources.precision)
     asked = config.resources.gpus_per_trial != 0

@@ -69,7 +69,7 @@ def _go_on(
     """As the first session resolved it, including a trial's share of a GPU unless that was changed since."""
     config, before = run.config, run.manifest.resources
     settings = recorded.model_copy(update={"store": own_store()})
-    devices = _inspect(run, found, settings.device == "cuda", here)
+    devices = _look_at(run, found, settings.device == "cuda", here)
     refuse_device(settings, gpus_of(devices))
     resources = config.resources
     if resources.gpus_per_trial == "auto" and before is not None:
@@ -90,7 +90,7 @@ def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Re
     """As the configuration and the devices determine it, with the manifest that records it."""
     config, images = run.config, run.manifest.image_folder
     granted = allocate(config.resources, found, config.trials)
-    devices = _inspect(run, found, granted.gpus > 0, here)
+    devices = _look_at(run, found, granted.gpus > 0, here)
     gpus = gpus_of(devices) if granted.gpus > 0 else []
     if granted.gpus > 0 and not gpus and config.resources.gpus_per_trial == "auto":
         # Ray counts GPUs that torch can't use: trials get CPUs, as if there were none
@@ -132,12 +132,12 @@ def _begin(run: Run, found: list[Node], here: bool, console: PlainConsole) -> Re
     return Resolved(manifest, settings, granted, devices)
 
 
-def _inspect(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[str, Any]]:
+def _look_at(run: Run, found: list[Node], gpus: bool, here: bool) -> list[dict[str, Any]]:
     """Every kind of device that the nodes have, after a check that all nodes see what they must."""
     folder, images = run.folder, run.manifest.image_folder
     first = str(read_split(folder.split, ("train",))["file"].iloc[0])
     asked = MustSee(folder.path, images, first, len(run.manifest.sessions) + 1)
-    return kinds(cluster.inspect(found, asked, gpus=gpus, here=here))
+    return kinds(cluster.look_at(found, asked, gpus=gpus, here=here))
 
 
 def _graphs(

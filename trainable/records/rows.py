@@ -143,16 +143,16 @@ def with_saved_seconds(sums: Mapping[str, float]) -> dict[str, Any]:
     return {**sums, "saved_seconds": seconds_saved(sums["saved_multiply_adds"], sums)}
 
 
-def seconds_saved(multiply_adds: float, run: Mapping[str, float]) -> float | None:
-    """The seconds that these multiply-adds of frozen layers take, at the pace measured in `run` (sums over it).
+def seconds_saved(multiply_adds: float, work: Mapping[str, float]) -> float | None:
+    """The seconds that these multiply-adds of frozen layers take, at the pace measured in `work`: sums over a run.
 
     One pace for all trials of a run, so that their savings add up to the run's. None if nothing was computed and the
     pace is unknown: everything was already in the store.
     """
     if not multiply_adds:
         return 0.0
-    done = run["frozen_multiply_adds"]
-    return multiply_adds * run["frozen_seconds"] / done if done else None
+    done = work["frozen_multiply_adds"]
+    return multiply_adds * work["frozen_seconds"] / done if done else None
 
 
 def key_of(metric: Metric, best: Row, trial_id: str) -> tuple[float, float, int, str]:

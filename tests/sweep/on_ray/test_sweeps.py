@@ -342,12 +342,12 @@ def test_a_node_that_does_not_see_the_run_folder_or_the_images_is_refused(
     with cluster.cluster(two_gpus.address, tmp_path / "log"):
         found = cluster.nodes()
         asked = MustSee(tmp_path, many.images, first, session=1)
-        seen = cluster.inspect(found, asked, here=False)
+        seen = cluster.look_at(found, asked, here=False)
         assert len(seen) == len(found) and not list(tmp_path.glob(".seen-*"))
         with pytest.raises(RequestError, match="must see and write the run folders in"):
-            cluster.inspect(found, replace(asked, folder=tmp_path / "elsewhere"), here=False)
+            cluster.look_at(found, replace(asked, folder=tmp_path / "elsewhere"), here=False)
         with pytest.raises(RequestError, match=f"must see the images, but .* has no .*{first}"):
-            cluster.inspect(found, replace(asked, images=tmp_path), here=False)
+            cluster.look_at(found, replace(asked, images=tmp_path), here=False)
 
 
 def test_a_cluster_that_does_not_answer_is_refused_in_one_line(

@@ -391,7 +391,7 @@ def session_of(
 ) -> tuple[resolve.Resolved, str]:
     """What the next session resolves on this node, and what it says."""
     look = {"host": node.host, "device": {"device": "a device", **device}}
-    fake = SimpleNamespace(nodes=lambda: [node], inspect=lambda *args, **options: [look])
+    fake = SimpleNamespace(nodes=lambda: [node], look_at=lambda *args, **options: [look])
     monkeypatch.setattr(resolve, "cluster", fake)
     screen = StringIO()
     resolved = resolve.resolve(open_run(run.path), PlainConsole(file=screen, width=400), "auto")

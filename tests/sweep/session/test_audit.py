@@ -352,10 +352,10 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
     assert (found.audit.pruned, found.audit.ended, found.audit.missing) == (6, 3, 1)
     assert dict(found.audit.better) == {winning.asked.audits: pytest.approx(0.006)}
     assert found.audit.ahead == 1
-    (arm,) = found.arms
-    assert (arm.strategy, arm.trials, arm.stopped, arm.finished) == ("full", 12, {1: 6}, 6)
-    assert (arm.pruned, arm.audits, arm.ended, arm.better) == (6, 4, 3, 1)
-    assert arm.interval == replace(wilson(1, 3), low=1 / 6, high=4 / 6), "the other three are open"
+    (full,) = found.strategies
+    assert (full.strategy, full.trials, full.stopped, full.finished) == ("full", 12, {1: 6}, 6)
+    assert (full.pruned, full.audits, full.ended, full.better) == (6, 4, 3, 1)
+    assert full.interval == replace(wilson(1, 3), low=1 / 6, high=4 / 6), "the other three are open"
     said = list(found.said())
     assert said[0] == "of 12 full trials, ASHA stopped 6 at epoch 1, 6 ran to the end and learned"
     assert (
@@ -398,7 +398,7 @@ def test_an_audit_that_found_nothing_warns_of_nothing(run: RunFolder) -> None:
         train(record, [stopped.val_accuracy] + [stopped.val_accuracy + 0.05] * (EPOCHS - 1))
     found = cost_of(run.path).pruning
     assert found.audit is not None and found.audit.better == {} and found.audit.ahead == 0
-    assert found.arms[0].interval is None, "all are known: nothing is estimated"
+    assert found.strategies[0].interval is None, "all are known: nothing is estimated"
     assert "6 ran to the end in audits, none of them better" in " ".join(found.said())
     assert list(found.warnings()) == []
 
@@ -425,8 +425,8 @@ def test_a_strategy_of_which_no_trial_that_learned_ran_to_the_end_is_a_warning(
             lines = [json.dumps(each.to_json() | {"val_auc": 0.5}) for each in record.rows()]
             (record.folder / "epochs.jsonl").write_text("".join(f"{line}\n" for line in lines))
     found = cost_of(run.path).pruning
-    (arm,) = found.arms
-    assert (arm.finished, arm.flat) == (0, 6 if how == "flat" else 0)
+    (full,) = found.strategies
+    assert (full.finished, full.flat) == (0, 6 if how == "flat" else 0)
     (warning,) = found.warnings()
     assert "it is not known how full would have ended: `sweep extend RUN --audit 6` runs" in warning
     assert how == "flat" or "it is not known how full would have ended" in render(run.path)
