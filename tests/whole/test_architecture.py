@@ -41,13 +41,18 @@ MODULES = {module_of(file) for file in FILES}
 
 
 @cache
+def nodes(file: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse((ROOT / file).read_text())))
+
+
+@cache
 def imports(file: str) -> frozenset[str]:
     """Modules that `file` imports, anywhere in it: at once, when a function is called, or for types only."""
     return frozenset(_imports(file))
 
 
 def _imports(file: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -89,14 +94,12 @@ def test_no_rooms_import_each_other_in_a_circle() -> None:
 def test_nothing_is_imported_by_a_name_that_is_made_at_run_time() -> None:
     """So that the other tests here see all imports."""
     for file in FILES:
-        names = {
-            n.id for n in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(n, ast.Name)
-        }
+        names = {n.id for n in nodes(file) if isinstance(n, ast.Name)}
         assert not names & {"__import__", "import_module", "importlib"}, file
 
 
 def functions(file: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
