@@ -30,7 +30,7 @@ from trainable.data.examine import Begin, no_progress
 from trainable.errors import RequestError
 from trainable.metric import is_right
 from trainable.records.files import is_time, read_json, read_json_lines, sha256_of
-from trainable.records.manifest import read_manifest
+from trainable.records.manifest import REMEDY, read_manifest
 from trainable.records.paths import readable
 from trainable.records.right import agrees, epoch_bytes, read_right
 from trainable.records.rows import Row, Status
@@ -38,8 +38,7 @@ from trainable.records.run_folder import RunFolder
 from trainable.records.state import load_state
 from trainable.records.trial_folder import TrialRecord
 
-BACK = "put the old one back"
-UNUSED = f"{BACK}, or delete it: conclusions about the trial then hold for these images only"
+UNUSED = f"{REMEDY}, or delete it: conclusions about the trial then hold for these images only"
 Found = TypeVar("Found")
 
 
@@ -125,7 +124,7 @@ def _validation_images(run: Run) -> list[str]:
         RequestError: the split is not the one that was recorded.
     """
     refuse_another_split(run.folder, run.manifest)
-    with readable(run.folder.split, BACK):
+    with readable(run.folder.split, REMEDY):
         return list(read_split(run.folder.split, ("validation",))["file"])
 
 
@@ -161,13 +160,13 @@ def _check_trial(
         found.remarks.append(f"{record.folder} has no status.json: the trial counts as interrupted")
     if status.status is Status.FINISHED and not rows:
         found.faults.append(
-            f"{record.folder} is finished and must have epochs, but epochs.jsonl has none; {BACK}, or delete "
+            f"{record.folder} is finished and must have epochs, but epochs.jsonl has none; {REMEDY}, or delete "
             "status.json to train the trial again"
         )
     if len(rows) > run.config.epochs:
         found.faults.append(
             f"{record.folder / 'epochs.jsonl'} must have at most {run.config.epochs} epochs, as configured, "
-            f"but it has {len(rows)}; {BACK}"
+            f"but it has {len(rows)}; {REMEDY}"
         )
     best = best_row(rows, run.config.metric)
     for path in sorted(record.folder.glob("best-*.json")):
@@ -177,7 +176,7 @@ def _check_trial(
         if not wanted.exists() and status.status is Status.FINISHED:
             found.faults.append(
                 f"{wanted} must exist, since epoch {best.epoch} is the best of the finished trial, but it is missing; "
-                f"{BACK}"
+                f"{REMEDY}"
             )
     if images is not None and record.right.exists():
         found.attempt(lambda: _check_right(record, rows, len(images), found))
@@ -209,18 +208,18 @@ def _check_best(
         if sha256_of(weights) != facts.get("sha256"):
             raise RequestError(
                 f"the weights {weights} must have the recorded SHA-256 {facts.get('sha256')}, but they do "
-                f"not: the file was changed or damaged; {BACK}"
+                f"not: the file was changed or damaged; {REMEDY}"
             )
     if not epoch.isdecimal() or not record.has_predictions(int(epoch)):
         raise RequestError(
-            f"{path} must have its predictions {path.stem}.parquet beside it, but they are missing; {BACK}"
+            f"{path} must have its predictions {path.stem}.parquet beside it, but they are missing; {REMEDY}"
         )
     predictions = record.predictions(int(epoch))
     found.count("predictions", len(predictions))
     if images is not None and list(predictions.get("file", pd.Series())) != images:
         raise RequestError(
             f"{path.with_suffix('.parquet')} must name the {len(images)} validation images in the split's order, "
-            f"but its {len(predictions)} names differ; {BACK}"
+            f"but its {len(predictions)} names differ; {REMEDY}"
         )
     right = read_right(record.right, int(epoch), len(predictions))
     predicted = is_right(predictions["logit"], predictions["label"])
@@ -288,7 +287,7 @@ def _check_kept(run: Run, standings: Sequence[Standing], found: Checked) -> None
             if not weights.exists():
                 found.faults.append(
                     f"{weights} must exist, since the trial is among the best {run.config.keep.best}, but it is "
-                    f"missing; {BACK}"
+                    f"missing; {REMEDY}"
                 )
 
 
@@ -300,7 +299,7 @@ def _check_decisions(run: Run, known: set[str], found: Checked) -> None:
     rungs = run.folder.rungs
 
     def read() -> list[Decision]:
-        with readable(rungs, BACK):
+        with readable(rungs, REMEDY):
             return [Decision.from_json(facts) for facts in read_json_lines(rungs)]
 
     decisions = found.attempt(read) or []
@@ -308,7 +307,7 @@ def _check_decisions(run: Run, known: set[str], found: Checked) -> None:
     for number, decision in enumerate(decisions, start=1):
         if decision.sequence != number:
             found.faults.append(
-                f"line {number} of {rungs} must be decision {number}, but it is {decision.sequence}; {BACK}"
+                f"line {number} of {rungs} must be decision {number}, but it is {decision.sequence}; {REMEDY}"
             )
             break
     for trial_id in sorted({decision.trial_id for decision in decisions} - known):
@@ -324,7 +323,7 @@ def _check_driver_files(run: Run, known: set[str], found: Checked) -> None:
     numbers = [session.number for session in run.manifest.sessions]
     if numbers != sorted(set(numbers)):
         found.faults.append(
-            f"{folder.manifest} must have sessions in the order of their numbers, but it has {numbers}; {BACK}"
+            f"{folder.manifest} must have sessions in the order of their numbers, but it has {numbers}; {REMEDY}"
         )
     if numbers:
         facts = found.attempt(lambda: read_json(folder.session))
@@ -332,7 +331,7 @@ def _check_driver_files(run: Run, known: set[str], found: Checked) -> None:
         # a higher one is from a driver that died before it was in the manifest
         if facts is not None and not (isinstance(number, int) and number >= numbers[-1]):
             found.faults.append(
-                f"{folder.session} must name session {numbers[-1]} or a later one, but it names {number}; {BACK}"
+                f"{folder.session} must name session {numbers[-1]} or a later one, but it names {number}; {REMEDY}"
             )
     if folder.bar.exists():
         key = (found.attempt(lambda: read_json(folder.bar)) or {}).get("key")
@@ -355,7 +354,7 @@ def _check_test(run: Run, found: Checked) -> None:
     if facts and len(timed) != facts.get("times_opened"):
         found.faults.append(
             f"{folder.test} must have as many openings as it counts ({facts.get('times_opened')}), each with its time, "
-            f"but it has {len(timed)}; {BACK}"
+            f"but it has {len(timed)}; {REMEDY}"
         )
     result: Mapping[str, Any] = facts.get("result") or {}
     for path, name in (
@@ -369,7 +368,7 @@ def _check_test(run: Run, found: Checked) -> None:
         if hashlib.sha256(content).hexdigest() != recorded:
             found.faults.append(
                 f"{path} must have the SHA-256 {recorded} that the test's opening recorded, "
-                f"but it {'has another' if content else 'is missing'}; {BACK}"
+                f"but it {'has another' if content else 'is missing'}; {REMEDY}"
             )
 
 
