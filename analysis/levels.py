@@ -8,9 +8,8 @@ ALPHA: Final = 0.05
 """Significance level: p-values below it, after Holm's correction if there are several, count as findings. The usual
 level."""
 POWER: Final = 0.8
-"""The probability with which a difference "could have been seen": the usual one (Cohen 1988)."""
+"""The probability with which a test finds the difference that is called visible: the usual one (Cohen 1988)."""
 NEGLIGIBLE: Final = 0.01
 """A difference of a share or area up to this does not matter: one point; assumed."""
 FINALISTS: Final = 5
-"""Trials that the winner is compared with, itself included; each further one makes Holm's correction stricter;
-assumed."""
+"""The winner and its runners-up, in all; each further one makes Holm's correction stricter; assumed."""

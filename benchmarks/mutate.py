@@ -189,6 +189,10 @@ def noticed(module: str, count: int, seed: int, copy: Path) -> tuple[int, int]:
     return seen, len(chosen)
 
 
+def is_enough(seen: int, of: int) -> bool:
+    return seen >= ENOUGH * of
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", default=list(TESTS))
@@ -204,9 +208,9 @@ def main() -> None:
         sys.path[:] = [str(copy), *(path for path in sys.path if Path(path).resolve() != ROOT)]
         for library in LIBRARIES:
             import_module(library)
-        found = [noticed(module, asked.count, asked.seed, copy) for module in asked.modules]
-        if any(seen < ENOUGH * of for seen, of in found):
-            sys.exit(1)
+        found = {module: noticed(module, asked.count, asked.seed, copy) for module in asked.modules}
+        if few := [module for module, (seen, of) in found.items() if not is_enough(seen, of)]:
+            sys.exit(f"tests must notice at least {ENOUGH:.0%}, but fewer in {', '.join(few)}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Measured:
 
 
 def predicted_classes(logits: Values) -> Values:
-    """(images,) of bool: is class 1 predicted? A logit above 0, which is a sigmoid above 0.5, does so.
+    """(images,) of bool: is class 1 predicted? It is if the logit is above 0: its sigmoid is above 0.5 then.
 
     The only place that defines it, for tensors on any device, arrays and data-frame columns.
     """

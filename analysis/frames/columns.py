@@ -84,7 +84,7 @@ _FROZEN: Final = {
     ),
     "shared_images": Column(
         WHOLE,
-        "images whose frozen features were read, from disk or memory, and not computed",
+        "images whose frozen features were read from disk or memory, also just after they were put there",
         "images",
     ),
     "waited_seconds": Column(
@@ -215,8 +215,8 @@ def as_markdown() -> str:
     lines = [
         "# The frames",
         "",
-        "`analysis.frames.results` makes them from a run folder, also while the run is under way; the last one,",
-        "over several runs, `analysis.findings.runs` does.",
+        "`analysis.frames.results` makes them from a run folder, also while the run is under way. `compare`, the last,",
+        "is over several runs, and is in `analysis.findings.runs`.",
         "`analysis results RUN` writes the first two as Parquet and CSV into the run's `results/`;",
         "`results.read_frame(path)` reads either back exactly. Each call takes a run's folder, which it reads, or the",
         "result of `results.read(run)`: then the run is read once, and frames, winner and decisions of a run that is",

@@ -18,7 +18,7 @@ from trainable.records.files import write_json
 
 @contextmanager
 def joined(config: SweepConfig, address: str) -> Iterator[Callable[[Prepared], Machine]]:
-    """Join the cluster at `address` for as long as the context lasts; yields a function that inspects its nodes.
+    """Join the cluster at `address` for as long as the context lasts; yields a function that looks at its nodes.
 
     Raises:
         RequestError: nothing answers, or no node can hold a trial; later, a node does not see storage or images.

@@ -1,1 +1,1 @@
-"""What machines have, and what trials get of it. Pure: facts in, decisions out."""
+"""What machines have, and what trials get of it. Pure: facts in, answers out."""

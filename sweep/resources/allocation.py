@@ -1,4 +1,4 @@
-"""What a trial gets on a machine or a cluster, and how many run at a time. Pure: nodes in, decision out."""
+"""What a trial gets on a machine or a cluster, and how many run at a time. Pure: nodes in, answer out."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the nodes' devices allow: number format, and whether a run can continue. Pure: facts in, decision out."""
+"""What the nodes' devices allow: number format, and whether a run can continue. Pure: facts in, answer out."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

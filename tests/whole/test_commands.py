@@ -33,11 +33,24 @@ def test_a_command_shows_its_help_with_one_dash_and_with_two(name: str, command:
 
 @pytest.mark.parametrize("name", APPS)
 def test_a_command_starts_without_what_only_some_of_its_subcommands_need(name: str) -> None:
-    """`sweep status` on a login node takes no ten seconds to import Ray and torch."""
+    """Help and refusals need not wait for Ray and torch to be imported."""
     heavy = "ray", "torch", "optuna", "pandas", "sklearn"
     code = f"import sys, {name}.__main__; print([name for name in {heavy} if name in sys.modules])"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("asked", ["a run", "all runs"])
+def test_a_status_is_shown_without_ray_and_torch(asked: str, unchanged: Path) -> None:
+    """Those of `analysis` are watched in tests/analysis/frames/test_snapshot.py."""
+    run = [str(unchanged)] if asked == "a run" else ["--storage", str(unchanged.parent)]
+    code = (
+        "import sys; from sweep.__main__ import app\n"
+        "app(['status', *sys.argv[1:]], standalone_mode=False)\n"
+        "sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *run], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"") and b"finished" in done.stdout
 
 
 @pytest.mark.parametrize("name", APPS)

@@ -145,7 +145,7 @@ def faults_of(run: Path) -> list[str]:
 
 NOT_SAID: Final = (
     "saved_seconds",  # of a trial at its own pace, 0 where it had none; now at the run's, null where that has none
-    "shared_seconds",  # of the run, in the same way
+    "shared_seconds",  # of the run, in the same way; now called saved_seconds
     "devices_per_trial",  # of the last session; now each epoch's own, in device_seconds
     "chance",  # that a pruned trial would have won
     "rungs",

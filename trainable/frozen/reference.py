@@ -52,7 +52,7 @@ class Work:
     frozen_multiply_adds: int = 0
     frozen_seconds: float = 0.0
     shared_images: int = 0
-    """Images whose features were read instead."""
+    """Images whose features were read, also just after they were computed and kept."""
     waited_seconds: float = 0.0
     """Waiting for chunks that other trials were computing."""
     tell: Callable[[str], None] = lambda text: None

@@ -1,4 +1,4 @@
-"""The only file that uses CUDA by name; every method of `Cuda` has a counterpart in `Device`, which is the CPU.
+"""The only file that uses `torch.cuda`; every method of `Cuda` has a counterpart in `Device`, which is the CPU.
 
 Everything else is written once for both and tested on the CPU. What only a GPU can show is in tests marked `gpu` and
 in benchmarks/gpu.py.

@@ -75,7 +75,7 @@ class Row:
     saved_multiply_adds: int = 0
     """Of frozen layers without sharing, minus those done; negative if chunks were filled for later epochs."""
     shared_images: int = 0
-    """Images whose frozen features were read instead, from disk or the device's memory."""
+    """Images whose frozen features were read, from disk or memory, also just after this trial put them there."""
     waited_seconds: float = 0.0
     """Waiting for frozen features that other trials were computing."""
     skipped_steps: int = 0

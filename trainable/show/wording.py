@@ -21,7 +21,7 @@ def frozen_work_said(work: Mapping[str, Any]) -> str:
     else:
         tera += f", {saved / 1e12:,.2f} T saved by sharing (all of it was in the store before)"
     return (
-        f"{tera}; frozen features of {work['shared_images']:,.0f} images read and not computed, "
+        f"{tera}; frozen features of {work['shared_images']:,.0f} images read, "
         f"{duration(work['waited_seconds'])} waited"
     )
 

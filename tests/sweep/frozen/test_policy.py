@@ -73,10 +73,10 @@ def test_without_frozen_layers_only_images_can_be_kept() -> None:
 @pytest.mark.parametrize("gigabytes", [0, 1, 5, 20, 50, 500])
 def test_what_is_kept_fits_below_the_limit(gigabytes: int) -> None:
     limited = Rates(SLOW.decode, SLOW.layers, SLOW.read, SLOW.write, gigabytes * 10**9)
-    decision = decide(limited)
-    assert decision.bytes <= gigabytes * 10**9
+    plan = decide(limited)
+    assert plan.bytes <= gigabytes * 10**9
     smallest = 51_000 * 7 * 7 * 512 * 4  # two views of each training image, after all layers
-    assert (decision.kept == ()) == (gigabytes * 10**9 < smallest)
+    assert (plan.kept == ()) == (gigabytes * 10**9 < smallest)
 
 
 @given(
@@ -90,9 +90,9 @@ def test_no_other_choice_within_the_limit_is_predicted_to_be_faster(
     decode: float, low: float, high: float, byte: float, gigabytes: int
 ) -> None:
     rates = Rates(decode, {24: low, 31: high}, byte, 2 * byte, gigabytes * 10**9)
-    decision = decide(rates)
-    assert decision.bytes <= rates.limit_bytes
-    assert decision.seconds_shared <= decision.seconds_plain / 0.98
+    plan = decide(rates)
+    assert plan.bytes <= rates.limit_bytes
+    assert plan.seconds_shared <= plan.seconds_plain / 0.98
 
 
 def test_on_a_gpu_each_trial_holds_what_it_finds_room_for() -> None:

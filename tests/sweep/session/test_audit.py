@@ -368,7 +368,9 @@ def test_the_cost_says_how_many_audited_trials_ended_better(run: RunFolder) -> N
     assert (
         f"({winning.asked.audits}, +0.60" in warning and "grace_period looks too short" in warning
     )
-    assert dict(cost_of(run.path).to_json()["audit"]["better"]) == dict(found.audit.better)
+    facts = cost_of(run.path).to_json()
+    assert dict(facts["audit"]["better"]) == dict(found.audit.better)
+    assert [each["strategy"] for each in facts["strategies"]] == ["full"]
 
 
 @pytest.mark.parametrize(("lost", "better"), [(30, 0), (0, 1)])

@@ -145,6 +145,7 @@ def test_a_run_whose_features_were_all_in_the_store_says_so() -> None:
         "shared_images": 60.0,
     }
     assert "2.00 T saved by sharing (all of it was in the store before)" in frozen_work_said(facts)
+    assert "; frozen features of 60 images read, 0.0 s waited" in frozen_work_said(facts)
     done = facts | {"frozen_multiply_adds": 1e12, "saved_seconds": 90.0}
     assert (
         "(3.0 times less work, about 1 min 30 s of training time, summed over trials)"
