@@ -1,6 +1,7 @@
 """The only way to open a run folder: manifest, split and configuration, each unchanged, or refused by name."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -101,7 +102,13 @@ def config_of(folder: RunFolder, manifest: Manifest) -> SweepConfig:
     """
     source = f"the configuration in {folder.manifest}"
     with readable(folder.manifest, REMEDY):
-        return check_config(*keys_in(manifest.configuration.text, source), source)
+        return _configuration(manifest.configuration.text, source)
+
+
+@lru_cache(maxsize=8)
+def _configuration(text: str, source: str) -> SweepConfig:
+    """What `text` says is always the same: who looks at a run again and again reads the YAML once."""
+    return check_config(*keys_in(text, source), source)
 
 
 def refuse_another_split(folder: RunFolder, manifest: Manifest) -> None:

@@ -4,6 +4,8 @@ import hashlib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,19 @@ def picture(smiling: int, number: int, side: int) -> Image.Image:
     return Image.fromarray(ground.clip(0, 255).astype(np.uint8))
 
 
+@cache
+def _jpeg(smiling: int, number: int, side: int) -> bytes:
+    into = BytesIO()
+    picture(smiling, number, side).save(into, "JPEG", quality=90)
+    return into.getvalue()
+
+
 def write_images(folder: Path, smiling: Sequence[int], side: int = 36) -> tuple[str, ...]:
     """000001.jpg, 000002.jpg, … in `folder`, which is made where it is not there; their names."""
     folder.mkdir(parents=True, exist_ok=True)
     files = tuple(f"{number:06d}.jpg" for number in range(1, len(smiling) + 1))
     for number, (file, smiles) in enumerate(zip(files, smiling, strict=True)):
-        picture(smiles, number, side).save(folder / file, quality=90)
+        (folder / file).write_bytes(_jpeg(smiles, number, side))
     return files
 
 

@@ -1,5 +1,7 @@
 """Where the project lies."""
 
+import ast
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -7,3 +9,9 @@ ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples" / "demo" / "BACKBONE.md"]
 )
+
+
+@cache
+def nodes(file: str) -> tuple[ast.AST, ...]:
+    """The syntax tree of a file, by its path from the top, node by node."""
+    return tuple(ast.walk(ast.parse((ROOT / file).read_text())))

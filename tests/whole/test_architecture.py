@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 
-from tests.support.project import ROOT
+from tests.support.project import ROOT, nodes
 
 BEFORE = {  # whom a package may import
     "trainable": {"trainable"},
@@ -37,11 +37,6 @@ def module_of(file: str) -> str:
 
 
 MODULES = {module_of(file) for file in FILES}
-
-
-@cache
-def nodes(file: str) -> tuple[ast.AST, ...]:
-    return tuple(ast.walk(ast.parse((ROOT / file).read_text())))
 
 
 @cache
