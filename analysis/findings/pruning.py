@@ -182,13 +182,13 @@ def pruning_of(run: Snapshot) -> Pruning:
         by_strategy.setdefault(trial.asked.settings.strategy, []).append(trial)
     classes = validation_classes(run)
     strategies = (
-        _strategy(strategy, trials, run.config.metric, classes, audits, better)
+        _pruned(strategy, trials, run.config.metric, classes, audits, better)
         for strategy, trials in by_strategy.items()
     )
     return Pruning(tuple(strategies), audit)
 
 
-def _strategy(
+def _pruned(
     strategy: str,
     trials: Sequence[ReadTrial],
     metric: Metric,

@@ -1,4 +1,4 @@
-"""Where the project lies."""
+"""Where the project lies, and the syntax of its files."""
 
 import ast
 from functools import cache

@@ -49,7 +49,12 @@ def test_every_file_that_the_architecture_names_is_there() -> None:
     page = (
         (ROOT / "docs" / "explanation" / "architecture.md").read_text().split("## Where things")[0]
     )
-    rooms = [ROOT, *(path for top in PACKAGES for path in (ROOT / top).rglob("") if path.is_dir())]
+    packages = [ROOT / package for package in PACKAGES]
+    rooms = [
+        ROOT,
+        *packages,
+        *(path for top in packages for path in top.rglob("*") if path.is_dir()),
+    ]
     named = {
         text.rstrip("/")
         for text in re.findall(r"`([\w/.]+)`", page)

@@ -122,9 +122,8 @@ def test_a_node_that_comes_gets_trials_and_those_of_one_that_goes_are_tried_else
     process = sweep("run", config, tmp=tmp_path, address=cluster.address)
     victim = wait_for(lambda: running(run, epochs=1), process)
     pid = victim.status().pid
-    os.kill(
-        pid, signal.SIGSTOP
-    )  # so that it has not ended when its node goes, however fast that is
+    # so that it has not ended when its node goes, however fast that is
+    os.kill(pid, signal.SIGSTOP)
     cluster.add_node(num_cpus=1)
 
     def two_run() -> bool:

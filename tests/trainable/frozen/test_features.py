@@ -246,9 +246,8 @@ def test_two_trials_that_start_together_compute_each_chunk_once_between_them(
     assert sum(each.frozen_multiply_adds for each in work.values()) == whole
     chunks = [each.path for each in stored(sharing.run.store / "chunks")]  # type: ignore[operator]
     assert len({path.name for path in chunks}) == 4, "three chunks of training, one of validation"
-    assert len(chunks) == 4 * (1 + len(WITH_FROZEN)) and not [
-        path for path in chunks if path.suffix
-    ]
+    assert len(chunks) == 4 * (1 + len(WITH_FROZEN))
+    assert not [path for path in chunks if path.suffix]
 
 
 def test_a_trial_computes_every_other_chunk_before_it_waits_for_one(sharing: Bench) -> None:
